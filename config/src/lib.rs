@@ -1,0 +1,9 @@
+//! What people write, turned into values that cannot be wrong.
+//!
+//! This crate does no I/O and knows no clock, no network and no other crate of ours: every
+//! function takes text (or a lookup closure) and answers a value or an error that names the
+//! offending text and where it stands.
+
+#![forbid(unsafe_code)]
+
+pub mod name;

@@ -1,0 +1,3 @@
+//! A process inside a root file system.
+
+pub mod spec;

@@ -1,0 +1,12 @@
+//! From an image to a running root file system.
+//!
+//! Bytes come in through a source and one verifying reader, layers become snapshot folders,
+//! snapshots are stacked by overlayfs, and a process starts inside. Nothing here knows the
+//! registry, HTTP servers or redb: content is reached through [`content::Content`].
+
+pub mod container;
+pub mod content;
+pub mod digest;
+pub mod image;
+pub mod progress;
+pub mod snapshot;

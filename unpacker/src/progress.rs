@@ -1,0 +1,90 @@
+//! How long work tells what it does and learns that it must stop.
+//!
+//! Libraries never print: they report [`Event`]s to whoever started the work. A [`Cancel`] is
+//! checked between entries, blocks and steps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+/// What happens to one thing of known or unknown size (a layer, a manifest, a context).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Download,
+    Upload,
+    Unpack,
+    Pack,
+}
+
+/// One piece of news. Sent over the control API as JSON, so variants are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// `id` is short and stable (a digest's first 12 hexadecimal digits); sizes are bytes.
+    Transfer {
+        id: String,
+        phase: Phase,
+        done: u64,
+        total: Option<u64>,
+    },
+    /// The transfer `id` ended; `note` says how when it was not by doing the work ("exists").
+    Finished {
+        id: String,
+        phase: Phase,
+        note: Option<String>,
+    },
+    /// A whole line for people, without a trailing newline.
+    Line { text: String },
+    /// Output of a command, as it came, possibly in the middle of a line.
+    Output { stderr: bool, text: String },
+    /// Something to be told that does not stop the work.
+    Warning { text: String },
+}
+
+/// Takes events. Cheap, never blocks for long, never fails.
+pub trait Progress: Send + Sync {
+    fn event(&self, event: Event);
+}
+
+/// Progress that nobody watches.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn event(&self, _: Event) {}
+}
+
+impl<F: Fn(Event) + Send + Sync> Progress for F {
+    fn event(&self, event: Event) {
+        self(event);
+    }
+}
+
+/// Set once, by whoever started the work; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+/// The work was stopped by its [`Cancel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cancelled")]
+pub struct Cancelled;
+
+impl Cancel {
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() {
+            Err(Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The name of a snapshot: a folder name below `snapshots/`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ChainId, Digest};
+
+/// `sha256-<hex>` for a layer of an image (its chainID), `step-<hex>` for a build step (its key).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SnapshotId(String);
+
+/// A folder name that no snapshot of ours has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a snapshot's name")]
+pub struct BadSnapshotId {
+    pub text: String,
+}
+
+impl SnapshotId {
+    pub fn of_chain(chain: &ChainId) -> Self {
+        Self(chain.to_string().replace(':', "-"))
+    }
+
+    pub fn of_step(key: &Digest) -> Self {
+        Self(format!("step-{}", key.digest()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SnapshotId {
+    type Err = BadSnapshotId;
+
+    fn from_str(text: &str) -> Result<Self, BadSnapshotId> {
+        let good = text.split_once('-').is_some_and(|(kind, hex)| {
+            matches!(kind, "sha256" | "sha512" | "step")
+                && matches!(hex.len(), 64 | 128)
+                && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        });
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadSnapshotId {
+                text: text.to_owned(),
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for SnapshotId {
+    type Error = BadSnapshotId;
+
+    fn try_from(text: String) -> Result<Self, BadSnapshotId> {
+        text.parse()
+    }
+}
+
+impl From<SnapshotId> for String {
+    fn from(id: SnapshotId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,3 @@
+//! Snapshots: folders that hold one layer's change each, in overlayfs form.
+
+pub mod id;

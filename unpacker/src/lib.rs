@@ -8,5 +8,6 @@ pub mod container;
 pub mod content;
 pub mod digest;
 pub mod image;
+pub mod layer;
 pub mod progress;
 pub mod snapshot;

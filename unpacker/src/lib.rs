@@ -11,3 +11,4 @@ pub mod image;
 pub mod layer;
 pub mod progress;
 pub mod snapshot;
+pub mod verify;

@@ -6,4 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod devcontainer;
+pub mod jsonc;
 pub mod name;
+pub mod quantity;
+pub mod repository;
+pub mod suggest;
+pub mod workspace;

@@ -7,4 +7,10 @@
 #![forbid(unsafe_code)]
 
 pub mod credentials;
+pub mod devcontainer;
+pub mod jsonc;
 pub mod name;
+pub mod quantity;
+pub mod repository;
+pub mod suggest;
+pub mod workspace;

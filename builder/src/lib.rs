@@ -1,1 +1,4 @@
-//! builder
+//! Rootless image builder: Dockerfiles and devcontainers to OCI images.
+#![forbid(unsafe_code)]
+
+pub mod dockerfile;

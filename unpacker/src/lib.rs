@@ -9,4 +9,5 @@ pub mod content;
 pub mod digest;
 pub mod image;
 pub mod progress;
+pub mod remote;
 pub mod snapshot;

@@ -137,6 +137,12 @@ pub fn canonical_host(server: &str) -> &str {
     }
 }
 
+/// The value of an `Authorization` header of RFC 7617.
+pub fn basic_authorization(username: &str, password: &Secret) -> Secret {
+    let pair = format!("{username}:{}", password.expose());
+    Secret::new(format!("Basic {}", base64::encode(pair.as_bytes())))
+}
+
 impl Search {
     /// `DOCKER_USERNAME`/`DOCKER_PASSWORD` are for one registry only: a password is never offered
     /// to a host that its owner did not name.

@@ -8,7 +8,6 @@ pub mod container;
 pub mod content;
 pub mod digest;
 pub mod image;
-pub mod layer;
 pub mod progress;
+pub mod remote;
 pub mod snapshot;
-pub mod verify;

@@ -9,7 +9,9 @@
 pub mod devcontainer;
 pub mod jsonc;
 pub mod name;
+pub mod project;
 pub mod quantity;
 pub mod repository;
+pub mod settings;
 pub mod suggest;
 pub mod workspace;

@@ -119,6 +119,14 @@ impl Document {
         })
     }
 
+    /// A tree that another syntax (TOML) was read into.
+    pub fn from_tree(text: &str, root: Node) -> Self {
+        Self {
+            text: text.to_owned(),
+            root,
+        }
+    }
+
     /// The root value, which must be an object.
     pub fn cursor(&self) -> Result<Cursor<'_>, Located> {
         let cursor = Cursor {
@@ -215,7 +223,12 @@ impl<'a> Cursor<'a> {
         self.document.error(self.node.at, reason)
     }
 
-    /// The line of byte `at` of this cursor's document.
+    /// A complaint about byte `at` of the document.
+    pub fn error_at(&self, at: usize, reason: impl Into<String>) -> Located {
+        self.document.error(at, reason)
+    }
+
+    /// The line of byte `at` of the document.
     pub fn line_of(&self, at: usize) -> usize {
         self.document.error(at, "").line
     }

@@ -155,15 +155,15 @@ impl FromStr for RepoUrl {
             return Err(RepoUrlError::Control);
         }
         // A remote helper (gitremote-helpers(7)), which runs a program of the address's choice.
-        if let Some((scheme, _)) = text.split_once("::") {
-            if scheme
+        let helper = |scheme: &str| {
+            scheme
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            {
-                return Err(RepoUrlError::Scheme {
-                    scheme: scheme.into(),
-                });
-            }
+        };
+        if let Some((scheme, _)) = text.split_once("::").filter(|(scheme, _)| helper(scheme)) {
+            return Err(RepoUrlError::Scheme {
+                scheme: scheme.into(),
+            });
         }
         if let Some((scheme, rest)) = text.split_once("://") {
             return with_scheme(&scheme.to_ascii_lowercase(), rest);

@@ -9,11 +9,14 @@ use ring::digest::{SHA256, digest};
 
 use crate::jsonc::{Document, Located, Node, Value};
 
+/// An environment.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// What the variables stand for.
 #[derive(Clone, Copy)]
 pub struct Variables<'a> {
     /// The environment of the person who calls (`localEnv`, `env`).
-    pub local_env: &'a dyn Fn(&str) -> Option<String>,
+    pub local_env: Lookup<'a>,
     /// The source folder outside of the container.
     pub local_folder: &'a str,
     /// Replaces the basename of `local_folder` where that is an internal name (a volume).
@@ -21,7 +24,7 @@ pub struct Variables<'a> {
     /// See [`devcontainer_id`].
     pub devcontainer_id: Option<&'a str>,
     /// `None` until the container runs.
-    pub container_env: Option<&'a dyn Fn(&str) -> Option<String>>,
+    pub container_env: Option<Lookup<'a>>,
 }
 
 impl std::fmt::Debug for Variables<'_> {
@@ -92,7 +95,7 @@ fn value(
     let mut words = variable.split(':');
     let kind = words.next().unwrap_or_default();
     let (name, default) = (words.next(), words.next());
-    let from = |lookup: &dyn Fn(&str) -> Option<String>| match name {
+    let from = |lookup: Lookup<'_>| match name {
         Some(name) if !name.is_empty() => Ok(Some(
             lookup(name).unwrap_or_else(|| default.unwrap_or_default().to_owned()),
         )),

@@ -8,5 +8,7 @@ pub mod container;
 pub mod content;
 pub mod digest;
 pub mod image;
+pub mod layer;
 pub mod progress;
 pub mod snapshot;
+pub mod verify;

@@ -1,6 +1,7 @@
 //! Images as values: configuration, layers, and the service that fetches and keeps them.
 
 pub mod config;
+pub mod read;
 
 use oci_spec::image::Descriptor;
 

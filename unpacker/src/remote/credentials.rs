@@ -4,9 +4,11 @@
 //! becomes an argument of a program, part of an error or of `Debug` output. A helper that is
 //! missing or fails does not end the search: its name is noted and the next place is asked.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::credentials::helper::{self, BadAnswer};
@@ -62,9 +64,14 @@ pub struct Fixed {
     pub credential: Credential,
 }
 
+/// One variable of an environment.
+pub type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// The places of `config::credentials` on this machine.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct Machine {
+    /// Also names, by `PATH`, where helper programs are looked for.
+    pub env: Env,
     /// Folders whose `.env.local` and `.env` are read, usually the project's.
     pub dotenv_folders: Vec<PathBuf>,
     /// docker's and containers' files, the first asked first. A missing one is an empty one.
@@ -72,10 +79,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// `REGISTRY_AUTH_FILE`, docker's configuration, containers' files.
+    /// This process's environment and the files that it leads to.
     pub fn detect(dotenv_folders: Vec<PathBuf>) -> Self {
+        Self::with_env(Arc::new(|name| std::env::var(name).ok()), dotenv_folders)
+    }
+
+    /// `REGISTRY_AUTH_FILE`, docker's configuration, containers' files, as `env` places them.
+    pub fn with_env(env: Env, dotenv_folders: Vec<PathBuf>) -> Self {
         let folder = |name: &str| {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
+            let value = env(name).filter(|value| !value.is_empty());
             value.map(PathBuf::from)
         };
         let home = folder("HOME");
@@ -87,9 +99,11 @@ impl Machine {
             folder("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
             below_home(".config/containers/auth.json"),
         ];
+        let files = files.into_iter().flatten().collect();
         Self {
+            env,
             dotenv_folders,
-            files: files.into_iter().flatten().collect(),
+            files,
         }
     }
 
@@ -116,7 +130,7 @@ impl Machine {
         let files = self.documents().await?;
         let search = {
             let sources = Sources {
-                env: &|name| std::env::var(name).ok(),
+                env: &*self.env,
                 dotenv: &dotenv,
                 files: &files,
             };
@@ -127,7 +141,7 @@ impl Machine {
             ..Answer::default()
         };
         for candidate in search.candidates {
-            match ask(&candidate).await {
+            match self.ask(&candidate).await {
                 Ok(Some((credential, from))) => {
                     answer.credential = Some(credential);
                     answer.from = from;
@@ -184,45 +198,80 @@ enum Unusable {
     KeyFile { path: String },
 }
 
-async fn ask(candidate: &Candidate) -> Result<Option<(Credential, String)>, Unusable> {
-    match candidate {
-        Candidate::Ready { credential, from } => Ok(Some((credential.clone(), from.clone()))),
-        Candidate::Helper { name, server, from } => {
-            let program = name.program();
-            let found = ask_helper(&program, server).await?;
-            Ok(found.map(|credential| (credential, format!("{program} (named in {from})"))))
-        }
-        Candidate::EcrLogin { region } => {
-            let arguments = ["ecr", "get-login-password", "--region", region];
-            let output = run("aws", &arguments, "").await?;
-            if !output.success {
-                return Err(output.failed("aws"));
+impl Machine {
+    async fn ask(&self, candidate: &Candidate) -> Result<Option<(Credential, String)>, Unusable> {
+        match candidate {
+            Candidate::Ready { credential, from } => Ok(Some((credential.clone(), from.clone()))),
+            Candidate::Helper { name, server, from } => {
+                let program = name.program();
+                let found = self.ask_helper(&program, server).await?;
+                Ok(found.map(|credential| (credential, format!("{program} (named in {from})"))))
             }
-            let password = String::from_utf8_lossy(&output.stdout);
-            let credential = Credential::basic("AWS", password.trim());
-            Ok(Some((credential, "the AWS CLI".to_owned())))
-        }
-        Candidate::JsonKey { path } => {
-            let key = read(Path::new(path)).await.ok().flatten();
-            let key = key.ok_or_else(|| Unusable::KeyFile { path: path.clone() })?;
-            let credential = Credential::basic("_json_key", key.text.expose());
-            Ok(Some((credential, key.from)))
+            Candidate::EcrLogin { region } => {
+                let arguments = ["ecr", "get-login-password", "--region", region];
+                let output = self.run("aws", &arguments, "").await?;
+                if !output.success {
+                    return Err(output.failed("aws"));
+                }
+                let password = String::from_utf8_lossy(&output.stdout);
+                let credential = Credential::basic("AWS", password.trim());
+                Ok(Some((credential, "the AWS CLI".to_owned())))
+            }
+            Candidate::JsonKey { path } => {
+                let key = read(Path::new(path)).await.ok().flatten();
+                let key = key.ok_or_else(|| Unusable::KeyFile { path: path.clone() })?;
+                let credential = Credential::basic("_json_key", key.text.expose());
+                Ok(Some((credential, key.from)))
+            }
         }
     }
-}
 
-async fn ask_helper(program: &str, server: &str) -> Result<Option<Credential>, Unusable> {
-    let output = run(program, &["get"], server).await?;
-    if output.success {
-        return helper::parse_answer(&output.stdout).map_err(|reason| Unusable::Answer {
+    async fn ask_helper(
+        &self,
+        program: &str,
+        server: &str,
+    ) -> Result<Option<Credential>, Unusable> {
+        let output = self.run(program, &["get"], server).await?;
+        if output.success {
+            return helper::parse_answer(&output.stdout).map_err(|reason| Unusable::Answer {
+                program: program.to_owned(),
+                reason,
+            });
+        }
+        if helper::says_not_found(&output.stdout) {
+            return Ok(None);
+        }
+        Err(output.failed(program))
+    }
+
+    /// Runs a program of `PATH` with `input` on its standard input. Its standard error is not kept:
+    /// helpers have been seen to print secrets there.
+    async fn run(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<Output, Unusable> {
+        let failed = |reason| Unusable::Run {
             program: program.to_owned(),
             reason,
-        });
+        };
+        let child = Command::new(program)
+            .args(arguments)
+            .env("PATH", (self.env)("PATH").unwrap_or_default())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        match tokio::time::timeout(HELPER_TIMEOUT, converse(child, input)).await {
+            Ok(output) => output.map_err(failed),
+            Err(_) => Err(Unusable::TimedOut {
+                program: program.to_owned(),
+            }),
+        }
     }
-    if helper::says_not_found(&output.stdout) {
-        return Ok(None);
-    }
-    Err(output.failed(program))
 }
 
 struct Output {
@@ -237,29 +286,6 @@ impl Output {
             program: program.to_owned(),
             status: self.status,
         }
-    }
-}
-
-/// Runs a program of `PATH` with `input` on its standard input. Its standard error is not kept:
-/// helpers have been seen to print secrets there.
-async fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output, Unusable> {
-    let failed = |reason| Unusable::Run {
-        program: program.to_owned(),
-        reason,
-    };
-    let child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    match tokio::time::timeout(HELPER_TIMEOUT, converse(child, input)).await {
-        Ok(output) => output.map_err(failed),
-        Err(_) => Err(Unusable::TimedOut {
-            program: program.to_owned(),
-        }),
     }
 }
 
@@ -315,5 +341,14 @@ impl Credentials for Machine {
         repository: &'a str,
     ) -> BoxFuture<'a, Result<Answer, LookupError>> {
         Box::pin(self.search(host, repository))
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("dotenv_folders", &self.dotenv_folders)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }

@@ -33,7 +33,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<()> 
     }
     let listen = match listen {
         Some(text) => crate::options::address(text)?,
-        None => options.listen,
+        None => options.settings.registry.listen,
     };
     let folder = DataFolder::new(options.data.clone());
     folder.create().map_err(|error| {

@@ -22,9 +22,9 @@ pub type Reporter = Arc<dyn Progress>;
 /// The client for all other registries.
 pub(crate) fn remote(options: &Options) -> Outcome<Remote> {
     let mut settings = client::Options::default();
-    settings.plain_http.clone_from(&options.plain_http);
-    settings.ca_files.clone_from(&options.ca_files);
-    settings.transfers = options.transfers;
+    settings.plain_http.clone_from(&options.settings.remote.plain_http);
+    settings.ca_files.clone_from(&options.settings.remote.ca_files);
+    settings.transfers = options.settings.remote.concurrency;
     let credentials = Arc::new(Machine::detect(Vec::new()));
     Remote::new(settings, credentials)
         .map_err(|error| Failure::from_error(Kind::Invalid, &error))

@@ -25,6 +25,9 @@ use crate::workspace::service::Workspaces;
 /// How often the end of a `--rm` sandbox is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
+/// A caller attaches to the sandbox that it started within a moment, or never.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Everything that a request may need.
 #[derive(Debug)]
 pub struct App {
@@ -85,6 +88,17 @@ impl App {
         )
     }
 
+    /// Keeps a stream for the caller who started the sandbox; one who does not come for it loses it,
+    /// so that the sandbox never waits for a reader.
+    pub fn await_caller(self: &Arc<Self>, id: &str, stream: UnixStream) {
+        self.waiting.put(id, stream);
+        let (app, id) = (Arc::clone(self), id.to_owned());
+        self.runtime.spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            drop(app.waiting.take(&id));
+        });
+    }
+
     /// Removes a `--rm` sandbox once it has ended. A daemon that is restarted meanwhile sweeps it
     /// when it opens the folder.
     pub fn sweep_when_done(&self, record: &Record) {
@@ -123,6 +137,9 @@ impl Waiting {
     }
 
     pub fn take(&self, id: &str) -> Option<UnixStream> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id)
     }
 }

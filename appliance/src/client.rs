@@ -44,7 +44,11 @@ impl Client {
         self.short(Method::DELETE, path, Bytes::new()).await
     }
 
-    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Outcome<T> {
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Outcome<T> {
         self.short(Method::POST, path, encode(body)?).await
     }
 
@@ -60,7 +64,9 @@ impl Client {
         let mut lines = Lines::default();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| lost(&error))?;
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             for line in lines.push(&data)? {
                 match serde_json::from_slice::<News<T>>(&line).map_err(|e| garbled(&e))? {
                     News::Event(event) => on_event(event),
@@ -69,8 +75,10 @@ impl Client {
                 }
             }
         }
-        Err(Failure::new(Kind::Unavailable, "the daemon went away before it answered")
-            .hint("See what it said: `devpod daemon logs`."))
+        Err(
+            Failure::new(Kind::Unavailable, "the daemon went away before it answered")
+                .hint("See what it said: `devpod daemon logs`."),
+        )
     }
 
     /// As [`Client::long`], with the events on this process's terminal.
@@ -104,7 +112,9 @@ impl Client {
             accept(response).await?;
             return Err(Failure::internal("the daemon did not open a stream"));
         }
-        let upgraded = hyper::upgrade::on(response).await.map_err(|error| lost(&error))?;
+        let upgraded = hyper::upgrade::on(response)
+            .await
+            .map_err(|error| lost(&error))?;
         Ok(TokioIo::new(upgraded))
     }
 
@@ -116,7 +126,11 @@ impl Client {
     ) -> Outcome<T> {
         let response = accept(self.send(method, path, body, false).await?).await?;
         let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
-        let bytes = body.collect().await.map_err(|error| lost(error.as_ref()))?.to_bytes();
+        let bytes = body
+            .collect()
+            .await
+            .map_err(|error| lost(error.as_ref()))?
+            .to_bytes();
         serde_json::from_slice(&bytes).map_err(|error| garbled(&error))
     }
 
@@ -131,21 +145,30 @@ impl Client {
             let message = format!("cannot reach the daemon at {}", self.socket.display());
             Failure::because(Kind::Unavailable, message, &error)
         })?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| lost(&error))?;
         // The connection's end is seen by whoever reads the response.
         tokio::spawn(async move { connection.with_upgrades().await });
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "devpod");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "devpod");
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         if upgrade {
-            request = request.header(header::CONNECTION, "upgrade").header(header::UPGRADE, FRAMES);
+            request = request
+                .header(header::CONNECTION, "upgrade")
+                .header(header::UPGRADE, FRAMES);
         }
         let request = request
             .body(Full::new(body))
             .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-        sender.send_request(request).await.map_err(|error| lost(&error))
+        sender
+            .send_request(request)
+            .await
+            .map_err(|error| lost(&error))
     }
 }
 
@@ -183,7 +206,11 @@ async fn accept(response: http::Response<Incoming>) -> Outcome<http::Response<In
     }
     let status = response.status();
     let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
-    let bytes = body.collect().await.map_err(|error| lost(error.as_ref()))?.to_bytes();
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|error| lost(error.as_ref()))?
+        .to_bytes();
     Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
         Failure::internal(format!("the daemon answered {status} {text}"))
@@ -191,12 +218,20 @@ async fn accept(response: http::Response<Incoming>) -> Outcome<http::Response<In
 }
 
 fn lost(error: &(dyn std::error::Error + 'static)) -> Failure {
-    Failure::because(Kind::Unavailable, "the connection to the daemon broke", error)
+    Failure::because(
+        Kind::Unavailable,
+        "the connection to the daemon broke",
+        error,
+    )
 }
 
 fn garbled(error: &serde_json::Error) -> Failure {
-    Failure::because(Kind::Internal, "the daemon's answer is not understood", error)
-        .hint("The daemon may be of another version: `devpod daemon stop`, then try again.")
+    Failure::because(
+        Kind::Internal,
+        "the daemon's answer is not understood",
+        error,
+    )
+    .hint("The daemon may be of another version: `devpod daemon stop`, then try again.")
 }
 
 #[cfg(test)]
@@ -207,6 +242,9 @@ mod tests {
     fn lines_survive_any_split() {
         let mut lines = Lines::default();
         assert!(lines.push(b"{\"a\"").unwrap().is_empty());
-        assert_eq!(lines.push(b":1}\n{}\n{").unwrap(), [b"{\"a\":1}\n".to_vec(), b"{}\n".to_vec()]);
+        assert_eq!(
+            lines.push(b":1}\n{}\n{").unwrap(),
+            [b"{\"a\":1}\n".to_vec(), b"{}\n".to_vec()]
+        );
     }
 }

@@ -78,7 +78,12 @@ pub type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     pub fn internal(message: impl Into<String>) -> Self {

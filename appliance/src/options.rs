@@ -26,7 +26,9 @@ pub struct Options {
 
 /// All layers, with `data` from the command line on top.
 pub fn resolve(data: Option<PathBuf>) -> Outcome<Options> {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let home = std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from);
     let user_folder = user_folder(home.as_deref())?;
     let system = read(Path::new(SYSTEM_FILE))?;
     let user_path = user_file(&user_folder);
@@ -36,22 +38,36 @@ pub fn resolve(data: Option<PathBuf>) -> Outcome<Options> {
         .filter(|(name, _)| name.starts_with("DEVPOD_") && !NOT_SETTINGS.contains(&name.as_str()))
         .collect();
     let data = data.map(|data| data.to_string_lossy().into_owned());
-    let flag = data.as_deref().map(|value| Flag { name: "--data", key: "data", value });
+    let flag = data.as_deref().map(|value| Flag {
+        name: "--data",
+        key: "data",
+        value,
+    });
     let sources = Sources {
-        system: system.as_deref().map(|text| SourceFile { path: SYSTEM_FILE, text }),
-        user: user.as_deref().map(|text| SourceFile { path: &user_path, text }),
+        system: system.as_deref().map(|text| SourceFile {
+            path: SYSTEM_FILE,
+            text,
+        }),
+        user: user.as_deref().map(|text| SourceFile {
+            path: &user_path,
+            text,
+        }),
         environment: &environment,
         flags: flag.as_slice(),
         home: home.as_deref(),
         euid: rustix::process::geteuid().as_raw(),
     };
-    let settings = Settings::load(&sources)
-        .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+    let settings =
+        Settings::load(&sources).map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
     for warning in &settings.warnings {
         ui::news(&format!("{} {warning}", ui::style::warning("warning:")));
     }
     let data = std::path::absolute(&settings.data)?;
-    Ok(Options { data, user_folder, settings })
+    Ok(Options {
+        data,
+        user_folder,
+        settings,
+    })
 }
 
 /// The user's settings file.

@@ -147,7 +147,7 @@ pub(crate) fn is_index(media_type: &str) -> bool {
 }
 
 /// The blobs that a manifest names, configuration first, each once.
-pub(crate) fn blobs(manifest: &[u8], digest: &Digest) -> Result<Vec<BlobName>, BadManifest> {
+pub fn blobs(manifest: &[u8], digest: &Digest) -> Result<Vec<BlobName>, BadManifest> {
     #[derive(Deserialize)]
     struct Body {
         config: Descriptor,

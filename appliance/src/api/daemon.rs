@@ -12,7 +12,9 @@ use crate::api::types::DaemonStatus;
 use crate::app::App;
 
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/status", get(status)).route("/v1/shutdown", post(shutdown))
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/shutdown", post(shutdown))
 }
 
 async fn status(State(app): State<Arc<App>>) -> Json<DaemonStatus> {

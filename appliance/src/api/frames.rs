@@ -19,7 +19,9 @@ pub(super) fn check(request: &Request) -> Outcome<()> {
     if asked == Some(&HeaderValue::from_static(FRAMES)) {
         Ok(())
     } else {
-        Err(Failure::invalid(format!("this verb needs `Upgrade: {FRAMES}`")))
+        Err(Failure::invalid(format!(
+            "this verb needs `Upgrade: {FRAMES}`"
+        )))
     }
 }
 

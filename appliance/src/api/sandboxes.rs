@@ -34,17 +34,25 @@ pub(super) fn routes() -> Router<Arc<App>> {
 async fn list(State(app): State<Arc<App>>) -> Response {
     blocking(move || {
         let sandboxes = &app.sandboxes;
-        sandboxes.list()?.iter().map(|record| sandboxes.row(record)).collect::<Outcome<Vec<_>>>()
+        sandboxes
+            .list()?
+            .iter()
+            .map(|record| sandboxes.row(record))
+            .collect::<Outcome<Vec<_>>>()
     })
     .await
 }
 
 async fn run(State(app): State<Arc<App>>, Json(request): Json<SandboxRequest>) -> Response {
     long(move |progress, cancel| {
-        let runnable = app.images.runnable(&request.image, None, progress.as_ref(), &cancel)?;
+        let runnable = app
+            .images
+            .runnable(&request.image, None, progress.as_ref(), &cancel)?;
         let record = app.sandboxes.create(&runnable, &request)?;
         let started = if request.attach {
-            app.sandboxes.start_attached(&record).map(|stream| app.waiting.put(&record.id, stream))
+            app.sandboxes
+                .start_attached(&record)
+                .map(|stream| app.await_caller(&record.id, stream))
         } else {
             app.sandboxes.start(&record)
         };
@@ -67,7 +75,10 @@ async fn attach(
 ) -> Response {
     let opened = frames::check(&request).and_then(|()| match app.waiting.take(&name) {
         Some(stream) => Ok(stream),
-        None => app.sandboxes.find(&name).and_then(|record| app.sandboxes.attach(&record)),
+        None => app
+            .sandboxes
+            .find(&name)
+            .and_then(|record| app.sandboxes.attach(&record)),
     });
     opened
         .and_then(|stream| frames::join(request, stream, std::future::ready(())))
@@ -112,7 +123,8 @@ async fn stop(
 ) -> Response {
     blocking(move || {
         let record = app.sandboxes.find(&name)?;
-        app.sandboxes.stop(&record, request.grace.map(Duration::from_secs))?;
+        app.sandboxes
+            .stop(&record, request.grace.map(Duration::from_secs))?;
         Ok(json!({ "id": record.id }))
     })
     .await
@@ -161,12 +173,17 @@ async fn logs(
                 stopped.cancel();
             }
         };
-        if let Err(failure) = app.sandboxes.logs(&record, query.follow, &cancel, &mut each) {
+        if let Err(failure) = app
+            .sandboxes
+            .logs(&record, query.follow, &cancel, &mut each)
+        {
             tracing::warn!(%failure, "logs ended early");
         }
     });
     let lines = stream::poll_fn(move |context| {
-        receiver.poll_recv(context).map(|line| line.map(Ok::<_, std::convert::Infallible>))
+        receiver
+            .poll_recv(context)
+            .map(|line| line.map(Ok::<_, std::convert::Infallible>))
     });
     Body::from_stream(lines).into_response()
 }

@@ -42,9 +42,15 @@ where
     });
     let lines = stream::poll_fn(move |context| {
         let _alive = &guard;
-        receiver.poll_recv(context).map(|line| line.map(Ok::<_, std::convert::Infallible>))
+        receiver
+            .poll_recv(context)
+            .map(|line| line.map(Ok::<_, std::convert::Infallible>))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
 }
 
 /// Answers a short verb.
@@ -63,7 +69,9 @@ where
 {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => short(outcome),
-        Err(_) => failed(&Failure::internal("the daemon's worker died; see `devpod daemon logs`")),
+        Err(_) => failed(&Failure::internal(
+            "the daemon's worker died; see `devpod daemon logs`",
+        )),
     }
 }
 
@@ -91,14 +99,20 @@ pub struct Reporter {
 
 impl Reporter {
     fn new(sender: UnboundedSender<Bytes>) -> Self {
-        Self { sender, last: Mutex::new(HashMap::new()) }
+        Self {
+            sender,
+            last: Mutex::new(HashMap::new()),
+        }
     }
 
     fn due(&self, id: &str, phase: Phase) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let key = (id.to_owned(), phase);
-        if last.get(&key).is_some_and(|then| now.duration_since(*then) < TRANSFER_INTERVAL) {
+        if last
+            .get(&key)
+            .is_some_and(|then| now.duration_since(*then) < TRANSFER_INTERVAL)
+        {
             return false;
         }
         last.insert(key, now);

@@ -9,7 +9,12 @@ use crate::ui::Format;
 /// Builds, stores, fetches and runs container images for development on one Linux host: no Docker
 /// daemon, no root, no internet.
 #[derive(Debug, Parser)]
-#[command(name = "devpod", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "devpod",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub struct Arguments {
     /// Folder of images, snapshots and sandboxes [default: /var/lib/devpod as root,
     /// ~/.local/share/devpod otherwise]
@@ -293,7 +298,11 @@ pub struct Run {
     /// The image; fetched when it is not here
     pub image: String,
     /// The command and its arguments [default: the image's]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
     pub command: Vec<String>,
     /// A name [default: the id]
     #[arg(long, value_name = "NAME")]
@@ -338,7 +347,12 @@ pub struct Exec {
     /// Name or id
     pub sandbox: String,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "CMD"
+    )]
     pub command: Vec<String>,
     /// Give it a terminal
     #[arg(long, short)]

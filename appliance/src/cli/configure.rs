@@ -32,8 +32,8 @@ fn set(session: &Session, key: &str, value: &str) -> Outcome<u8> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error.into()),
     };
-    let edited = edit::set(&text, key, value)
-        .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+    let edited =
+        edit::set(&text, key, value).map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
     write(&path, &edited)?;
     ui::news(&format!(
         "{key} is set in {}; a running daemon takes it up when it is started again.",
@@ -45,7 +45,10 @@ fn set(session: &Session, key: &str, value: &str) -> Outcome<u8> {
 /// Whole or not at all; closed to others, because keys of servers may stand in it.
 fn write(path: &Path, text: &str) -> Outcome<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
@@ -77,7 +80,12 @@ fn list(session: &Session) {
         .iter()
         .map(|shown| {
             let value = shown.value.clone().unwrap_or_else(|| "-".to_owned());
-            vec![shown.key.to_owned(), value, shown.origin.to_string(), shown.help.to_owned()]
+            vec![
+                shown.key.to_owned(),
+                value,
+                shown.origin.to_string(),
+                shown.help.to_owned(),
+            ]
         })
         .collect();
     table::print(&["KEY", "VALUE", "FROM", "MEANING"], &cells);

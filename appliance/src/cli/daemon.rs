@@ -12,7 +12,11 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::ui::{self, Format};
 
 pub(super) fn serve(session: Session, arguments: Serve) -> Outcome<u8> {
-    daemon::run(session.options, arguments.listen.as_deref(), arguments.detach)?;
+    daemon::run(
+        session.options,
+        arguments.listen.as_deref(),
+        arguments.detach,
+    )?;
     Ok(0)
 }
 
@@ -40,7 +44,10 @@ async fn status(session: &Session) -> Outcome<u8> {
             ui::json(&value);
         }
         Format::Text => {
-            ui::line(&format!("The devpod daemon {} runs (pid {}).", status.version, status.pid));
+            ui::line(&format!(
+                "The devpod daemon {} runs (pid {}).",
+                status.version, status.pid
+            ));
             ui::line(&format!("registry   {}", status.registry));
             ui::line(&format!("control    {}", status.socket.display()));
             ui::line(&format!("data       {}", status.data.display()));
@@ -60,8 +67,10 @@ async fn stop(session: &Session) -> Outcome<u8> {
     let deadline = Instant::now() + Duration::from_secs(30);
     while lock::is_held(&session.folder) {
         if Instant::now() > deadline {
-            return Err(Failure::new(Kind::Unavailable, "the daemon is still ending its work")
-                .hint("Look at `devpod daemon logs`."));
+            return Err(
+                Failure::new(Kind::Unavailable, "the daemon is still ending its work")
+                    .hint("Look at `devpod daemon logs`."),
+            );
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -32,7 +32,10 @@ pub(super) async fn list(session: &Session) -> Outcome<u8> {
             ]
         })
         .collect();
-    table::print(&["REPOSITORY", "TAG", "DIGEST", "PLATFORM", "SIZE", "CREATED"], &cells);
+    table::print(
+        &["REPOSITORY", "TAG", "DIGEST", "PLATFORM", "SIZE", "CREATED"],
+        &cells,
+    );
     Ok(0)
 }
 
@@ -43,15 +46,26 @@ fn short(digest: &str) -> String {
 }
 
 pub(super) async fn pull(session: &Session, pull: Pull) -> Outcome<u8> {
-    let request = PullRequest { reference: pull.reference, platform: pull.platform };
-    let moved: Moved = session.daemon().await?.watch("/v1/images/pull", &request).await?;
+    let request = PullRequest {
+        reference: pull.reference,
+        platform: pull.platform,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/pull", &request)
+        .await?;
     moved_line(session, "Pulled", &moved);
     Ok(0)
 }
 
 pub(super) async fn push(session: &Session, reference: String) -> Outcome<u8> {
     let request = PushRequest { reference };
-    let moved: Moved = session.daemon().await?.watch("/v1/images/push", &request).await?;
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/push", &request)
+        .await?;
     moved_line(session, "Pushed", &moved);
     Ok(0)
 }
@@ -64,8 +78,15 @@ fn moved_line(session: &Session, word: &str, moved: &Moved) {
 }
 
 pub(super) async fn tag(session: &Session, tag: Tag) -> Outcome<u8> {
-    let request = TagRequest { source: tag.source, target: tag.target };
-    let moved: Moved = session.daemon().await?.post("/v1/images/tag", &request).await?;
+    let request = TagRequest {
+        source: tag.source,
+        target: tag.target,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .post("/v1/images/tag", &request)
+        .await?;
     moved_line(session, "Tagged", &moved);
     Ok(0)
 }
@@ -82,7 +103,9 @@ pub(super) async fn remove(session: &Session, references: Vec<String>) -> Outcom
 
 pub(super) async fn inspect(session: &Session, inspect: Inspect) -> Outcome<u8> {
     let client = session.daemon().await?;
-    let request = PushRequest { reference: inspect.reference };
+    let request = PushRequest {
+        reference: inspect.reference,
+    };
     if inspect.raw {
         let text: String = client.post("/v1/images/raw", &request).await?;
         ui::raw(text.as_bytes());
@@ -98,17 +121,36 @@ pub(super) async fn inspect(session: &Session, inspect: Inspect) -> Outcome<u8> 
 
 pub(super) async fn unpack(session: &Session, unpack: Unpack) -> Outcome<u8> {
     let destination = absolute(&unpack.destination)?;
-    let request =
-        UnpackRequest { reference: unpack.reference, destination, platform: unpack.platform };
-    let moved: Moved = session.daemon().await?.watch("/v1/images/unpack", &request).await?;
+    let request = UnpackRequest {
+        reference: unpack.reference,
+        destination,
+        platform: unpack.platform,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/unpack", &request)
+        .await?;
     moved_line(session, "Unpacked", &moved);
     Ok(0)
 }
 
 pub(super) async fn run(session: &Session, image: Image) -> Outcome<u8> {
-    let Image::FromHost { tag, include, without_git } = image;
-    let request = FromHostRequest { reference: tag, include, without_git };
-    let moved: Moved = session.daemon().await?.watch("/v1/images/from-host", &request).await?;
+    let Image::FromHost {
+        tag,
+        include,
+        without_git,
+    } = image;
+    let request = FromHostRequest {
+        reference: tag,
+        include,
+        without_git,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/from-host", &request)
+        .await?;
     moved_line(session, "Made", &moved);
     Ok(0)
 }
@@ -116,7 +158,10 @@ pub(super) async fn run(session: &Session, image: Image) -> Outcome<u8> {
 pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
     let context = absolute(&build.context)?;
     if !context.is_dir() {
-        return Err(Failure::invalid(format!("the context {} is not a folder", context.display())));
+        return Err(Failure::invalid(format!(
+            "the context {} is not a folder",
+            context.display()
+        )));
     }
     let request = BuildRequest {
         context,
@@ -131,7 +176,11 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         push: build.push,
         compression: build.compression,
     };
-    let result: BuildResult = session.daemon().await?.watch("/v1/builds", &request).await?;
+    let result: BuildResult = session
+        .daemon()
+        .await?
+        .watch("/v1/builds", &request)
+        .await?;
     match session.format {
         Format::Json => ui::json(&result),
         Format::Text => ui::line(&result.digest),

@@ -49,12 +49,18 @@ fn run(arguments: Arguments) -> Outcome<u8> {
     let Arguments { data, output, verb } = arguments;
     let options = options::resolve(data)?;
     let folder = DataFolder::new(options.data.clone());
-    let session = Session { options, folder, format: output };
+    let session = Session {
+        options,
+        folder,
+        format: output,
+    };
     // The daemon enters its user namespace before any thread exists, so it makes its own runtime.
     if let Verb::Serve(serve) = verb {
         return daemon::serve(session, serve);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(dispatch(&session, verb));
     // A thread that still reads the terminal must not hold up the end.
     runtime.shutdown_background();
@@ -98,10 +104,20 @@ pub(crate) fn exit_code(code: i32) -> u8 {
 
 /// `NAME=VALUE` as written; a bare `NAME` takes this environment's value, if it has one.
 pub(crate) fn variables(written: &[String]) -> Vec<String> {
-    let value = |name: &String| std::env::var(name).ok().map(|value| format!("{name}={value}"));
+    let value = |name: &String| {
+        std::env::var(name)
+            .ok()
+            .map(|value| format!("{name}={value}"))
+    };
     written
         .iter()
-        .filter_map(|text| if text.contains('=') { Some(text.clone()) } else { value(text) })
+        .filter_map(|text| {
+            if text.contains('=') {
+                Some(text.clone())
+            } else {
+                value(text)
+            }
+        })
         .collect()
 }
 

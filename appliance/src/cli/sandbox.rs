@@ -33,7 +33,11 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
         user: run.user,
         cwd: run.workdir,
         hostname: run.hostname,
-        mounts: run.volumes.iter().map(|text| mount(text)).collect::<Outcome<_>>()?,
+        mounts: run
+            .volumes
+            .iter()
+            .map(|text| mount(text))
+            .collect::<Outcome<_>>()?,
         network: Some(run.network),
         terminal: run.tty,
         entrypoint: run.entrypoint,
@@ -48,8 +52,13 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
         }
         return Ok(0);
     }
-    let stream = client.upgrade(&format!("/v1/sandboxes/{}/attach", row.id), &()).await?;
-    let wanted = Wanted { stdin: run.interactive, terminal: run.tty };
+    let stream = client
+        .upgrade(&format!("/v1/sandboxes/{}/attach", row.id), &())
+        .await?;
+    let wanted = Wanted {
+        stdin: run.interactive,
+        terminal: run.tty,
+    };
     terminal::relay(stream, wanted).await.map(exit_code)
 }
 
@@ -64,7 +73,10 @@ async fn enter(session: &Session, exec: Exec) -> Outcome<u8> {
     };
     let path = format!("/v1/sandboxes/{}/exec", segment(&exec.sandbox)?);
     let stream = client.upgrade(&path, &request).await?;
-    let wanted = Wanted { stdin: exec.interactive, terminal: exec.tty };
+    let wanted = Wanted {
+        stdin: exec.interactive,
+        terminal: exec.tty,
+    };
     terminal::relay(stream, wanted).await.map(exit_code)
 }
 
@@ -92,7 +104,10 @@ async fn list(session: &Session) -> Outcome<u8> {
             ]
         })
         .collect();
-    table::print(&["ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"], &cells);
+    table::print(
+        &["ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"],
+        &cells,
+    );
     Ok(0)
 }
 
@@ -100,7 +115,9 @@ async fn stop(session: &Session, sandboxes: Vec<String>, time: u64) -> Outcome<u
     let client = session.daemon().await?;
     for sandbox in sandboxes {
         let path = format!("/v1/sandboxes/{}/stop", segment(&sandbox)?);
-        let _: Value = client.post(&path, &StopRequest { grace: Some(time) }).await?;
+        let _: Value = client
+            .post(&path, &StopRequest { grace: Some(time) })
+            .await?;
         ui::line(&sandbox);
     }
     Ok(0)
@@ -138,7 +155,11 @@ fn mount(text: &str) -> Outcome<MountRequest> {
         return Err(bad());
     }
     let source = image::absolute(Path::new(source))?;
-    Ok(MountRequest { source, target: target.into(), read_only })
+    Ok(MountRequest {
+        source,
+        target: target.into(),
+        read_only,
+    })
 }
 
 /// A name as one segment of a path; anything that could not be a name is refused here.

@@ -26,7 +26,11 @@ pub struct Wanted {
 
 /// Relays until the process ends; answers its exit code.
 pub async fn relay(stream: TokioIo<Upgraded>, wanted: Wanted) -> Outcome<i32> {
-    let _raw = if wanted.terminal { RawMode::enter() } else { None };
+    let _raw = if wanted.terminal {
+        RawMode::enter()
+    } else {
+        None
+    };
     let (reader, writer) = tokio::io::split(stream);
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(write_frames(writer, receiver));
@@ -48,17 +52,20 @@ async fn read_frames(mut reader: ReadHalf<TokioIo<Upgraded>>) -> Outcome<i32> {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let count = reader.read(&mut buffer).await.map_err(|e| broken(&e.to_string()))?;
+        let count = reader
+            .read(&mut buffer)
+            .await
+            .map_err(|e| broken(&e.to_string()))?;
         if count == 0 {
             return Err(broken("it closed before the process ended"));
         }
         decoder.push(&buffer[..count]);
-        while let Some(frame) = decoder.next().map_err(|e| broken(&e.to_string()))? {
+        while let Some(frame) = decoder.next_frame().map_err(|e| broken(&e.to_string()))? {
             match frame {
                 Frame::Stdout(bytes) => ui::raw(&bytes),
                 // Nobody can be told that stderr is gone.
                 Frame::Stderr(bytes) => drop(std::io::stderr().write_all(&bytes)),
-                Frame::Exit(code) => return Ok(code),
+                Frame::Exit(exit) => return Ok(exit.code()),
                 Frame::Error(text) => return Err(Failure::new(Kind::Internal, text)),
                 _ => {}
             }
@@ -71,7 +78,7 @@ async fn write_frames(
     mut receiver: mpsc::Receiver<Frame>,
 ) {
     while let Some(frame) = receiver.recv().await {
-        if writer.write_all(&frame.encode()).await.is_err() || writer.flush().await.is_err() {
+        if writer.write_all(&frame.to_bytes()).await.is_err() || writer.flush().await.is_err() {
             return;
         }
     }
@@ -82,7 +89,10 @@ fn send_stdin(sender: &mpsc::Sender<Frame>) {
     let mut stdin = std::io::stdin().lock();
     let mut buffer = vec![0; 32 << 10];
     while let Ok(count @ 1..) = stdin.read(&mut buffer) {
-        if sender.blocking_send(Frame::Stdin(buffer[..count].to_vec())).is_err() {
+        if sender
+            .blocking_send(Frame::Stdin(buffer[..count].to_vec()))
+            .is_err()
+        {
             return;
         }
     }
@@ -91,10 +101,15 @@ fn send_stdin(sender: &mpsc::Sender<Frame>) {
 }
 
 async fn send_sizes(sender: mpsc::Sender<Frame>) {
-    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    let Ok(mut changes) = signal(SignalKind::window_change()) else {
+        return;
+    };
     loop {
         if let Ok(size) = tcgetwinsize(std::io::stdout()) {
-            let frame = Frame::Resize { rows: size.ws_row, columns: size.ws_col };
+            let frame = Frame::Resize {
+                rows: size.ws_row,
+                columns: size.ws_col,
+            };
             if sender.send(frame).await.is_err() {
                 return;
             }
@@ -106,9 +121,10 @@ async fn send_sizes(sender: mpsc::Sender<Frame>) {
 }
 
 async fn send_signals(sender: mpsc::Sender<Frame>) {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return;
     };
     loop {
@@ -146,10 +162,17 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         // The terminal may be gone; then there is nothing to restore.
-        let _ = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Drain, &self.before);
+        let _ = tcsetattr(
+            std::io::stdin().as_fd(),
+            OptionalActions::Drain,
+            &self.before,
+        );
     }
 }
 
 fn broken(why: &str) -> Failure {
-    Failure::new(Kind::Unavailable, format!("the stream to the process broke: {why}"))
+    Failure::new(
+        Kind::Unavailable,
+        format!("the stream to the process broke: {why}"),
+    )
 }

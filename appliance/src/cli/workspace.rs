@@ -30,7 +30,12 @@ pub(super) async fn up(session: &Session, up: Up) -> Outcome<u8> {
         }
     }
     if up.ssh {
-        let ssh = Ssh { name, user: None, workdir: None, command: Vec::new() };
+        let ssh = Ssh {
+            name,
+            user: None,
+            workdir: None,
+            command: Vec::new(),
+        };
         return enter(session, ssh).await;
     }
     Ok(0)
@@ -67,9 +72,8 @@ fn source(up: &Up) -> Outcome<UpSource> {
 
 /// `git@host:path`
 fn is_scp_like(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(host, path)| {
-        !host.contains('/') && host.contains('@') && !path.is_empty()
-    })
+    text.split_once(':')
+        .is_some_and(|(host, path)| !host.contains('/') && host.contains('@') && !path.is_empty())
 }
 
 pub(super) async fn list(session: &Session) -> Outcome<u8> {
@@ -79,8 +83,10 @@ pub(super) async fn list(session: &Session) -> Outcome<u8> {
         return Ok(0);
     }
     let columns = ["name", "status", "imageRef", "createdAt", "source"];
-    let cells: Vec<Vec<String>> =
-        rows.iter().map(|row| columns.iter().map(|key| text(row, key)).collect()).collect();
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| columns.iter().map(|key| text(row, key)).collect())
+        .collect();
     table::print(&["NAME", "STATUS", "IMAGE", "CREATED", "SOURCE"], &cells);
     Ok(0)
 }
@@ -119,14 +125,25 @@ async fn enter(session: &Session, ssh: Ssh) -> Outcome<u8> {
     let term = std::env::var("TERM").ok().filter(|_| terminal);
     let request = ExecRequest {
         command: ssh.command,
-        env: term.map(|term| format!("TERM={term}")).into_iter().collect(),
+        env: term
+            .map(|term| format!("TERM={term}"))
+            .into_iter()
+            .collect(),
         user: ssh.user,
         cwd: ssh.workdir,
         terminal,
     };
     let path = format!("/v1/workspaces/{}/exec", segment(&ssh.name)?);
     let stream = client.upgrade(&path, &request).await?;
-    terminal::relay(stream, Wanted { stdin: true, terminal }).await.map(exit_code)
+    terminal::relay(
+        stream,
+        Wanted {
+            stdin: true,
+            terminal,
+        },
+    )
+    .await
+    .map(exit_code)
 }
 
 pub(super) async fn stop(session: &Session, name: &str) -> Outcome<u8> {

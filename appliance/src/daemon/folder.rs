@@ -22,8 +22,16 @@ impl DataFolder {
 
     /// Makes the folder, closed to others: unpacked images hold setuid programs (CVE-2021-41091).
     pub fn create(&self) -> io::Result<()> {
-        for folder in [self.root.clone(), self.sandboxes(), self.volumes(), self.cache()] {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        for folder in [
+            self.root.clone(),
+            self.sandboxes(),
+            self.volumes(),
+            self.cache(),
+        ] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
         }
         Ok(())
     }

@@ -34,7 +34,9 @@ pub fn acquire(folder: &DataFolder) -> Outcome<Lock> {
 
 /// Whether a daemon holds the lock now.
 pub fn is_held(folder: &DataFolder) -> bool {
-    let Ok(file) = File::open(folder.lock()) else { return false };
+    let Ok(file) = File::open(folder.lock()) else {
+        return false;
+    };
     flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
@@ -53,12 +55,18 @@ fn taken(folder: &DataFolder, file: &mut File) -> Failure {
     let mut pid = String::new();
     // The number is for the message only.
     let _ = file.take(20).read_to_string(&mut pid);
-    let who = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
+    let who = if pid.is_empty() {
+        String::new()
+    } else {
+        format!(" (pid {pid})")
+    };
     Failure::conflict(format!(
         "another devpod daemon{who} already serves {}",
         folder.root().display()
     ))
-    .hint("Use it as it is, stop it with `devpod daemon stop`, or choose another folder with --data.")
+    .hint(
+        "Use it as it is, stop it with `devpod daemon stop`, or choose another folder with --data.",
+    )
 }
 
 fn failed(folder: &DataFolder, error: &std::io::Error) -> Failure {
@@ -79,7 +87,10 @@ mod tests {
         assert!(is_held(&folder));
         let second = acquire(&folder).unwrap_err();
         assert_eq!(second.kind, Kind::Conflict);
-        assert!(second.message.contains(&std::process::id().to_string()), "{second}");
+        assert!(
+            second.message.contains(&std::process::id().to_string()),
+            "{second}"
+        );
         drop(lock);
         acquire(&folder).unwrap();
     }

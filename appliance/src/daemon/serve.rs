@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::service::Registry;
+use registry::service::{Policy, Registry};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,9 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<()> 
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
     let _lock = lock::acquire(&folder)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(serve(options, folder, listen));
     runtime.shutdown_timeout(DRAIN);
     outcome
@@ -53,7 +55,9 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<()> 
 
 async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outcome<()> {
     unpacker::remote::install_crypto();
-    let tcp = TcpListener::bind(listen).await.map_err(|error| refused(listen, &error))?;
+    let tcp = TcpListener::bind(listen)
+        .await
+        .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder)?;
     let unix = socket::bind(&folder.socket())?;
@@ -67,7 +71,13 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         identity: app::identity()?,
     };
     let runtime = tokio::runtime::Handle::current();
-    let built = App::build(options, registry.clone(), status.clone(), address.port(), runtime)?;
+    let built = App::build(
+        options,
+        registry.clone(),
+        status.clone(),
+        address.port(),
+        runtime,
+    )?;
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(stop.clone()));
@@ -88,22 +98,25 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
 }
 
 fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
-    let options = registry::store::Options::new(&folder.content(), &folder.registry_index());
-    let store = registry::store::Store::open(options).map_err(|error| {
+    let options = registry::store::Options::below(folder.root());
+    Registry::open(options, Policy::default()).map_err(|error| {
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
-    })?;
-    Ok(Registry::new(store))
+    })
 }
 
 fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
     let failure = |kind, why: &str| Failure::because(kind, why, error);
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            failure(Kind::Conflict, &format!("port {} is taken by another program", listen.port()))
-                .hint("Choose another: `devpod config set registry.listen 127.0.0.1:5001`.")
-                .hint(format!("Who has it: `ss -ltnp 'sport = :{}'`.", listen.port()))
-        }
+        std::io::ErrorKind::AddrInUse => failure(
+            Kind::Conflict,
+            &format!("port {} is taken by another program", listen.port()),
+        )
+        .hint("Choose another: `devpod config set registry.listen 127.0.0.1:5001`.")
+        .hint(format!(
+            "Who has it: `ss -ltnp 'sport = :{}'`.",
+            listen.port()
+        )),
         _ => failure(Kind::Unavailable, &format!("cannot listen on {listen}")),
     }
 }
@@ -117,9 +130,10 @@ async fn control(listener: UnixListener, app: Arc<App>, stop: CancellationToken)
 }
 
 async fn until_signal(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return;
     };
     tokio::select! {
@@ -140,7 +154,7 @@ fn write_status(folder: &DataFolder, status: &DaemonStatus) -> Outcome<()> {
 }
 
 fn close(folder: &DataFolder, registry: &Registry) {
-    if let Err(error) = registry.flush() {
+    if let Err(error) = registry.store().export() {
         tracing::warn!(%error, "index.json could not be written");
     }
     remove(&folder.status());

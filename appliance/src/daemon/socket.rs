@@ -54,7 +54,10 @@ mod tests {
         std::fs::create_dir(&deep).unwrap();
         let path = deep.join("devpod.sock");
         let listener = bind(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let (accepted, connected) = tokio::join!(listener.accept(), connect(&path));
         accepted.unwrap();
         connected.unwrap();

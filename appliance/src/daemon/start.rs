@@ -27,7 +27,10 @@ pub async fn ensure(folder: &DataFolder, arguments: &[String]) -> Outcome<Client
             .hint("Choose a folder that you may write with --data or DEVPOD_DATA.")
     })?;
     if !lock::is_held(folder) {
-        ui::news(&format!("Starting the devpod daemon (data in {}).", folder.root().display()));
+        ui::news(&format!(
+            "Starting the devpod daemon (data in {}).",
+            folder.root().display()
+        ));
     }
     let (child, log) = spawn(folder, arguments)?;
     wait(folder, child, log).await?;
@@ -36,7 +39,10 @@ pub async fn ensure(folder: &DataFolder, arguments: &[String]) -> Outcome<Client
 
 /// A client of a daemon that already runs.
 pub async fn running(folder: &DataFolder) -> Option<Client> {
-    socket::connect(&folder.socket()).await.ok().map(|_| Client::new(folder.socket()))
+    socket::connect(&folder.socket())
+        .await
+        .ok()
+        .map(|_| Client::new(folder.socket()))
 }
 
 fn spawn(folder: &DataFolder, arguments: &[String]) -> Outcome<(Child, File)> {
@@ -73,13 +79,19 @@ async fn wait(folder: &DataFolder, mut child: Child, mut log: File) -> Outcome<(
             return Ok(());
         }
         // Another command may have started one at the same moment: then ours ends, theirs answers.
-        let ended = child.try_wait().ok().flatten().filter(|_| !lock::is_held(folder));
+        let ended = child
+            .try_wait()
+            .ok()
+            .flatten()
+            .filter(|_| !lock::is_held(folder));
         if let Some(status) = ended {
             return Err(died(folder, status, &mut log));
         }
         if Instant::now() > deadline {
-            return Err(Failure::new(Kind::Unavailable, "the devpod daemon does not answer")
-                .hint(format!("See {}.", folder.log().display())));
+            return Err(
+                Failure::new(Kind::Unavailable, "the devpod daemon does not answer")
+                    .hint(format!("See {}.", folder.log().display())),
+            );
         }
         tokio::time::sleep(POLL).await;
     }

@@ -21,21 +21,35 @@ use crate::images::transfer::Reporter;
 
 impl Images {
     /// Builds an image, keeps it under its names, and pushes it where that was asked for.
-    pub fn build(&self, wanted: &Wanted, progress: Reporter, cancel: &Cancel) -> Outcome<BuildResult> {
+    pub fn build(
+        &self,
+        wanted: &Wanted,
+        progress: Reporter,
+        cancel: &Cancel,
+    ) -> Outcome<BuildResult> {
         let request = self.request(wanted)?;
         let built = self.run_build(&request, progress.as_ref(), cancel)?;
-        let names: Vec<String> =
-            request.names.iter().map(|name| self.shown(name)).collect::<Outcome<_>>()?;
+        let names: Vec<String> = request
+            .names
+            .iter()
+            .map(|name| self.shown(name))
+            .collect::<Outcome<_>>()?;
         if wanted.push {
             for (name, shown) in request.names.iter().zip(&names) {
                 if self.here.is_remote(name) && name.host_given() {
-                    say(progress.as_ref(), format!("[Builder] Pushing to {shown}..."));
+                    say(
+                        progress.as_ref(),
+                        format!("[Builder] Pushing to {shown}..."),
+                    );
                     self.push(&name.to_string(), Arc::clone(&progress), cancel)?;
                 }
             }
         }
         for name in &names {
-            say(progress.as_ref(), format!("[Builder] Build complete: {name}"));
+            say(
+                progress.as_ref(),
+                format!("[Builder] Build complete: {name}"),
+            );
         }
         Ok(BuildResult {
             digest: built.digest.to_string(),
@@ -99,9 +113,13 @@ impl Images {
 
 /// `SOURCE_DATE_EPOCH` as docker's command line takes it: a build argument.
 fn epoch(wanted: &Wanted) -> Outcome<Option<i64>> {
-    let Some(text) = wanted.build_args.get("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let Some(text) = wanted.build_args.get("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
     text.parse().map(Some).map_err(|_| {
-        Failure::invalid(format!("SOURCE_DATE_EPOCH {text:?} is not a number of seconds"))
+        Failure::invalid(format!(
+            "SOURCE_DATE_EPOCH {text:?} is not a number of seconds"
+        ))
     })
 }
 
@@ -110,8 +128,10 @@ fn compression(text: &str) -> Outcome<Compression> {
         "gzip" => Ok(Compression::Gzip),
         "zstd" => Ok(Compression::Zstd),
         "none" => Ok(Compression::None),
-        other => Err(Failure::invalid(format!("compression {other:?} is not known"))
-            .hint("Choose gzip, zstd or none.")),
+        other => Err(
+            Failure::invalid(format!("compression {other:?} is not known"))
+                .hint("Choose gzip, zstd or none."),
+        ),
     }
 }
 
@@ -130,7 +150,9 @@ fn failed(error: BuildError) -> Failure {
     };
     let mut failure = Failure::because(kind, "the build failed", &error);
     if !record.logs.is_empty() {
-        failure.causes.push(format!("its last output was:\n{}", record.logs.join("\n")));
+        failure
+            .causes
+            .push(format!("its last output was:\n{}", record.logs.join("\n")));
     }
     match record.suggestion {
         Some(text) => failure.hint(sentence(&text)),
@@ -140,7 +162,10 @@ fn failed(error: BuildError) -> Failure {
 
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let first = letters
+        .next()
+        .map(|c| c.to_uppercase().to_string())
+        .unwrap_or_default();
     format!("{first}{}.", letters.as_str())
 }
 
@@ -152,7 +177,9 @@ impl builder::images::Images for Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<BaseImage, Foreign> {
-        let image = self.have(reference, platform, progress, cancel).map_err(Box::new)?;
+        let image = self
+            .have(reference, platform, progress, cancel)
+            .map_err(Box::new)?;
         let stack = self.unpacked(&image, progress, cancel).map_err(Box::new)?;
         Ok(BaseImage { image, stack })
     }
@@ -170,8 +197,14 @@ impl Sink for Images {
                 .chain(publication.layers)
                 .map(|descriptor| descriptor.digest().clone())
                 .collect();
-            self.keep(&repository, &target, publication.media_type, publication.manifest, &blobs)
-                .map_err(Box::new)?;
+            self.keep(
+                &repository,
+                &target,
+                publication.media_type,
+                publication.manifest,
+                &blobs,
+            )
+            .map_err(Box::new)?;
         }
         Ok(())
     }

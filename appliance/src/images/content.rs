@@ -21,7 +21,10 @@ impl Content for RegistryContent {
     fn writer(&self, expected: Option<&Digest>) -> io::Result<Box<dyn ContentWriter>> {
         let algorithm = expected.and_then(Algorithm::of).unwrap_or_default();
         let writer = self.0.store().blobs().writer(algorithm)?;
-        Ok(Box::new(Writer { writer, expected: expected.cloned() }))
+        Ok(Box::new(Writer {
+            writer,
+            expected: expected.cloned(),
+        }))
     }
 }
 
@@ -42,11 +45,13 @@ impl Write for Writer {
 
 impl ContentWriter for Writer {
     fn commit(self: Box<Self>) -> io::Result<(Digest, u64)> {
-        self.writer.commit(self.expected.as_ref()).map_err(|error| match error {
-            CommitError::Io(error) => error,
-            digest @ CommitError::Digest { .. } => {
-                io::Error::new(io::ErrorKind::InvalidData, digest)
-            }
-        })
+        self.writer
+            .commit(self.expected.as_ref())
+            .map_err(|error| match error {
+                CommitError::Io(error) => error,
+                digest @ CommitError::Digest { .. } => {
+                    io::Error::new(io::ErrorKind::InvalidData, digest)
+                }
+            })
     }
 }

@@ -17,8 +17,10 @@ impl Images {
         let mut rows = Vec::with_capacity(images.len());
         for image in images {
             let target = Target::Digest(image.digest.clone());
-            let Some(manifest) =
-                self.registry.manifest(&image.repository, &target).map_err(store)?
+            let Some(manifest) = self
+                .registry
+                .manifest(&image.repository, &target)
+                .map_err(store)?
             else {
                 continue;
             };
@@ -48,7 +50,9 @@ impl Images {
 
     /// The configuration that a manifest names; `None` for an index, or where it is not JSON.
     fn config_of(&self, manifest: &Value) -> Outcome<Option<Value>> {
-        let Some(digest) = manifest["config"]["digest"].as_str().and_then(|t| t.parse().ok())
+        let Some(digest) = manifest["config"]["digest"]
+            .as_str()
+            .and_then(|t| t.parse().ok())
         else {
             return Ok(None);
         };
@@ -59,15 +63,24 @@ impl Images {
     /// Bytes of the blobs of a manifest, or of all children of an index that are here.
     fn size(&self, kept: &Kept, manifest: &Value, depth: u8) -> Outcome<u64> {
         let Some(children) = manifest["manifests"].as_array() else {
-            let layers = manifest["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let layers = manifest["layers"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let all = layers.iter().chain(std::iter::once(&manifest["config"]));
             return Ok(all.filter_map(|blob| blob["size"].as_u64()).sum());
         };
         let mut sum = 0;
         for child in children.iter().filter(|_| depth < 4) {
             let digest = child["digest"].as_str().and_then(|text| text.parse().ok());
-            let Some(digest) = digest.map(Target::Digest) else { continue };
-            if let Some(found) = self.registry.manifest(&kept.repository, &digest).map_err(store)? {
+            let Some(digest) = digest.map(Target::Digest) else {
+                continue;
+            };
+            if let Some(found) = self
+                .registry
+                .manifest(&kept.repository, &digest)
+                .map_err(store)?
+            {
                 let value: Value = serde_json::from_slice(&found.bytes).unwrap_or_default();
                 sum += self.size(kept, &value, depth + 1)?;
             }
@@ -118,11 +131,17 @@ impl Images {
 fn platforms(manifest: &Value, config: Option<&Value>) -> Vec<String> {
     let name = |value: &Value| {
         let (os, arch) = (value["os"].as_str()?, value["architecture"].as_str()?);
-        let variant = value["variant"].as_str().map(|v| format!("/{v}")).unwrap_or_default();
+        let variant = value["variant"]
+            .as_str()
+            .map(|v| format!("/{v}"))
+            .unwrap_or_default();
         (!os.is_empty() && !arch.is_empty()).then(|| format!("{os}/{arch}{variant}"))
     };
     match manifest["manifests"].as_array() {
-        Some(children) => children.iter().filter_map(|child| name(&child["platform"])).collect(),
+        Some(children) => children
+            .iter()
+            .filter_map(|child| name(&child["platform"]))
+            .collect(),
         None => config.and_then(name).into_iter().collect(),
     }
 }

@@ -55,7 +55,11 @@ impl Here {
 
     /// Where a pull of that name is kept.
     pub fn kept(self, reference: &Reference) -> Outcome<RepositoryName> {
-        if self.is_ours(reference) { Ok(reference.repository().clone()) } else { kept_as(reference) }
+        if self.is_ours(reference) {
+            Ok(reference.repository().clone())
+        } else {
+            kept_as(reference)
+        }
     }
 
     /// The name that people use for a repository of ours.
@@ -79,7 +83,9 @@ impl Here {
 
 fn kept_as(reference: &Reference) -> Outcome<RepositoryName> {
     let host = reference.host().to_ascii_lowercase().replace(':', "_");
-    format!("{host}/{}", reference.repository()).parse().map_err(Failure::from)
+    format!("{host}/{}", reference.repository())
+        .parse()
+        .map_err(Failure::from)
 }
 
 /// `demo` where the reference was completed to `docker.io/library/demo`.

@@ -7,6 +7,7 @@
 mod build;
 mod content;
 mod describe;
+mod host;
 pub mod locate;
 pub mod service;
 mod transfer;

@@ -10,7 +10,7 @@ use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
 use unpacker::image::read::{self, Platform};
-use unpacker::image::unpack::{self, Unpacker};
+use unpacker::image::unpack;
 use unpacker::progress::{Cancel, Progress};
 use unpacker::remote::client::Remote;
 use unpacker::snapshot::id::SnapshotId;
@@ -41,7 +41,9 @@ pub struct Images {
 
 impl std::fmt::Debug for Images {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Images").field("here", &self.here).finish_non_exhaustive()
+        f.debug_struct("Images")
+            .field("here", &self.here)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,7 +84,11 @@ impl Images {
     /// The manifest or index that a name means here; `None` where this host has no such image.
     pub(crate) fn find(&self, reference: &Reference) -> Outcome<Option<Kept>> {
         for repository in self.here.candidates(reference)? {
-            if let Some(manifest) = self.registry.manifest(&repository, &reference.target()).map_err(store)? {
+            if let Some(manifest) = self
+                .registry
+                .manifest(&repository, &reference.target())
+                .map_err(store)?
+            {
                 return Ok(Some(Kept {
                     repository,
                     digest: manifest.digest,
@@ -143,8 +149,14 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Vec<SnapshotId>> {
-        unpack::unpack(image, self.content.as_ref(), &self.snapshots, progress, cancel)
-            .map_err(|error| unpack_failed(image, &error))
+        unpack::unpack(
+            image,
+            self.content.as_ref(),
+            &self.snapshots,
+            progress,
+            cancel,
+        )
+        .map_err(|error| unpack_failed(image, &error))
     }
 
     /// An image ready to be run.
@@ -187,9 +199,16 @@ impl Images {
             bytes: manifest,
             references: References::Required,
         };
-        let stored = self.registry.put_manifest(repository, &put).map_err(|error| {
-            Failure::because(Kind::Internal, format!("cannot keep image {repository}"), &error)
-        })?;
+        let stored = self
+            .registry
+            .put_manifest(repository, &put)
+            .map_err(|error| {
+                Failure::because(
+                    Kind::Internal,
+                    format!("cannot keep image {repository}"),
+                    &error,
+                )
+            })?;
         Ok(Kept {
             repository: repository.clone(),
             digest: stored.digest,
@@ -206,7 +225,10 @@ impl Images {
         };
         let repository = self.here.destination(&target)?;
         self.copy(&kept, &repository, &Target::Tag(tag))?;
-        Ok(Moved { reference: self.shown(&target)?, digest: kept.digest.to_string() })
+        Ok(Moved {
+            reference: self.shown(&target)?,
+            digest: kept.digest.to_string(),
+        })
     }
 
     /// The same manifest (and an index's children) in another repository: rows only, no bytes.
@@ -215,7 +237,11 @@ impl Images {
         let mut blobs = Vec::new();
         for digest in needed {
             let child = Target::Digest(digest.clone());
-            match self.registry.manifest(&kept.repository, &child).map_err(store)? {
+            match self
+                .registry
+                .manifest(&kept.repository, &child)
+                .map_err(store)?
+            {
                 Some(manifest) => {
                     let child_kept = Kept {
                         repository: kept.repository.clone(),
@@ -234,7 +260,10 @@ impl Images {
     /// What a manifest names: configuration and layers, or an index's children.
     pub(crate) fn needed(&self, kept: &Kept) -> Outcome<Vec<Digest>> {
         let target = Target::Digest(kept.digest.clone());
-        let row = self.registry.stat_manifest(&kept.repository, &target).map_err(store)?;
+        let row = self
+            .registry
+            .stat_manifest(&kept.repository, &target)
+            .map_err(store)?;
         Ok(row.map(|(_, row)| row.references).unwrap_or_default())
     }
 
@@ -249,7 +278,10 @@ impl Images {
             return Err(self.unknown(text));
         }
         let shown = self.here.name(&kept.repository, &reference.target());
-        Ok(Moved { reference: shown, digest: kept.digest.to_string() })
+        Ok(Moved {
+            reference: shown,
+            digest: kept.digest.to_string(),
+        })
     }
 
     /// Unpacks an image flat into a folder, fetching it first where it is not here.
@@ -263,8 +295,14 @@ impl Images {
         let platform = platform(request.platform.as_deref())?;
         let image = self.have(&reference, &platform, progress.as_ref(), cancel)?;
         let destination = &request.destination;
-        unpack::unpack_to(&image, self.content.as_ref(), destination, progress.as_ref(), cancel)
-            .map_err(|error| unpack_failed(&image, &error))?;
+        unpack::unpack_to(
+            &image,
+            self.content.as_ref(),
+            destination,
+            progress.as_ref(),
+            cancel,
+        )
+        .map_err(|error| unpack_failed(&image, &error))?;
         Ok(Moved {
             reference: destination.display().to_string(),
             digest: image.digest.to_string(),
@@ -276,14 +314,18 @@ impl Images {
 pub(crate) fn platform(text: Option<&str>) -> Outcome<Platform> {
     match text {
         None => Ok(Platform::host()),
-        Some(text) => text.parse().map_err(|error: read::BadPlatform| {
-            Failure::from_error(Kind::Invalid, &error)
-        }),
+        Some(text) => text
+            .parse()
+            .map_err(|error: read::BadPlatform| Failure::from_error(Kind::Invalid, &error)),
     }
 }
 
 pub(crate) fn store(error: registry::store::StoreError) -> Failure {
-    let kind = if error.is_full() { Kind::Exhausted } else { Kind::Internal };
+    let kind = if error.is_full() {
+        Kind::Exhausted
+    } else {
+        Kind::Internal
+    };
     Failure::because(kind, "the image store failed", &error)
 }
 

@@ -22,12 +22,15 @@ pub type Reporter = Arc<dyn Progress>;
 /// The client for all other registries.
 pub(crate) fn remote(options: &Options) -> Outcome<Remote> {
     let mut settings = client::Options::default();
-    settings.plain_http.clone_from(&options.settings.remote.plain_http);
-    settings.ca_files.clone_from(&options.settings.remote.ca_files);
+    settings
+        .plain_http
+        .clone_from(&options.settings.remote.plain_http);
+    settings
+        .ca_files
+        .clone_from(&options.settings.remote.ca_files);
     settings.transfers = options.settings.remote.concurrency;
     let credentials = Arc::new(Machine::detect(Vec::new()));
-    Remote::new(settings, credentials)
-        .map_err(|error| Failure::from_error(Kind::Invalid, &error))
+    Remote::new(settings, credentials).map_err(|error| Failure::from_error(Kind::Invalid, &error))
 }
 
 impl Images {
@@ -42,7 +45,10 @@ impl Images {
         let platform = platform(request.platform.as_deref())?;
         if self.here.is_ours(&reference) {
             let (_, kept) = self.expect(&request.reference)?;
-            return Ok(moved(self.here.name(&kept.repository, &reference.target()), &kept));
+            return Ok(moved(
+                self.here.name(&kept.repository, &reference.target()),
+                &kept,
+            ));
         }
         let kept = self.fetch(&reference, &platform, progress.as_ref(), cancel)?;
         Ok(moved(reference.to_string(), &kept))
@@ -56,10 +62,15 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Kept> {
-        progress.event(Event::Line { text: format!("Pulling {reference}") });
+        progress.event(Event::Line {
+            text: format!("Pulling {reference}"),
+        });
         let content = Arc::clone(&self.content);
         let work = pull::pull(&self.remote, content, reference, platform, progress, cancel);
-        let pulled = self.runtime.block_on(work).map_err(|error| pull_failed(reference, &error))?;
+        let pulled = self
+            .runtime
+            .block_on(work)
+            .map_err(|error| pull_failed(reference, &error))?;
         let repository = self.here.kept(reference)?;
         let blobs = pull::blobs(&pulled.manifest, &pulled.digest)
             .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
@@ -68,27 +79,51 @@ impl Images {
             Some(tag) => Target::Tag(tag.clone()),
             None => Target::Digest(pulled.digest.clone()),
         };
-        self.keep(&repository, &target, &pulled.media_type, &pulled.manifest, &blobs)
+        self.keep(
+            &repository,
+            &target,
+            &pulled.media_type,
+            &pulled.manifest,
+            &blobs,
+        )
     }
 
     /// Sends an image to the registry that its name says.
     pub fn push(&self, text: &str, progress: Reporter, cancel: &Cancel) -> Outcome<Moved> {
         let (reference, kept) = self.expect(text)?;
         if self.here.is_ours(&reference) {
-            return Err(Failure::invalid(format!("{reference} is in the embedded registry already"))
-                .hint("Give it another registry's name with `devpod tag`, then push that."));
+            return Err(Failure::invalid(format!(
+                "{reference} is in the embedded registry already"
+            ))
+            .hint("Give it another registry's name with `devpod tag`, then push that."));
         }
-        let document = Document { media_type: kept.media_type.clone(), bytes: kept.bytes.clone() };
+        let document = Document {
+            media_type: kept.media_type.clone(),
+            bytes: kept.bytes.clone(),
+        };
         let content = Arc::clone(&self.content);
         let progress = progress.as_ref();
-        let work = push::push(&self.remote, content, &reference, &document, None, progress, cancel);
-        self.runtime.block_on(work).map_err(|error| push_failed(&reference, &error))?;
+        let work = push::push(
+            &self.remote,
+            content,
+            &reference,
+            &document,
+            None,
+            progress,
+            cancel,
+        );
+        self.runtime
+            .block_on(work)
+            .map_err(|error| push_failed(&reference, &error))?;
         Ok(moved(reference.to_string(), &kept))
     }
 }
 
 fn moved(reference: String, kept: &Kept) -> Moved {
-    Moved { reference, digest: kept.digest.to_string() }
+    Moved {
+        reference,
+        digest: kept.digest.to_string(),
+    }
 }
 
 fn pull_failed(reference: &Reference, error: &PullError) -> Failure {
@@ -125,7 +160,9 @@ fn remote_kind(error: &RemoteError) -> Kind {
         | RemoteError::Interrupted { .. }
         | RemoteError::Busy { .. } => Kind::Unavailable,
         RemoteError::NotFound { .. } => Kind::NotFound,
-        RemoteError::Unauthorized { .. } | RemoteError::Denied { .. } => Kind::Denied,
+        RemoteError::LoginNeeded { .. }
+        | RemoteError::LoginRefused { .. }
+        | RemoteError::Denied { .. } => Kind::Denied,
         _ => Kind::Internal,
     }
 }

@@ -20,8 +20,8 @@ use unpacker::snapshot::store::Snapshots;
 use crate::api::types::{ExecRequest, SandboxRequest, SandboxRow};
 use crate::clock;
 use crate::error::{Failure, Kind, Outcome};
-use crate::sandbox::{plan, record};
 use crate::sandbox::record::Record;
+use crate::sandbox::{plan, record};
 
 /// How long a process has between its stop signal and SIGKILL when nobody says.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,7 +54,12 @@ impl Sandboxes {
         snapshots: std::sync::Arc<Snapshots>,
         launcher: Launcher,
     ) -> Outcome<Self> {
-        let sandboxes = Self { root, snapshots, launcher, naming: Mutex::new(()) };
+        let sandboxes = Self {
+            root,
+            snapshots,
+            launcher,
+            naming: Mutex::new(()),
+        };
         for folder in record::folders(&sandboxes.root)? {
             match Record::load(&folder)? {
                 None => remove_tree(&folder)?,
@@ -87,12 +92,14 @@ impl Sandboxes {
         if let Some(exact) = records.iter().find(|r| r.name == name || r.id == name) {
             return Ok(exact.clone());
         }
-        let mut close = records.into_iter().filter(|r| name.len() >= 3 && r.id.starts_with(name));
+        let mut close = records
+            .into_iter()
+            .filter(|r| name.len() >= 3 && r.id.starts_with(name));
         match (close.next(), close.next()) {
             (Some(record), None) => Ok(record),
-            (Some(_), Some(_)) => {
-                Err(Failure::invalid(format!("several sandboxes' ids begin with {name:?}")))
-            }
+            (Some(_), Some(_)) => Err(Failure::invalid(format!(
+                "several sandboxes' ids begin with {name:?}"
+            ))),
             _ => Err(Failure::not_found(format!("there is no sandbox {name:?}"))
                 .hint("See `devpod sandbox ps`.")),
         }
@@ -155,14 +162,22 @@ impl Sandboxes {
     }
 
     fn free_name(&self, wanted: Option<&str>, id: &str) -> Outcome<String> {
-        let Some(wanted) = wanted else { return Ok(id.to_owned()) };
+        let Some(wanted) = wanted else {
+            return Ok(id.to_owned());
+        };
         plan::check_name(wanted)?;
-        if let Some(other) = self.list()?.iter().find(|r| r.name == wanted || r.id == wanted) {
+        if let Some(other) = self
+            .list()?
+            .iter()
+            .find(|r| r.name == wanted || r.id == wanted)
+        {
             return Err(Failure::conflict(format!(
                 "the name {wanted:?} is taken by sandbox {}",
                 other.id
             ))
-            .hint(format!("Remove it with `devpod sandbox rm {wanted}`, or use another name.")));
+            .hint(format!(
+                "Remove it with `devpod sandbox rm {wanted}`, or use another name."
+            )));
         }
         Ok(wanted.to_owned())
     }
@@ -214,7 +229,10 @@ impl Sandboxes {
     /// One more process; the image's user, folder and environment unless the request says others.
     pub fn exec(&self, record: &Record, request: &ExecRequest) -> Outcome<UnixStream> {
         if !self.is_running(record)? {
-            return Err(Failure::conflict(format!("sandbox {:?} does not run", record.name)));
+            return Err(Failure::conflict(format!(
+                "sandbox {:?} does not run",
+                record.name
+            )));
         }
         let process = self.process(record, request)?;
         supervise::exec(&self.launcher, &self.folder(record), &process)
@@ -223,7 +241,10 @@ impl Sandboxes {
 
     fn process(&self, record: &Record, request: &ExecRequest) -> Outcome<Process> {
         let first = &record.spec.process;
-        let image = Execution { env: first.env.clone(), ..Execution::default() };
+        let image = Execution {
+            env: first.env.clone(),
+            ..Execution::default()
+        };
         let mut env = image.clone();
         let user = match request.user.as_deref() {
             None => first.user.clone(),
@@ -260,8 +281,10 @@ impl Sandboxes {
     pub fn remove(&self, record: &Record, force: bool) -> Outcome<()> {
         if self.is_running(record)? {
             if !force {
-                return Err(Failure::conflict(format!("sandbox {:?} is running", record.name))
-                    .hint("Stop it first, or remove it with --force."));
+                return Err(
+                    Failure::conflict(format!("sandbox {:?} is running", record.name))
+                        .hint("Stop it first, or remove it with --force."),
+                );
             }
             supervise::kill(&self.folder(record)).map_err(|error| not_usable(record, &error))?;
         }
@@ -280,7 +303,10 @@ impl Sandboxes {
         cancel: &Cancel,
         each: &mut dyn FnMut(LogLine),
     ) -> Outcome<()> {
-        let options = LogOptions { follow, ..LogOptions::default() };
+        let options = LogOptions {
+            follow,
+            ..LogOptions::default()
+        };
         supervise::logs(&self.folder(record), options, cancel, each).map_err(Failure::from)
     }
 }
@@ -293,7 +319,10 @@ fn spec(
 ) -> Outcome<ContainerSpec> {
     let user = request.user.as_deref().unwrap_or(&image.user);
     let resolved = resolve_user(&rootfs, user)?;
-    let cwd = request.cwd.clone().unwrap_or_else(|| image.working_dir.clone());
+    let cwd = request
+        .cwd
+        .clone()
+        .unwrap_or_else(|| image.working_dir.clone());
     Ok(ContainerSpec {
         rootfs,
         hostname: request.hostname.clone().unwrap_or_else(|| id.to_owned()),
@@ -315,7 +344,11 @@ fn resolve_user(rootfs: &RootFs, text: &str) -> Outcome<Resolved> {
     let mut lower = rootfs.lower.clone();
     // Read-only: the sandbox may be running on this upper folder.
     lower.push(rootfs.upper.clone());
-    let overlay = Overlay { lower, upper: None, volatile: false };
+    let overlay = Overlay {
+        lower,
+        upper: None,
+        volatile: false,
+    };
     let root = overlay.mount_detached().map_err(|error| {
         Failure::because(Kind::Internal, "cannot stack the image's layers", &error)
     })?;
@@ -338,7 +371,11 @@ fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
         supervise::SuperviseError::Refused(_) => Kind::Invalid,
         _ => Kind::Internal,
     };
-    Failure::because(kind, format!("cannot start sandbox {:?}", record.name), error)
+    Failure::because(
+        kind,
+        format!("cannot start sandbox {:?}", record.name),
+        error,
+    )
 }
 
 fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {

@@ -11,7 +11,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Entrypoint and command, docker's rule: a new entrypoint drops the image's command.
 pub fn command(request: &SandboxRequest, image: &Execution) -> Outcome<Vec<String>> {
-    let own = request.entrypoint.as_ref().filter(|program| !program.is_empty());
+    let own = request
+        .entrypoint
+        .as_ref()
+        .filter(|program| !program.is_empty());
     let mut args = match (own, request.entrypoint.is_some()) {
         (Some(program), _) => vec![program.clone()],
         (None, true) => Vec::new(),
@@ -23,15 +26,20 @@ pub fn command(request: &SandboxRequest, image: &Execution) -> Outcome<Vec<Strin
         args.extend(image.cmd.clone().unwrap_or_default());
     }
     if args.is_empty() {
-        return Err(Failure::invalid("the image names no command, and none was given")
-            .hint("Write one after the image: devpod sandbox run IMAGE CMD."));
+        return Err(
+            Failure::invalid("the image names no command, and none was given")
+                .hint("Write one after the image: devpod sandbox run IMAGE CMD."),
+        );
     }
     Ok(args)
 }
 
 /// The image's environment, then the request's; PATH, HOME and (with a terminal) TERM where unset.
 pub fn environment(image: &Execution, extra: &[String], home: &str, terminal: bool) -> Vec<String> {
-    let mut all = Execution { env: image.env.clone(), ..Execution::default() };
+    let mut all = Execution {
+        env: image.env.clone(),
+        ..Execution::default()
+    };
     for entry in extra {
         if let Some((name, value)) = entry.split_once('=') {
             all.set_variable(name, value);
@@ -65,7 +73,11 @@ fn bind(request: &MountRequest) -> Outcome<Mount> {
     let source = &request.source;
     if let Err(error) = std::fs::metadata(source) {
         let message = format!("cannot mount {}", source.display());
-        return Err(Failure::because(crate::error::Kind::Invalid, message, &error));
+        return Err(Failure::because(
+            crate::error::Kind::Invalid,
+            message,
+            &error,
+        ));
     }
     Ok(Mount::Bind {
         source: source.clone(),
@@ -88,7 +100,9 @@ pub fn check_name(name: &str) -> Outcome<()> {
 
 /// A signal's number from `SIGTERM`, `TERM` or `15`; SIGTERM for what no kernel knows.
 pub fn signal(text: Option<&str>) -> i32 {
-    let Some(text) = text else { return libc::SIGTERM };
+    let Some(text) = text else {
+        return libc::SIGTERM;
+    };
     if let Ok(number) = text.parse::<i32>()
         && (1..=64).contains(&number)
     {
@@ -160,7 +174,12 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (text, number) in [(Some("SIGQUIT"), 3), (Some("INT"), 2), (Some("9"), 9), (None, 15)] {
+        for (text, number) in [
+            (Some("SIGQUIT"), 3),
+            (Some("INT"), 2),
+            (Some("9"), 9),
+            (None, 15),
+        ] {
             assert_eq!(signal(text), number);
         }
     }

@@ -10,7 +10,11 @@ pub fn report(failure: &Failure) -> u8 {
 }
 
 fn render(failure: &Failure) -> String {
-    let mut text = format!("{} {}", style::error("error:"), style::harmless(&failure.message));
+    let mut text = format!(
+        "{} {}",
+        style::error("error:"),
+        style::harmless(&failure.message)
+    );
     for cause in &failure.causes {
         text.push_str("\n  because ");
         text.push_str(&style::harmless(cause).replace('\n', "\n    "));
@@ -30,7 +34,10 @@ mod tests {
         let mut failure = Failure::not_found("no image \"x\"").hint("Pull it first.");
         failure.causes.push("nothing here".to_owned());
         let text = render(&failure);
-        assert!(text.contains("no image \"x\"\n  because nothing here\n"), "{text}");
+        assert!(
+            text.contains("no image \"x\"\n  because nothing here\n"),
+            "{text}"
+        );
         assert!(text.ends_with("Pull it first."), "{text}");
     }
 }

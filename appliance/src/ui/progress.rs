@@ -26,12 +26,21 @@ impl Screen {
         let bars = std::io::stderr()
             .is_terminal()
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
-        Self { bars, transfers: HashMap::new(), partial: String::new() }
+        Self {
+            bars,
+            transfers: HashMap::new(),
+            partial: String::new(),
+        }
     }
 
     pub fn show(&mut self, event: Event) {
         match event {
-            Event::Transfer { id, phase, done, total } => self.transfer(id, phase, done, total),
+            Event::Transfer {
+                id,
+                phase,
+                done,
+                total,
+            } => self.transfer(id, phase, done, total),
             Event::Finished { id, phase, note } => self.finished(id, phase, note),
             Event::Line { text } => self.print(&style::harmless(&text)),
             Event::Warning { text } => {
@@ -67,11 +76,17 @@ impl Screen {
 
     fn finished(&mut self, id: String, phase: Phase, note: Option<String>) {
         let bar = self.transfers.remove(&(id.clone(), phase));
-        let bytes = bar.as_ref().map(|bar| bar.position()).filter(|bytes| *bytes > 0);
+        let bytes = bar
+            .as_ref()
+            .map(|bar| bar.position())
+            .filter(|bytes| *bytes > 0);
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
-        let how = note.or(bytes.map(size)).map(|text| format!(" ({text})")).unwrap_or_default();
+        let how = note
+            .or(bytes.map(size))
+            .map(|text| format!(" ({text})"))
+            .unwrap_or_default();
         self.print(&format!("{} {id}{how}", done_word(phase)));
     }
 

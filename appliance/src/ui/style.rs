@@ -9,7 +9,11 @@ fn wanted() -> bool {
 }
 
 fn paint(code: &str, text: &str) -> String {
-    if wanted() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if wanted() {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 pub fn error(text: &str) -> String {
@@ -30,7 +34,11 @@ pub fn harmless(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escaped = c.is_control() && c != '\n' && c != '\t';
-            let text = if escaped { c.escape_default().to_string() } else { c.to_string() };
+            let text = if escaped {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            };
             text.chars().collect::<Vec<_>>()
         })
         .collect()

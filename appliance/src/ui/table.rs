@@ -13,17 +13,28 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) {
 fn render(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(head)
-        .chain(rows.iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()))
+        .chain(
+            rows.iter()
+                .map(|row| row.iter().map(|cell| harmless(cell)).collect()),
+        )
         .collect();
     let widths: Vec<usize> = (0..header.len())
-        .map(|column| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max())
+        .map(|column| {
+            rows.iter()
+                .filter_map(|r| r.get(column))
+                .map(|c| c.chars().count())
+                .max()
+        })
         .map(Option::unwrap_or_default)
         .collect();
     rows.iter().map(|row| pad(row, &widths)).collect()
 }
 
 fn pad(row: &[String], widths: &[usize]) -> String {
-    let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+    let cells = row
+        .iter()
+        .zip(widths)
+        .map(|(cell, width)| format!("{cell:width$}"));
     cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
 }
 
@@ -50,12 +61,20 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let rows = vec![vec!["long-name".to_owned(), "1".to_owned()]];
-        assert_eq!(render(&["NAME", "N"], &rows), ["NAME        N", "long-name   1"]);
+        assert_eq!(
+            render(&["NAME", "N"], &rows),
+            ["NAME        N", "long-name   1"]
+        );
     }
 
     #[test]
     fn sizes_are_short() {
-        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (52_000_000, "52 MB")] {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1500, "1.5 kB"),
+            (52_000_000, "52 MB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
     }

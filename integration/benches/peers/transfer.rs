@@ -1,22 +1,22 @@
 //! Ten incompressible layers to a registry and back, by the same client.
 
 use std::fs;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use crate::figures::{Bench, free_port, has, median, quiet, report, run, time};
 
 const LAYERS: usize = 10;
-const SIZE: usize = 20 << 20;
+const SIZE: u64 = 20 << 20;
 
 pub(crate) fn measure(bench: &Bench) {
     if !has("skopeo") {
         println!("push, pull: skopeo is not installed");
         return;
     }
-    let source = bench.path("blobs");
-    make_image(bench, &source);
+    let source = make_images(bench);
     let ours = both(bench, &source, &format!("127.0.0.1:{}", bench.port), "ours");
     let peer = Peer::start(bench);
     let theirs = peer
@@ -39,9 +39,8 @@ pub(crate) fn measure(bench: &Bench) {
 /// Medians of push (into a new repository each time) and pull.
 fn both(bench: &Bench, source: &Path, host: &str, who: &str) -> (Duration, Duration) {
     let push = median(3, |n| {
-        // The same bytes in a repository that never saw them; other layers each time, so that no
-        // mount can help.
-        let from = format!("oci:{}:{n}", source.display());
+        // Other layers each time: nothing is there already, and nothing can be mounted.
+        let from = format!("oci:{}:noise:{n}", source.display());
         let to = format!("docker://{host}/bench:{n}");
         let mut command = Command::new("skopeo");
         command.args([
@@ -61,30 +60,44 @@ fn both(bench: &Bench, source: &Path, host: &str, who: &str) -> (Duration, Durat
     (push, pull)
 }
 
-/// Three images of ten layers each in one OCI layout.
-fn make_image(bench: &Bench, layout: &Path) {
+/// Three images of ten layers each, in the OCI layout of a data folder that serves nothing else:
+/// skopeo would mount blobs that it saw in the same registry before.
+fn make_images(bench: &Bench) -> PathBuf {
+    let data = bench.path("noise");
+    let listen = format!("127.0.0.1:{}", free_port());
+    let devpod = || {
+        let mut command = bench.devpod();
+        command
+            .env("DEVPOD_DATA", &data)
+            .env("DEVPOD_REGISTRY_LISTEN", &listen);
+        command
+    };
     for n in 0..3 {
-        let context = bench.path(&format!("blobs-context-{n}"));
-        fs::create_dir(&context).unwrap();
-        let mut dockerfile = "FROM scratch\n".to_owned();
-        for layer in 0..LAYERS {
-            let name = format!("noise-{layer}");
-            run(Command::new("sh").arg("-c").arg(format!(
-                "head -c {SIZE} /dev/urandom > {}",
-                context.join(&name).display()
-            )));
-            dockerfile.push_str(&format!("COPY {name} /\n"));
-        }
-        fs::write(context.join("Dockerfile"), dockerfile).unwrap();
-        let name = format!("noise:{n}");
-        let build = ["build", "--compression", "none", "-t", &name];
-        run(bench.devpod().args(build).arg(&context));
-        let from = format!("docker://{}", bench.reference(&name));
-        let to = format!("oci:{}:{n}", layout.display());
-        let flags = ["copy", "--preserve-digests", "--src-tls-verify=false"];
-        run(Command::new("skopeo").args(flags).args([&from, &to]));
-        run(bench.devpod().args(["rmi", &name]));
+        let context = bench.path(&format!("noise-context-{n}"));
+        write_context(&context);
+        let build = [
+            "build",
+            "--compression",
+            "none",
+            "-t",
+            &format!("noise:{n}"),
+        ];
+        run(devpod().args(build).arg(&context));
     }
+    run(devpod().args(["daemon", "stop"]));
+    data.join("content")
+}
+
+fn write_context(context: &Path) {
+    fs::create_dir(context).unwrap();
+    let mut dockerfile = "FROM scratch\n".to_owned();
+    for layer in 0..LAYERS {
+        let noise = fs::File::open("/dev/urandom").unwrap();
+        let mut file = fs::File::create(context.join(format!("noise-{layer}"))).unwrap();
+        std::io::copy(&mut noise.take(SIZE), &mut file).unwrap();
+        dockerfile.push_str(&format!("COPY noise-{layer} /\n"));
+    }
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
 }
 
 struct Peer {

@@ -1,1 +1,3 @@
-//! appliance
+//! The appliance: everything composed into one process.
+
+pub mod from_host;

@@ -14,3 +14,6 @@ pub mod images;
 pub mod options;
 pub mod sandbox;
 pub mod ui;
+//! The appliance: everything composed into one process.
+
+pub mod from_host;

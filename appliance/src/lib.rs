@@ -14,6 +14,7 @@ pub mod images;
 pub mod options;
 pub mod sandbox;
 pub mod ui;
+pub mod workspace;
 //! The appliance: everything composed into one process.
 
 pub mod from_host;

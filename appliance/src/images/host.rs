@@ -25,7 +25,7 @@ impl Images {
         let reference: Reference = name.parse()?;
         let options = from_host::Options {
             include: request.include.clone(),
-            without_git: request.without_git,
+            git: !request.without_git,
             ..from_host::Options::default()
         };
         let kept = self.make_from_host(&reference, &options, progress, cancel)?;
@@ -71,19 +71,15 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Kept> {
-        let made = from_host::make(options, self.content.as_ref(), progress, cancel)
+        let made = from_host::from_host(options, self.content.as_ref(), progress, cancel)
             .map_err(|error| Failure::because(Kind::Internal, "cannot make the image", &error))?;
         let repository = self.here.destination(reference)?;
         let target = match reference.target() {
             Target::Digest(_) => Target::Digest(made.digest.clone()),
             tag => tag,
         };
-        self.keep(
-            &repository,
-            &target,
-            &made.media_type,
-            &made.manifest,
-            &made.blobs(),
-        )
+        let layers = made.layers.iter().map(|layer| layer.digest.clone());
+        let blobs: Vec<_> = std::iter::once(made.config.clone()).chain(layers).collect();
+        self.keep(&repository, &target, from_host::MANIFEST_TYPE, &made.manifest, &blobs)
     }
 }

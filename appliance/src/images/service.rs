@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use config::name::{Reference, RepositoryName, Target};
-use registry::service::{ManifestPut, References, Registry};
+use config::name::{Reference, RepositoryName, Tag, Target};
+use registry::service::{Listing, ManifestPut, References, Registry};
 use tokio::runtime::Handle;
 use unpacker::container::launch::Launcher;
 use unpacker::content::Content;
@@ -282,6 +282,18 @@ impl Images {
             reference: shown,
             digest: kept.digest.to_string(),
         })
+    }
+
+    /// Removes every tag of the repository that a name means; blobs stay until they are collected.
+    pub(crate) fn forget_repository(&self, text: &str) -> Outcome<()> {
+        let reference: Reference = text.parse()?;
+        let repository = self.here.destination(&reference)?;
+        let tags = self.registry.tags(&repository, Listing::default()).map_err(store)?;
+        for tag in tags.map(|page| page.items).unwrap_or_default() {
+            let tag: Tag = tag.parse()?;
+            self.registry.delete_tag(&repository, &tag).map_err(store)?;
+        }
+        Ok(())
     }
 
     /// Unpacks an image flat into a folder, fetching it first where it is not here.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use unpacker::container::launch::Launcher;
-use unpacker::container::spec::{ContainerSpec, Process, RootFs};
+use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
 use unpacker::container::supervise::{self, LogLine, LogOptions, State};
 use unpacker::container::user::{self, Resolved};
 use unpacker::image::config::Execution;
@@ -35,6 +35,12 @@ pub struct Runnable {
     pub config: Execution,
     /// Lowest first.
     pub stack: Vec<SnapshotId>,
+}
+
+/// What a new sandbox is called.
+struct Names {
+    id: String,
+    name: String,
 }
 
 /// All sandboxes of one data folder.
@@ -107,12 +113,23 @@ impl Sandboxes {
 
     /// Makes a sandbox without starting it.
     pub fn create(&self, runnable: &Runnable, request: &SandboxRequest) -> Outcome<Record> {
+        self.create_with(runnable, request, &[])
+    }
+
+    /// As [`Sandboxes::create`], with mounts of the caller's own after the request's.
+    pub fn create_with(
+        &self,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        mounts: &[Mount],
+    ) -> Outcome<Record> {
         let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         let id = new_id()?;
         let name = self.free_name(request.name.as_deref(), &id)?;
         let folder = self.root.join(&id);
         fs::create_dir(&folder)?;
-        let made = self.fill(&folder, id, name, runnable, request);
+        let names = Names { id, name };
+        let made = self.fill(&folder, names, runnable, request, mounts);
         if made.is_err() {
             remove_tree(&folder)?;
         }
@@ -122,11 +139,12 @@ impl Sandboxes {
     fn fill(
         &self,
         folder: &Path,
-        id: String,
-        name: String,
+        names: Names,
         runnable: &Runnable,
         request: &SandboxRequest,
+        mounts: &[Mount],
     ) -> Outcome<Record> {
+        let Names { id, name } = names;
         for part in ["upper", "work"] {
             fs::create_dir(folder.join(part))?;
         }
@@ -136,12 +154,14 @@ impl Sandboxes {
             work: folder.join("work"),
             volatile: false,
         };
+        let mut spec = spec(&id, rootfs, &runnable.config, request)?;
+        spec.mounts.extend_from_slice(mounts);
         let record = Record {
             name,
             image: runnable.name.clone(),
             image_digest: runnable.digest.clone(),
             stack: runnable.stack.clone(),
-            spec: spec(&id, rootfs, &runnable.config, request)?,
+            spec,
             stop_signal: runnable.config.stop_signal.clone(),
             remove: request.remove,
             created_at: clock::now_rfc3339(),
@@ -235,7 +255,12 @@ impl Sandboxes {
             )));
         }
         let process = self.process(record, request)?;
-        supervise::exec(&self.launcher, &self.folder(record), &process)
+        self.exec_process(record, &process)
+    }
+
+    /// One more process, exactly as described.
+    pub fn exec_process(&self, record: &Record, process: &Process) -> Outcome<UnixStream> {
+        supervise::exec(&self.launcher, &self.folder(record), process)
             .map_err(|error| not_usable(record, &error))
     }
 

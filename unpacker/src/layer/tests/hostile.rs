@@ -104,7 +104,8 @@ fn bombs_stop() {
     assert!(matches!(error, ApplyError::TooManyEntries { limit: 3 }));
     let mut huge = file("huge", "");
     huge.1.size = 1 << 40;
-    let mut endless = io::Read::chain(&tar_of(&[huge])[..512], io::repeat(1));
+    let huge = tar_of(&[huge]);
+    let mut endless = io::Read::chain(&huge[..1536], io::repeat(1));
     let silent = (&Silent, &Cancel::default());
     let error = apply(&mut endless, &root, Form::Flat, &few, silent.0, silent.1).unwrap_err();
     assert!(

@@ -235,7 +235,8 @@ pub(super) fn listing(root: &Root, times: bool) -> BTreeMap<String, String> {
         if !xattrs.is_empty() {
             line += &format!(" {xattrs:?}");
         }
-        if times {
+        // A whiteout has no time of its own.
+        if times && !metadata.is_whiteout() {
             line += &format!(" @{}.{}", metadata.mtime.seconds, metadata.mtime.nanos);
         }
         let name = format!("/{}", path.display());

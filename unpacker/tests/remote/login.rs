@@ -245,3 +245,49 @@ async fn an_upload_elsewhere_loses_the_authorization() {
     assert_eq!(request.header("content-length"), Some("10"));
     assert_eq!(request.body, b"some bytes");
 }
+
+#[tokio::test]
+async fn an_anonymous_token_that_is_not_enough_asks_for_a_login() {
+    let server = Server::start(|request, _| {
+        let host = request.header("host").unwrap();
+        let challenge = format!(r#"Bearer realm="http://{host}/token",service="s""#);
+        match request.path() {
+            "/token" => Answer::status(200).body(r#"{"access_token":"weak"}"#),
+            _ => Answer::status(401)
+                .header("WWW-Authenticate", challenge)
+                .body(""),
+        }
+    });
+    let reference: Reference = format!("{}/a:t", server.host).parse().unwrap();
+    let remote = client(&TestClock::new(), Anonymous);
+    let error = remote.resolve(&reference, &Silent).await.unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("looked for credentials in no place"),
+        "{said}"
+    );
+    assert_eq!(server.log().len(), 3);
+}
+
+#[tokio::test]
+async fn a_lost_upload_session_is_opened_again() {
+    let server = Server::start(|request, earlier| match (&*request.method, earlier) {
+        ("HEAD", _) => Answer::status(404),
+        ("POST", _) => Answer::status(202).header("Location", "/session").body(""),
+        (_, 0) => Answer::status(404).body(""),
+        _ => Answer::status(201).body(""),
+    });
+    let reference: Reference = format!("{}/a:t", server.host).parse().unwrap();
+    let content: Arc<dyn Content> = Store::new();
+    let (digest, size) = content.put(b"some bytes").unwrap();
+    let blob = BlobName { digest, size };
+    let clock = TestClock::new();
+    let remote = client(&clock, Anonymous);
+    let done = remote
+        .upload(&reference, &blob, &content, None, &Silent)
+        .await;
+    assert_eq!(done.unwrap(), Uploaded::Sent);
+    assert_eq!(clock.slept(), [1000]);
+    let bodies = server.requests().into_iter().filter(|r| r.method == "PUT");
+    assert!(bodies.map(|r| r.body).all(|body| body == b"some bytes"));
+}

@@ -14,5 +14,6 @@ mod faults;
 mod helpers;
 mod login;
 mod real;
+mod registry;
 mod server;
 mod store;

@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use config::credentials::Credential;
 use config::name::Reference;
@@ -20,135 +18,10 @@ use unpacker::remote::client::{Options, Remote};
 use unpacker::remote::credentials::{Anonymous, Credentials, Fixed};
 use unpacker::remote::error::RemoteError;
 
+use crate::registry::{REGISTRY, Registry, Setup, have, run, skopeo};
 use crate::store::Store;
 
-const REGISTRY: &str = "/usr/bin/docker-registry";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// bcrypt of "open sesame".
-const HTPASSWD: &str = "ali:$2b$04$8gCkEmH3F0taDB21.LHMR.9JNWAzhQxfkCDr7G2oG6rqwiXDVx.v.\n";
-
-/// Which tools a test needs; says which one is missing.
-fn have(tools: &[&str]) -> bool {
-    for tool in tools {
-        let found = std::env::var("PATH").unwrap_or_default();
-        let found = found
-            .split(':')
-            .any(|dir| Path::new(dir).join(tool).exists());
-        if !found && !Path::new(tool).exists() {
-            eprintln!("skipped: {tool} is not installed");
-            return false;
-        }
-    }
-    true
-}
-
-#[derive(Default)]
-struct Setup {
-    password: bool,
-    tls: bool,
-}
-
-struct Registry {
-    child: Child,
-    host: String,
-    folder: tempfile::TempDir,
-}
-
-impl Registry {
-    fn start(setup: &Setup) -> Self {
-        // Another process may take the free port first: then the child ends, and we try again.
-        for _ in 0..5 {
-            if let Some(registry) = Self::try_start(setup) {
-                return registry;
-            }
-        }
-        panic!("docker-registry does not start");
-    }
-
-    fn try_start(setup: &Setup) -> Option<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = format!("localhost:{}", listener.local_addr().unwrap().port());
-        drop(listener);
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("config.yml");
-        fs::write(&config, configuration(folder.path(), &host, setup)).unwrap();
-        let child = Command::new(REGISTRY)
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut registry = Self {
-            child,
-            host,
-            folder,
-        };
-        registry.comes_up().then_some(registry)
-    }
-
-    fn comes_up(&mut self) -> bool {
-        let end = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
-            if std::net::TcpStream::connect(&self.host).is_ok() {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        false
-    }
-
-    fn at(&self, name: &str) -> Reference {
-        format!("{}/{name}", self.host).parse().unwrap()
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.folder.path().join("tls.crt")
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn configuration(folder: &Path, host: &str, setup: &Setup) -> String {
-    let shown = folder.display();
-    let mut text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {shown}/data}}\n\
-         http:\n  addr: {host}\n"
-    );
-    if setup.tls {
-        make_certificate(folder);
-        text += &format!("  tls: {{certificate: {shown}/tls.crt, key: {shown}/tls.key}}\n");
-    }
-    if setup.password {
-        fs::write(folder.join("htpasswd"), HTPASSWD).unwrap();
-        text += &format!("auth:\n  htpasswd: {{realm: r, path: {shown}/htpasswd}}\n");
-    }
-    text
-}
-
-fn make_certificate(folder: &Path) {
-    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-                     -subj /CN=localhost -addext subjectAltName=DNS:localhost \
-                     -addext basicConstraints=critical,CA:FALSE \
-                     -keyout tls.key -out tls.crt";
-    let mut openssl = Command::new("openssl");
-    run(openssl
-        .args(arguments.split_whitespace())
-        .current_dir(folder));
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 /// An OCI layout with one image of two layers, made by umoci.
 fn image() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -166,10 +39,6 @@ fn image() -> tempfile::TempDir {
         run(umoci.args(arguments.split(' ')).current_dir(folder.path()));
     }
     folder
-}
-
-fn skopeo(arguments: &[&str]) -> String {
-    run(Command::new("skopeo").args(arguments))
 }
 
 fn remote(options: Options, credentials: impl Credentials + 'static) -> Remote {

@@ -78,6 +78,8 @@ struct Header {
 pub(super) struct Authorization {
     pub(super) value: HeaderValue,
     pub(super) from: Option<String>,
+    /// The places that were asked, where this is fresh.
+    pub(super) looked: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -122,6 +124,7 @@ impl Auth {
                 return Ok(Some(Authorization {
                     value: header.value.clone(),
                     from: header.from.clone(),
+                    looked: Vec::new(),
                 }));
             }
             kept.challenges.get(&endpoint.host).cloned()
@@ -173,8 +176,11 @@ impl Auth {
             from: from.clone(),
         };
         self.keep(endpoint, scope, challenge, header);
-        let value = token.value;
-        Ok(Authorization { value, from })
+        Ok(Authorization {
+            value: token.value,
+            from,
+            looked: found.looked,
+        })
     }
 
     fn keep(&self, endpoint: &Endpoint, scope: &Scope, challenge: Challenge, header: Header) {

@@ -236,11 +236,11 @@ async fn refused(
             from,
             message,
         },
-        // An anonymous token was not enough, so there is nothing to look up but a login.
+        // An anonymous token was not enough.
         None => RemoteError::LoginNeeded {
             host,
             what,
-            looked: vec!["every known place".to_owned()],
+            looked: authorization.looked,
         },
     }
 }

@@ -161,7 +161,18 @@ impl Upload<'_> {
         let request = self
             .remote
             .request(&self.endpoint, &scope, &self.what, call);
-        self.watched(request, &sent, progress).await.map(|_| ())
+        match self.watched(request, &sent, progress).await {
+            Ok(_) => Ok(()),
+            // Sessions end with their server; the next attempt opens another.
+            Err(RemoteError::NotFound { host, what }) => Err(RemoteError::Busy {
+                host,
+                what,
+                status: StatusCode::NOT_FOUND.as_u16(),
+                message: "the upload session is gone".to_owned(),
+                retry_after: None,
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Tells now and then how far the body is while the request runs.

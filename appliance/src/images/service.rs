@@ -11,6 +11,7 @@ use unpacker::digest::Digest;
 use unpacker::image::Image;
 use unpacker::image::read::{self, Platform};
 use unpacker::image::unpack;
+use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::{Cancel, Progress};
 use unpacker::remote::client::Remote;
 use unpacker::snapshot::id::SnapshotId;
@@ -311,6 +312,7 @@ impl Images {
             &image,
             self.content.as_ref(),
             destination,
+            &ApplyOptions::default(),
             progress.as_ref(),
             cancel,
         )

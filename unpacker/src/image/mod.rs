@@ -1,7 +1,9 @@
 //! Images as values: configuration, layers, and the service that fetches and keeps them.
 
 pub mod config;
+pub mod layout;
 pub mod read;
+pub mod unpack;
 
 use oci_spec::image::Descriptor;
 

@@ -3,12 +3,19 @@
 //! `archive` reads blocks, `entry` turns them into typed changes (pure), `root` is the only way to
 //! touch a tree, `apply` carries changes out, `diff` and `pack` go the other way.
 
+pub mod apply;
+pub mod archive;
 pub mod compress;
 pub mod diff;
+pub mod entry;
 mod header;
 pub mod ownership;
 pub mod pack;
-mod pipeline;
+pub(crate) mod pipeline;
 pub mod root;
+pub(crate) mod tree;
+
+#[cfg(test)]
+mod tests;
 
 pub use ownership::Ownership;

@@ -101,6 +101,14 @@ impl Feeder {
     }
 }
 
+impl Feeder {
+    /// Tells the reader that there is nothing to read.
+    pub(crate) fn fail(self, error: io::Error) {
+        // A reader that is gone wants to know nothing.
+        let _ = self.queue.send(Err(error));
+    }
+}
+
 /// A whole chunk, or what is left.
 fn fill(source: &mut dyn Read) -> Piece {
     let mut chunk = Vec::with_capacity(CHUNK);

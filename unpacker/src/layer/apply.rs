@@ -627,10 +627,15 @@ impl Layer<'_> {
                 self.finish_whiteout(&path)
                     .map_err(|source| ApplyError::Finish { path, source })?;
             }
-            for path in sorted(&self.tree.opaque) {
-                self.finish_opaque(&path)
-                    .map_err(|source| ApplyError::Finish { path, source })?;
-            }
+        }
+        // Kept without lower layers too, so that a layer's folder says the same above any parents.
+        let opaque = match self.flat {
+            true => Vec::new(),
+            false => sorted(&self.tree.opaque),
+        };
+        for path in opaque {
+            self.finish_opaque(&path)
+                .map_err(|source| ApplyError::Finish { path, source })?;
         }
         self.finish_folders()?;
         Ok(opaque_root)

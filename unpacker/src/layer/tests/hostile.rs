@@ -82,8 +82,8 @@ fn nothing_outside_is_touched() {
     ];
     for items in escapes {
         // Some end in an error, some do what they say below the root; none gets out.
-        let _ = Stack::flat(&[items.clone()]);
-        let _ = Stack::overlay(&[items.clone()]);
+        let _ = Stack::flat(std::slice::from_ref(&items));
+        let _ = Stack::overlay(std::slice::from_ref(&items));
         let _ = Stack::overlay(&[vec![items[0].clone()], items[1..].to_vec()]);
         assert_eq!(std::fs::read(&secret).unwrap(), b"s", "{items:?}");
         assert_eq!(outside.path().read_dir().unwrap().count(), 1, "{items:?}");
@@ -104,7 +104,8 @@ fn bombs_stop() {
     assert!(matches!(error, ApplyError::TooManyEntries { limit: 3 }));
     let mut huge = file("huge", "");
     huge.1.size = 1 << 40;
-    let mut endless = io::Read::chain(&tar_of(&[huge])[..512], io::repeat(1));
+    let huge = tar_of(&[huge]);
+    let mut endless = io::Read::chain(&huge[..1536], io::repeat(1));
     let silent = (&Silent, &Cancel::default());
     let error = apply(&mut endless, &root, Form::Flat, &few, silent.0, silent.1).unwrap_err();
     assert!(

@@ -1,1 +1,2 @@
 //! appliance
+pub mod workspace;

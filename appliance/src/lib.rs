@@ -15,4 +15,5 @@ pub mod images;
 pub mod options;
 pub mod sandbox;
 pub mod ui;
+//! appliance
 pub mod workspace;

@@ -1,6 +1,16 @@
 //! Containers, with busybox as their whole system. The test binary is its own helper, and runs
 //! all of its trials again as ordinary users, inside the user namespace that a daemon makes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "test code, which clippy does not recognise without the standard harness"
+)]
+
+#[path = "container/debian.rs"]
+mod debian;
 #[path = "container/fixture.rs"]
 mod fixture;
 #[path = "container/foreground.rs"]
@@ -33,6 +43,7 @@ fn main() -> ExitCode {
     trials.extend(foreground::trials());
     trials.extend(sandbox::trials());
     trials.extend(ids::trials());
+    trials.extend(debian::trials());
     if !inside {
         trials.extend(ordinary::trials());
     }

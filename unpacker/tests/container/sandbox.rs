@@ -198,7 +198,7 @@ fn log() {
         ..LogOptions::default()
     };
     logs(&sandbox.dir, follow, &Cancel::default(), &mut |line| {
-        lines.push(line)
+        lines.push(line);
     })
     .unwrap();
     assert_eq!(state(&sandbox.dir).unwrap(), State::Exited(Exit::Code(4)));
@@ -216,7 +216,7 @@ fn log() {
         ..LogOptions::default()
     };
     logs(&sandbox.dir, tail, &Cancel::default(), &mut |line| {
-        last.push(line.log)
+        last.push(line.log);
     })
     .unwrap();
     assert_eq!(last, ["three"]);

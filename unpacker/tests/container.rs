@@ -19,6 +19,8 @@ mod foreground;
 mod ids;
 #[path = "container/ordinary.rs"]
 mod ordinary;
+#[path = "container/overlay.rs"]
+mod overlay;
 #[path = "container/sandbox.rs"]
 mod sandbox;
 
@@ -37,6 +39,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
         words.drain(1..3);
+        if words
+            .get(1)
+            .is_some_and(|step| sandbox::play(step, sandboxes.as_ref()))
+        {
+            return ExitCode::SUCCESS;
+        }
     }
     let arguments = Arguments::from_iter(words);
     let mut trials = Vec::new();
@@ -44,6 +52,7 @@ fn main() -> ExitCode {
     trials.extend(sandbox::trials());
     trials.extend(ids::trials());
     trials.extend(debian::trials());
+    trials.extend(overlay::trials());
     if !inside {
         trials.extend(ordinary::trials());
     }

@@ -61,9 +61,10 @@ fn order(wire: &Wire) -> Result<Order, Refusal> {
 }
 
 fn join_and_carry(wire: &Wire, order: Order) -> Result<(), Refusal> {
-    join(order.container)?;
+    // The container has exactly the ids that are here; inside, its /proc does not know us.
     let ids = IdMap::current().refuse(Stage::Namespaces, || "read the id map".into())?;
     confine::check_user(&ids, &order.process.user)?;
+    join(order.container)?;
     rootfs::enter_folder(&order.process.cwd, false)?;
     let (pid, endpoint) = start(&order.process, &ids)?;
     let what = || "relay input and output".to_owned();
@@ -87,16 +88,23 @@ fn join(container: ProcessId) -> Result<(), Refusal> {
     // The host's binary and descriptors must be out of the container's reach before we are in it.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .refuse(Stage::Namespaces, what)?;
-    let all = ThreadNameSpaceType::USER
+    let mut all = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::CONTROL_GROUP
-        | ThreadNameSpaceType::NETWORK;
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    // The host's network is not the container's to join: we are in it.
+    let network = has_own_network(container.pid).refuse(Stage::Namespaces, what)?;
+    all.set(ThreadNameSpaceType::NETWORK, network);
     move_into_thread_name_spaces(pidfd.as_fd(), all).refuse(Stage::Namespaces, what)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
+}
+
+fn has_own_network(pid: i32) -> std::io::Result<bool> {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net"));
+    Ok(namespace(&pid.to_string())? != namespace("self")?)
 }
 
 fn start(process: &Process, ids: &IdMap) -> Result<(i32, Endpoint), Refusal> {

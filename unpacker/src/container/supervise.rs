@@ -211,8 +211,8 @@ pub fn exec(
     drop(theirs);
     let answer = wire.recv::<exec_helper::Answer>()?;
     if let Some((exec_helper::Answer::Running, _)) = answer {
-        // Nobody else would reap it.
-        std::thread::spawn(move || child.wait());
+        // Nobody else would reap it. Without a thread it stays a zombie until we end.
+        let _ = std::thread::Builder::new().spawn(move || child.wait());
         return Ok(ours);
     }
     child.wait()?;

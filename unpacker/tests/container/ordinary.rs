@@ -3,10 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
+
+use crate::sandbox;
 
 /// First argument of a test binary that is to enter a user namespace; the folder of sandboxes
 /// follows.
@@ -80,18 +82,28 @@ fn again(uid: u32) -> Result<(), Failed> {
     for folder in [&scratch, &scratch.join("sandboxes")] {
         chown(folder, Some(uid), Some(uid))?;
     }
-    let output = Command::new(&binary)
-        .arg(INSIDE)
-        .arg(scratch.join("sandboxes"))
-        .env("TMPDIR", &scratch)
-        .env("RUST_BACKTRACE", "0")
-        .current_dir("/")
-        .uid(uid)
-        .gid(uid)
-        .output()?;
+    let run = |step: Option<&str>| {
+        Command::new(&binary)
+            .arg(INSIDE)
+            .arg(scratch.join("sandboxes"))
+            .args(step)
+            .env("TMPDIR", &scratch)
+            .env("RUST_BACKTRACE", "0")
+            .current_dir("/")
+            .uid(uid)
+            .gid(uid)
+            .output()
+    };
+    for step in [Some(sandbox::LEAVE), Some(sandbox::FIND), None] {
+        check(&run(step)?)?;
+    }
+    Ok(())
+}
+
+fn check(output: &Output) -> Result<(), Failed> {
     if output.status.success() {
         return Ok(());
     }
-    let said = [output.stdout, output.stderr].concat();
+    let said = [&output.stdout[..], &output.stderr].concat();
     Err(String::from_utf8_lossy(&said).into_owned().into())
 }

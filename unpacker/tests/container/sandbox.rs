@@ -84,6 +84,37 @@ impl Drop for Sandbox {
     }
 }
 
+/// A daemon that starts a sandbox and ends.
+pub(crate) const LEAVE: &str = "--leave-a-sandbox";
+/// A later one that finds it.
+pub(crate) const FIND: &str = "--find-the-sandbox";
+
+/// Plays one of the daemons; `false` when `step` is something else.
+pub(crate) fn play(step: &str, sandboxes: &Path) -> bool {
+    let dir = sandboxes.join("one");
+    match step {
+        LEAVE => {
+            std::fs::create_dir(&dir).unwrap();
+            let room = Room::new();
+            let mut spec = room.spec("echo kept >/tmp/kept; exec sleep 1000");
+            spec.init = true;
+            start(&Launcher::this(), &dir, &spec).unwrap();
+            // It is the sandbox's now.
+            let _ = room.dir.keep();
+        }
+        FIND => {
+            let before = state(&dir).unwrap();
+            assert!(matches!(before, State::Running { .. }), "{before:?}");
+            let stream = exec(&Launcher::this(), &dir, &process("cat /tmp/kept; id -u"));
+            let (out, _, exit) = collect(stream.unwrap());
+            assert_eq!((&*out, exit), (&b"kept\n0\n"[..], Exit::Code(0)));
+            assert_eq!(kill(&dir).unwrap(), State::Exited(Exit::Signal(9)));
+        }
+        _ => return false,
+    }
+    true
+}
+
 fn wait_until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -198,7 +229,7 @@ fn log() {
         ..LogOptions::default()
     };
     logs(&sandbox.dir, follow, &Cancel::default(), &mut |line| {
-        lines.push(line)
+        lines.push(line);
     })
     .unwrap();
     assert_eq!(state(&sandbox.dir).unwrap(), State::Exited(Exit::Code(4)));
@@ -216,7 +247,7 @@ fn log() {
         ..LogOptions::default()
     };
     logs(&sandbox.dir, tail, &Cancel::default(), &mut |line| {
-        last.push(line.log)
+        last.push(line.log);
     })
     .unwrap();
     assert_eq!(last, ["three"]);

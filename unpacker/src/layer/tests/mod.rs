@@ -4,6 +4,7 @@
 
 mod cases;
 mod hostile;
+mod recorded;
 mod round_trip;
 
 use std::collections::BTreeMap;

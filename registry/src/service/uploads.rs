@@ -50,6 +50,8 @@ impl From<io::Error> for UploadError {
 #[derive(Debug)]
 pub(super) struct OpenSessions(Mutex<HashMap<SessionId, Slot>>);
 
+// Nearly all sessions are idle at any time, so a box would only add an allocation to each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Slot {
     /// With the hash state of the bytes so far, unless the session is from an earlier process.

@@ -390,10 +390,8 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    assert_eq!(
-                        blobs.put(&[7; 100_000], Algorithm::Sha256).unwrap(),
-                        expected
-                    )
+                    let committed = blobs.put(&[7; 100_000], Algorithm::Sha256).unwrap();
+                    assert_eq!(committed, expected);
                 });
             }
         });

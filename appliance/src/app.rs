@@ -81,7 +81,11 @@ impl App {
     }
 
     pub fn workspaces(&self) -> Workspaces {
-        Workspaces::new(&self.options, Arc::clone(&self.images), Arc::clone(&self.sandboxes))
+        Workspaces::new(
+            &self.options,
+            Arc::clone(&self.images),
+            Arc::clone(&self.sandboxes),
+        )
     }
 
     /// Keeps a stream for the caller who started the sandbox; one who does not come for it loses it,

@@ -15,5 +15,4 @@ pub mod images;
 pub mod options;
 pub mod sandbox;
 pub mod ui;
-//! appliance
 pub mod workspace;

@@ -289,7 +289,10 @@ impl Images {
     pub(crate) fn forget_repository(&self, text: &str) -> Outcome<()> {
         let reference: Reference = text.parse()?;
         let repository = self.here.destination(&reference)?;
-        let tags = self.registry.tags(&repository, Listing::default()).map_err(store)?;
+        let tags = self
+            .registry
+            .tags(&repository, Listing::default())
+            .map_err(store)?;
         for tag in tags.map(|page| page.items).unwrap_or_default() {
             let tag: Tag = tag.parse()?;
             self.registry.delete_tag(&repository, &tag).map_err(store)?;

@@ -16,8 +16,8 @@ use unpacker::progress::{Cancel, Silent};
 
 use super::backend::{Reporter, SystemClock};
 use super::failure::{Class, Fault};
-use super::git::HostRunner;
 use super::local::Local;
+use super::runner::HostRunner;
 use super::store::Store;
 use super::up::{Engine, Wanted, Wish};
 use super::users::Ids;
@@ -113,17 +113,20 @@ impl Workspaces {
 
     pub fn status(&self, name: &str) -> Outcome<Value> {
         let name = parse(name)?;
-        self.quietly(|engine| engine.status(&name)).and_then(|row| encode(&row))
+        self.quietly(|engine| engine.status(&name))
+            .and_then(|row| encode(&row))
     }
 
     pub fn stop(&self, name: &str, progress: Reporter, cancel: &Cancel) -> Outcome<Value> {
         let name = parse(name)?;
-        self.with(progress, cancel, |engine| engine.stop(&name)).and_then(|row| encode(&row))
+        self.with(progress, cancel, |engine| engine.stop(&name))
+            .and_then(|row| encode(&row))
     }
 
     pub fn start(&self, name: &str, progress: Reporter, cancel: &Cancel) -> Outcome<Value> {
         let name = parse(name)?;
-        self.with(progress, cancel, |engine| engine.start(&name)).and_then(|row| encode(&row))
+        self.with(progress, cancel, |engine| engine.start(&name))
+            .and_then(|row| encode(&row))
     }
 
     pub fn delete(&self, name: &str, force: bool) -> Outcome<Value> {
@@ -145,8 +148,8 @@ impl Workspaces {
     pub fn exec(&self, name: &str, request: &ExecRequest) -> Outcome<UnixStream> {
         let name = parse(name)?;
         let command = (!request.command.is_empty()).then(|| request.command.clone());
-        let (sandbox, mut process) = self
-            .quietly(|engine| engine.enter(&name, command, request.terminal, &request.env))?;
+        let (sandbox, mut process) =
+            self.quietly(|engine| engine.enter(&name, command, request.terminal, &request.env))?;
         let record = self.local.sandboxes.find(&sandbox)?;
         if let Some(folder) = &request.cwd {
             process.cwd.clone_from(folder);
@@ -168,8 +171,9 @@ fn wish(request: &UpRequest) -> Outcome<Wish> {
         UpSource::Unset => return Err(Failure::invalid("nothing was named to bring up")),
     };
     if branch.is_some() && !matches!(source, Wanted::Repository(_)) {
-        return Err(Failure::invalid("--branch belongs to a repository")
-            .hint("Give one with --repo URL."));
+        return Err(
+            Failure::invalid("--branch belongs to a repository").hint("Give one with --repo URL.")
+        );
     }
     Ok(Wish {
         source,
@@ -182,19 +186,23 @@ fn wish(request: &UpRequest) -> Outcome<Wish> {
 
 fn repository(url: &str, branch: Option<Branch>) -> Outcome<RepoUrl> {
     let invalid = |error| Failure::from_error(Kind::Invalid, &error);
-    url.parse::<RepoUrl>().and_then(|url| url.with_branch(branch)).map_err(invalid)
+    url.parse::<RepoUrl>()
+        .and_then(|url| url.with_branch(branch))
+        .map_err(invalid)
 }
 
 fn branch(text: &str) -> Outcome<Branch> {
-    text.parse().map_err(|error: config::repository::RepoUrlError| {
-        Failure::from_error(Kind::Invalid, &error)
-    })
+    text.parse()
+        .map_err(|error: config::repository::RepoUrlError| {
+            Failure::from_error(Kind::Invalid, &error)
+        })
 }
 
 fn parse(name: &str) -> Outcome<WorkspaceName> {
-    name.parse().map_err(|error: config::workspace::WorkspaceNameError| {
-        Failure::from_error(Kind::Invalid, &error)
-    })
+    name.parse()
+        .map_err(|error: config::workspace::WorkspaceNameError| {
+            Failure::from_error(Kind::Invalid, &error)
+        })
 }
 
 fn ids() -> Outcome<Ids> {
@@ -233,7 +241,9 @@ fn failure(fault: Fault) -> Failure {
     let mut failure = Failure::new(kind, fault.message);
     failure.causes = fault.causes;
     if !fault.logs.is_empty() {
-        failure.causes.push(format!("its last output was:\n{}", fault.logs.join("\n")));
+        failure
+            .causes
+            .push(format!("its last output was:\n{}", fault.logs.join("\n")));
     }
     failure.hints.extend(fault.suggestion);
     failure

@@ -19,6 +19,7 @@ use super::runner::HostRunner;
 use super::store::Store;
 use super::up::{Engine, Wanted, Wish};
 use super::users::Ids;
+use unpacker::container::launch::Launcher;
 
 /// What a test host has.
 #[derive(Default)]
@@ -223,7 +224,7 @@ impl World {
         let lines = Arc::clone(&self.lines);
         Engine {
             backend: &self.backend,
-            runner: &HostRunner,
+            runner: &HostRunner::new(Launcher::this()),
             clock: &SystemClock,
             store: &self.store,
             settings: &self.settings,

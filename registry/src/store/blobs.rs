@@ -17,7 +17,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use config::name::parse_digest;
-use rustix::fs::{AtFlags, Mode, OFlags, fdatasync, fsync, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fdatasync, fsync, futimens, openat,
+    renameat, unlinkat,
+};
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::step::{Step, Steps};
@@ -26,6 +29,15 @@ use crate::store::step::{Step, Steps};
 const READ_BUFFER: usize = 256 * 1024;
 const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
 
+const NOW: Timestamps = Timestamps {
+    last_access: NOW_TIME,
+    last_modification: NOW_TIME,
+};
+const NOW_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: UTIME_NOW,
+};
+
 /// Why a blob did not become visible.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -33,6 +45,16 @@ pub enum CommitError {
     Digest { expected: Digest, actual: Digest },
     #[error("blob cannot be stored")]
     Io(#[from] io::Error),
+}
+
+impl From<CommitError> for io::Error {
+    /// A wrong digest is [`io::ErrorKind::InvalidData`].
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Io(error) => error,
+            CommitError::Digest { .. } => Self::new(io::ErrorKind::InvalidData, error),
+        }
+    }
 }
 
 /// The folder of blobs. Cheap to clone.
@@ -280,6 +302,8 @@ impl BlobWriter {
     fn publish(&self, digest: &Digest) -> io::Result<()> {
         let steps = self.blobs.steps();
         steps.at(Step::Written)?;
+        // A sweep counts its grace from the commit, not from the last byte that came.
+        futimens(&self.file, &NOW)?;
         fdatasync(&self.file)?;
         steps.at(Step::Synced)?;
         let algorithm = Algorithm::of(digest).unwrap_or_default();

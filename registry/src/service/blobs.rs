@@ -6,8 +6,8 @@ use config::name::RepositoryName;
 
 use super::Registry;
 use crate::digest::{Algorithm, Digest};
-use crate::store::blobs::BlobWriter;
 use crate::store::index::links;
+use crate::store::writer::BlobWriter;
 use crate::store::{CommitBlobError, StoreError};
 
 impl Registry {

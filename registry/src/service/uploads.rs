@@ -13,8 +13,8 @@ use config::name::RepositoryName;
 
 use super::Registry;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::store::blobs::BlobWriter;
 use crate::store::sessions::{SessionId, SessionRecord, Sessions, is_fresh};
+use crate::store::writer::BlobWriter;
 use crate::store::{CommitBlobError, StoreError};
 use crate::upload::{Allowance, ChunkError, ChunkRange, admit};
 

@@ -20,6 +20,7 @@ pub mod layout;
 pub mod sessions;
 pub mod step;
 mod sweep;
+pub mod writer;
 
 use std::io;
 use std::path::PathBuf;
@@ -27,11 +28,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
-use crate::store::blobs::{BlobWriter, Blobs, CommitError};
+use crate::store::blobs::Blobs;
 use crate::store::index::{Index, IndexError, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
+use crate::store::writer::{BlobWriter, CommitError};
 
 pub use self::sweep::{Fault, Swept};
 

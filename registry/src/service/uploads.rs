@@ -12,11 +12,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use config::name::RepositoryName;
 
 use super::Registry;
-use super::blobs::BlobError;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::store::StoreError;
-use crate::store::blobs::BlobWriter;
 use crate::store::sessions::{SessionId, SessionRecord, Sessions, is_fresh};
+use crate::store::writer::BlobWriter;
+use crate::store::{CommitBlobError, StoreError};
 use crate::upload::{Allowance, ChunkError, ChunkRange, admit};
 
 /// Why an upload did not go on.
@@ -31,7 +30,7 @@ pub enum UploadError {
     #[error(transparent)]
     Chunk(#[from] ChunkError),
     #[error(transparent)]
-    Blob(#[from] BlobError),
+    Blob(#[from] CommitBlobError),
 }
 
 impl From<StoreError> for UploadError {

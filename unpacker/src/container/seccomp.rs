@@ -109,6 +109,10 @@ const MKNOD: &[(i64, u8)] = &[(libc::SYS_mknod, 1), (libc::SYS_mknodat, 2)];
 #[cfg(not(target_arch = "x86_64"))]
 const MKNOD: &[(i64, u8)] = &[(libc::SYS_mknodat, 2)];
 
+/// The request's type differs between C libraries.
+#[allow(clippy::unnecessary_cast, reason = "a cast for musl only")]
+const TIOCSTI: u64 = libc::TIOCSTI as u64;
+
 const NAMESPACES: &[i32] = &[
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWIPC,
@@ -156,10 +160,7 @@ fn refused() -> Result<Rules, Refusal> {
         .collect();
     rules.insert(libc::SYS_socket, sockets?);
     // Typing into somebody else's terminal.
-    rules.insert(
-        libc::SYS_ioctl,
-        vec![rule(1, SeccompCmpOp::Eq, libc::TIOCSTI)?],
-    );
+    rules.insert(libc::SYS_ioctl, vec![rule(1, SeccompCmpOp::Eq, TIOCSTI)?]);
     Ok(rules)
 }
 

@@ -37,7 +37,6 @@ const REFUSED: &[i64] = &[
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_io_uring_setup,
-    libc::SYS_kexec_file_load,
     libc::SYS_kexec_load,
     libc::SYS_keyctl,
     libc::SYS_lookup_dcookie,
@@ -75,12 +74,14 @@ const REFUSED_HERE: &[i64] = &[
     libc::SYS__sysctl,
     libc::SYS_ioperm,
     libc::SYS_iopl,
+    libc::SYS_kexec_file_load,
     libc::SYS_sysfs,
     libc::SYS_uselib,
     libc::SYS_ustat,
 ];
+/// kexec_file_load, which libc does not name on every architecture.
 #[cfg(not(target_arch = "x86_64"))]
-const REFUSED_HERE: &[i64] = &[];
+const REFUSED_HERE: &[i64] = &[294];
 
 /// Succeed without effect where only one id exists.
 const PRETENDED: &[i64] = &[

@@ -222,6 +222,7 @@ impl Layer<'_> {
         };
         let path = folder.join(name);
         if !self.flat {
+            self.tree.give_back(&path, true)?;
             self.tree.hidden.insert(path);
             return Ok(());
         }
@@ -238,6 +239,7 @@ impl Layer<'_> {
         if self.flat {
             return self.remove_older(&folder);
         }
+        self.tree.give_back(&folder, false)?;
         self.tree.opaque.insert(folder);
         Ok(())
     }
@@ -274,7 +276,7 @@ impl Layer<'_> {
 
     fn touch(&mut self, path: &Path) {
         if !self.flat {
-            return;
+            return self.tree.own(path);
         }
         for part in path.ancestors() {
             if !self.touched.insert(part.to_owned()) {
@@ -295,7 +297,10 @@ impl Layer<'_> {
         let canonical = folder.path.join(&name);
         let mut found = self.tree.upper.lookup(&source).map_err(fail)?;
         if found.is_none() {
-            let below = self.tree.below(&source).map_err(fail)?;
+            let below = match self.tree.hidden.contains(&source) {
+                true => None,
+                false => self.tree.below(&source).map_err(fail)?,
+            };
             if below.is_some_and(|(_, found)| found.is_dir()) {
                 return Err(link_to_directory(path, target));
             }
@@ -644,6 +649,9 @@ impl Layer<'_> {
     /// What this layer has itself hides the lower one already, except a directory, which overlayfs
     /// would merge.
     fn finish_whiteout(&mut self, path: &Path) -> io::Result<()> {
+        if !self.tree.is_canonical(path)? {
+            return Ok(());
+        }
         match self.tree.upper.lookup(path)? {
             Some(found) if found.is_dir() => self.mark_opaque(path),
             Some(_) => Ok(()),
@@ -657,6 +665,9 @@ impl Layer<'_> {
     }
 
     fn finish_opaque(&mut self, path: &Path) -> io::Result<()> {
+        if !self.tree.is_canonical(path)? {
+            return Ok(());
+        }
         match self.tree.upper.lookup(path)? {
             Some(found) if found.is_dir() => self.mark_opaque(path),
             Some(_) => Ok(()),

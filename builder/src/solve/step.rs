@@ -250,13 +250,12 @@ impl Solver<'_> {
             source,
         };
         let path = Path::new(&workdir.path);
-        if let Some(view) = self.view(stack)? {
-            if view
-                .metadata_followed(path)
+        let is_dir = |view: Root| {
+            view.metadata_followed(path)
                 .is_ok_and(|found| found.is_dir())
-            {
-                return Ok(());
-            }
+        };
+        if self.view(stack)?.is_some_and(is_dir) {
+            return Ok(());
         }
         let root = self.writable(stack, staging)?;
         let user = user::resolve(root.as_fd(), &workdir.user)?.user;

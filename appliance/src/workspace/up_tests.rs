@@ -20,6 +20,9 @@ use super::store::Store;
 use super::up::{Engine, Wanted, Wish};
 use super::users::Ids;
 
+/// A fault with this message ends the command on the spot, as SIGKILL would: nothing is concluded.
+const KILL: &str = "killed";
+
 /// What a test host has.
 #[derive(Default)]
 struct State {
@@ -51,6 +54,10 @@ impl TestBackend {
             .is_some_and(|(word, _)| text.starts_with(word));
         state.calls.push(text);
         match state.fail.take_if(|_| fails) {
+            Some((_, fault)) if fault.message == KILL => {
+                drop(state);
+                panic!("{KILL}");
+            }
             Some((_, fault)) => Err(fault),
             None => Ok(()),
         }
@@ -424,6 +431,52 @@ fn every_interruption_is_survived() {
                 ran,
                 ["create", "post", "started"],
                 "{point}: {first:?} {second:?}"
+            );
+        }
+    }
+}
+
+/// The same when nobody is left to write down how it ended.
+#[test]
+fn every_kill_is_survived() {
+    for (point, status) in [
+        ("build", Status::Building),
+        ("create", Status::Starting),
+        ("start", Status::Starting),
+        ("person", Status::Starting),
+    ] {
+        for from_repository in [false, true] {
+            let world = world();
+            let source = match from_repository {
+                true => world.repository(),
+                false => world.folder(),
+            };
+            world.backend.state().fail = Some((point, Fault::new(Class::Internal, KILL)));
+            let killed = std::panic::AssertUnwindSafe(|| world.up(source.clone()));
+            assert!(std::panic::catch_unwind(killed).is_err(), "{point}");
+            let names = world.store.names().unwrap();
+            assert_eq!(
+                world.store.require(&names[0]).unwrap().status,
+                status,
+                "{point}"
+            );
+            assert_eq!(
+                world.engine().status(&names[0]).unwrap().status,
+                match point {
+                    "start" => Status::Stopped,
+                    _ => Status::Failed,
+                }
+            );
+            let meta = world.up(source).unwrap();
+            assert_eq!(
+                (meta.status, meta.name.as_str()),
+                (Status::Running, names[0].as_str())
+            );
+            let state = world.backend.state();
+            assert_eq!(
+                (state.sandboxes.len(), state.processes.len()),
+                (1, 3),
+                "{point}"
             );
         }
     }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod credentials;
 pub mod devcontainer;
 pub mod jsonc;
 pub mod name;

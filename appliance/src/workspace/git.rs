@@ -318,6 +318,7 @@ mod tests {
     use std::process::{Command, Stdio};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
+    use unpacker::container::launch::Launcher;
 
     fn url(text: &str) -> RepoUrl {
         text.parse().unwrap()
@@ -488,7 +489,7 @@ mod tests {
             env: &env,
         };
         let tools = Tools {
-            runner: &HostRunner,
+            runner: &HostRunner::new(Launcher::this()),
             clock: &SystemClock,
             progress: &world.progress,
             cancel,
@@ -585,7 +586,7 @@ mod tests {
             env: &env,
         };
         let tools = Tools {
-            runner: &HostRunner,
+            runner: &HostRunner::new(Launcher::this()),
             clock: &clock,
             progress: &world.progress,
             cancel: &Cancel::default(),
@@ -616,7 +617,7 @@ mod tests {
         };
         let cancel = Cancel::default();
         let tools = Tools {
-            runner: &HostRunner,
+            runner: &HostRunner::new(Launcher::this()),
             clock: &SystemClock,
             progress: &world.progress,
             cancel: &cancel,

@@ -5,9 +5,10 @@
 //! plan, users, failure, lifecycle    decide; pure
 //! meta, store, logs, tree, own       files: ~/.devpod, the source's own, a volume's owners
 //! git, runner                        the clone, and programs of the host
-//! backend                            what images and sandboxes must be able to do (a trait)
+//! backend, local                     what images and sandboxes must be able to do, and this host's
 //! session                            how one is inside
 //! up, run, verbs                     the verbs, over all of them
+//! service                            the verbs as the control API calls them
 //! ```
 //!
 //! The record of a workspace is written before each step, and each step can be repeated: a second
@@ -18,12 +19,14 @@ pub mod configure;
 pub mod failure;
 pub mod git;
 pub mod lifecycle;
+pub mod local;
 pub mod logs;
 pub mod meta;
 pub mod own;
 pub mod plan;
 mod run;
 pub mod runner;
+pub mod service;
 pub mod session;
 pub mod store;
 pub mod tree;

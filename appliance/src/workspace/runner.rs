@@ -3,11 +3,13 @@
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use unpacker::container::idmap;
+use unpacker::container::launch::Launcher;
 use unpacker::progress::Cancel;
 
 pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -50,9 +52,18 @@ pub trait Runner: Send + Sync {
     ) -> io::Result<i32>;
 }
 
-/// Runs programs as whoever we are.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HostRunner;
+/// Runs programs as the user who started us: out of the daemon's user namespace they see the ids
+/// and the home that ssh and git expect.
+#[derive(Debug, Clone)]
+pub struct HostRunner {
+    launcher: Launcher,
+}
+
+impl HostRunner {
+    pub fn new(launcher: Launcher) -> Self {
+        Self { launcher }
+    }
+}
 
 impl Runner for HostRunner {
     fn run(
@@ -66,7 +77,7 @@ impl Runner for HostRunner {
             .split_first()
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let (reader, writer) = io::pipe()?;
-        let mut command = Command::new(find(program, &invocation.env)?);
+        let mut command = idmap::as_user(&self.launcher, find(program, &invocation.env)?)?;
         command
             .args(args)
             .env_clear()
@@ -171,7 +182,7 @@ mod tests {
         };
         let mut text = Vec::new();
         let mut output = |bytes: &[u8]| text.extend_from_slice(bytes);
-        let code = HostRunner.run(&invocation, &mut output, cancel)?;
+        let code = HostRunner::new(Launcher::this()).run(&invocation, &mut output, cancel)?;
         Ok((code, String::from_utf8_lossy(&text).into_owned()))
     }
 

@@ -19,6 +19,7 @@ use super::runner::HostRunner;
 use super::store::Store;
 use super::up::{Engine, Wanted, Wish};
 use super::users::Ids;
+use unpacker::container::launch::Launcher;
 
 /// A fault with this message ends the command on the spot, as SIGKILL would: nothing is concluded.
 const KILL: &str = "killed";
@@ -180,6 +181,7 @@ impl Backend for TestBackend {
 
 struct World {
     root: tempfile::TempDir,
+    runner: HostRunner,
     backend: TestBackend,
     store: Store,
     settings: settings::Workspace,
@@ -201,6 +203,7 @@ fn world() -> World {
     let folder = root.path().join("volumes");
     let store = Store::open(&root.path().join(".devpod")).unwrap();
     let world = World {
+        runner: HostRunner::new(Launcher::this()),
         backend: TestBackend {
             folder,
             state: Mutex::default(),
@@ -230,7 +233,7 @@ impl World {
         let lines = Arc::clone(&self.lines);
         Engine {
             backend: &self.backend,
-            runner: &HostRunner,
+            runner: &self.runner,
             clock: &SystemClock,
             store: &self.store,
             settings: &self.settings,

@@ -1,6 +1,12 @@
 //! Images as values: configuration, layers, and the service that fetches and keeps them.
 
 pub mod config;
+pub mod layout;
+pub mod read;
+pub mod unpack;
+
+#[cfg(test)]
+mod tests;
 
 use oci_spec::image::Descriptor;
 

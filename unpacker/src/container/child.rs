@@ -1,0 +1,241 @@
+//! The inside of a container's start: from fresh namespaces to the program.
+//!
+//! [`start`] runs in a single-threaded helper. Its child is PID 1 of the container; it waits until
+//! its ids are mapped, builds the root, confines itself and becomes the program, or starts it and
+//! stays as init. It tells what goes wrong over a wire, in words.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{DumpableBehavior, Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+use super::devices;
+use super::exit::Exit;
+use super::idmap::{IdMap, identity};
+use super::init;
+use super::launch::{Refusal, Refuse, Stage};
+use super::program::{self, Never, Stdio};
+use super::rootfs;
+use super::spec::{ContainerSpec, Network};
+use super::sys::{self, Forked};
+use super::wire::Wire;
+
+/// What the child tells its parent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Told {
+    /// Mount points that were made in the upper folder.
+    Created(Vec<PathBuf>),
+    /// The relay's side of the terminal comes with it.
+    Terminal,
+    Refused(Refusal),
+    /// The program runs. Without an init the end of the wire says it.
+    Running,
+    /// An init's word on how the program ended.
+    Ended(Exit),
+}
+
+/// A running container, as its parent holds it.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) terminal: Option<OwnedFd>,
+    created: Vec<PathBuf>,
+    wire: Wire,
+}
+
+/// Starts a container. `stdio` is for the program; with a terminal it gets that instead.
+pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refusal> {
+    let ids = IdMap::current().refuse(Stage::Namespaces, || "read the id map".into())?;
+    super::confine::check_user(&ids, &spec.process.user)?;
+    let (wire, theirs) = Wire::pair().refuse(Stage::Namespaces, || "make a socket".into())?;
+    match sys::fork(namespaces(spec)).refuse(Stage::Namespaces, explain_namespaces)? {
+        Forked::Child => {
+            drop(wire);
+            child(spec, &ids, &Wire::from_fd(theirs), stdio)
+        }
+        Forked::Parent(pid, pidfd) => {
+            drop(theirs);
+            drop(stdio);
+            let result = map_ids(pid, &ids).and_then(|()| hear(&wire));
+            match result {
+                Ok((terminal, created)) => Ok(Started {
+                    pid,
+                    pidfd,
+                    terminal,
+                    created,
+                    wire,
+                }),
+                Err(refusal) => {
+                    let _ = sys::send_signal(&pidfd, libc::SIGKILL);
+                    let _ = sys::wait(pid.as_raw_nonzero().get(), 0);
+                    rootfs::clean_work(&spec.rootfs.work);
+                    Err(refusal)
+                }
+            }
+        }
+    }
+}
+
+impl Started {
+    /// Waits for the end and takes the traces of the mounts away.
+    pub(crate) fn wait(self, spec: &ContainerSpec) -> Exit {
+        let status = sys::wait(self.pid.as_raw_nonzero().get(), 0);
+        let exit = match (self.told_exit(), status) {
+            (Some(exit), _) => exit,
+            (None, Ok(Some((_, status)))) => Exit::of_status(status),
+            (None, _) => Exit::Code(255),
+        };
+        super::inside::remove_created(&spec.rootfs.upper, &self.created);
+        rootfs::clean_work(&spec.rootfs.work);
+        exit
+    }
+
+    fn told_exit(&self) -> Option<Exit> {
+        while let Ok(Some((told, _))) = self.wire.recv::<Told>() {
+            if let Told::Ended(exit) = told {
+                return Some(exit);
+            }
+        }
+        None
+    }
+}
+
+fn namespaces(spec: &ContainerSpec) -> libc::c_int {
+    let network = match spec.network {
+        Network::Host => 0,
+        Network::None => libc::CLONE_NEWNET,
+    };
+    network
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP
+}
+
+fn explain_namespaces() -> String {
+    format!(
+        "make the container's namespaces ({})",
+        super::probe::userns_hint()
+    )
+}
+
+/// Gives the nested namespace exactly the ids of this one, and lets the child go on.
+fn map_ids(pid: Pid, ids: &IdMap) -> Result<(), Refusal> {
+    for (file, ranges) in [("uid_map", &ids.uids), ("gid_map", &ids.gids)] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, identity(ranges)).refuse(Stage::Namespaces, || {
+            format!("write the container's {file}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Lets the child go on and hears it until its program runs.
+fn hear(wire: &Wire) -> Result<(Option<OwnedFd>, Vec<PathBuf>), Refusal> {
+    let lost = || "talk to the container's first process".to_owned();
+    wire.send(&"mapped", &[]).refuse(Stage::Namespaces, lost)?;
+    let (mut terminal, mut created) = (None, Vec::new());
+    while let Some((told, mut fds)) = wire.recv::<Told>().refuse(Stage::Namespaces, lost)? {
+        match told {
+            Told::Created(paths) => created = paths,
+            Told::Terminal => terminal = fds.pop(),
+            Told::Refused(refusal) => return Err(refusal),
+            Told::Running => break,
+            Told::Ended(_) => {}
+        }
+    }
+    Ok((terminal, created))
+}
+
+/// PID 1 of the container. Never returns.
+fn child(spec: &ContainerSpec, ids: &IdMap, wire: &Wire, stdio: Stdio) -> ! {
+    let refusal = match become_container(spec, ids, wire, stdio) {
+        Err(refusal) => refusal,
+        Ok(never) => match never {},
+    };
+    let _ = wire.send(&Told::Refused(refusal), &[]);
+    sys::exit_now(1)
+}
+
+fn become_container(
+    spec: &ContainerSpec,
+    ids: &IdMap,
+    wire: &Wire,
+    stdio: Stdio,
+) -> Result<Never, Refusal> {
+    die_with_parent()?;
+    let [input, output, error] = stdio.fds();
+    sys::close_all_but(&[wire.as_fd(), input, output, error]).refuse(Stage::Namespaces, || {
+        "close what is not for the container".into()
+    })?;
+    let mapped = wire.recv::<String>();
+    if !matches!(mapped, Ok(Some(_))) {
+        sys::exit_now(1);
+    }
+    settle_in(spec)?;
+    let root = rootfs::assemble(spec, ids.is_single())?;
+    tell(wire, &Told::Created(root.created.clone()))?;
+    rootfs::enter(&root.fd)?;
+    drop(root);
+    let stdio = match spec.process.terminal {
+        true => terminal(wire)?,
+        false => stdio,
+    };
+    rootfs::enter_folder(&spec.process.cwd, true)?;
+    if spec.init {
+        init::run(&spec.process, ids, wire, stdio)
+    } else {
+        program::become_program(&spec.process, ids, stdio)
+    }
+}
+
+/// Dies with the helper, and is nobody's to look into: the binary behind `/proc/1/exe` and the
+/// descriptors of the host are out of reach for the container.
+fn die_with_parent() -> Result<(), Refusal> {
+    let what = || "protect the container's first process".to_owned();
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .refuse(Stage::Namespaces, what)
+}
+
+fn settle_in(spec: &ContainerSpec) -> Result<(), Refusal> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .refuse(Stage::Namespaces, || {
+            "protect the container's first process".into()
+        })?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::system::sethostname(spec.hostname.as_bytes()).refuse(Stage::Namespaces, || {
+        format!("set the host name {:?}", spec.hostname)
+    })?;
+    if spec.network == Network::None {
+        sys::loopback_up().refuse(Stage::Namespaces, || "set lo up".into())?;
+    }
+    Ok(())
+}
+
+fn tell(wire: &Wire, told: &Told) -> Result<(), Refusal> {
+    wire.send(told, &[])
+        .refuse(Stage::Namespaces, || "talk to the helper".into())
+}
+
+/// A terminal of the container's own devpts; the relay's side goes to the parent.
+fn terminal(wire: &Wire) -> Result<Stdio, Refusal> {
+    let what = || "open a terminal".to_owned();
+    let dev = std::fs::File::open("/dev").refuse(Stage::Mount, what)?;
+    let (relay, program) = devices::open_terminal(&dev).refuse(Stage::Mount, what)?;
+    wire.send(&Told::Terminal, &[relay.as_fd()])
+        .refuse(Stage::Mount, what)?;
+    let tree = rootfs::clone_tree(program.as_fd(), Path::new(""));
+    let place = rustix::fs::open(
+        "/dev/console",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    let place = place.refuse(Stage::Mount, what)?;
+    let tree = tree.refuse(Stage::Mount, what)?;
+    rootfs::attach_at(&tree, &place).refuse(Stage::Mount, || "bind /dev/console".into())?;
+    Stdio::terminal(program).refuse(Stage::Mount, what)
+}

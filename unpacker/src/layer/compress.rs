@@ -1,0 +1,267 @@
+//! Compression of layers: recognised by magic, never by media type.
+//!
+//! A gzip stream may have several members (eStargz has one per file) and zstd several frames; both
+//! are read to the end. What follows the last gzip member is ignored when it is zeros, as every
+//! other reader does.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use oci_spec::image::MediaType;
+
+const BUFFER: usize = 128 * 1024;
+/// The window a zstd frame may ask for: 128 MiB, what `zstd -d` takes without `--long`.
+const ZSTD_WINDOW_LOG: u32 = 27;
+/// gzip 6 is what docker and buildah write; zstd 3 is zstd's own default.
+const GZIP_LEVEL: u32 = 6;
+const ZSTD_LEVEL: i32 = 3;
+
+/// How a layer's tar is kept in its blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Compression {
+    None,
+    #[default]
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// The media type of a layer in this form.
+    pub fn media_type(self) -> MediaType {
+        match self {
+            Self::None => MediaType::ImageLayer,
+            Self::Gzip => MediaType::ImageLayerGzip,
+            Self::Zstd => MediaType::ImageLayerZstd,
+        }
+    }
+
+    /// What the first bytes of a blob say. Fewer than four bytes are a plain tar's (an empty layer).
+    pub fn of_magic(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A skippable frame, as zstd:chunked may begin with (RFC 8878, 3.1.2).
+            [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50 => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Undoes whatever compression the stream has.
+pub fn decoder<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut input = BufReader::with_capacity(BUFFER, input);
+    // A short first read is no problem: files and pipes answer at least the magic at once, and a
+    // reader that does not is filled up here.
+    let mut head = Vec::new();
+    while head.len() < 4 {
+        let more = input.fill_buf()?;
+        if more.is_empty() {
+            break;
+        }
+        let wanted = (4 - head.len()).min(more.len());
+        head.extend_from_slice(&more[..wanted]);
+        input.consume(wanted);
+    }
+    let compression = Compression::of_magic(&head);
+    let whole = BufReader::with_capacity(BUFFER, io::Cursor::new(head).chain(input));
+    Ok(match compression {
+        Compression::None => Box::new(whole),
+        Compression::Gzip => Box::new(Gzip::new(whole)),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+    })
+}
+
+/// A gzip stream of any number of members, possibly padded with zeros. `MultiGzDecoder` cannot tell
+/// padding from a broken member, so the members are counted here.
+#[allow(clippy::disallowed_types)]
+enum Gzip<R> {
+    Member(Box<flate2::bufread::GzDecoder<R>>),
+    Ended,
+}
+
+#[allow(clippy::disallowed_types)]
+impl<R: BufRead> Gzip<R> {
+    fn new(inner: R) -> Self {
+        Self::Member(Box::new(flate2::bufread::GzDecoder::new(inner)))
+    }
+
+    /// What follows a member: another one, zeros, or nothing.
+    fn next(mut rest: R) -> io::Result<Self> {
+        match rest.fill_buf()?.first() {
+            None => Ok(Self::Ended),
+            Some(0) => only_zeros(rest).map(|()| Self::Ended),
+            Some(_) => Ok(Self::new(rest)),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let Self::Member(member) = self else {
+                return Ok(0);
+            };
+            let read = member.read(buffer)?;
+            if read > 0 {
+                return Ok(read);
+            }
+            let Self::Member(member) = std::mem::replace(self, Self::Ended) else {
+                return Ok(0);
+            };
+            *self = Self::next(member.into_inner())?;
+        }
+    }
+}
+
+fn only_zeros(mut rest: impl Read) -> io::Result<()> {
+    let mut chunk = [0_u8; 4096];
+    loop {
+        let read = rest.read(&mut chunk)?;
+        if read == 0 {
+            return Ok(());
+        }
+        if chunk[..read].iter().any(|byte| *byte != 0) {
+            let text = "bytes that are no gzip member follow the last one";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+    }
+}
+
+/// Compresses what is written to it. Only [`Encoder::finish`] makes the output whole.
+pub struct Encoder<W: Write> {
+    inner: Inner<W>,
+}
+
+enum Inner<W: Write> {
+    Plain(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+/// The output depends on the input only: no time stamp, no name, no thread count.
+pub fn encoder<W: Write>(compression: Compression, output: W) -> io::Result<Encoder<W>> {
+    let inner = match compression {
+        Compression::None => Inner::Plain(output),
+        Compression::Gzip => {
+            let level = flate2::Compression::new(GZIP_LEVEL);
+            Inner::Gzip(flate2::write::GzEncoder::new(output, level))
+        }
+        Compression::Zstd => {
+            let mut encoder = zstd::stream::write::Encoder::new(output, ZSTD_LEVEL)?;
+            encoder.include_checksum(true)?;
+            Inner::Zstd(encoder)
+        }
+    };
+    Ok(Encoder { inner })
+}
+
+impl<W: Write> Encoder<W> {
+    pub fn finish(self) -> io::Result<W> {
+        match self.inner {
+            Inner::Plain(output) => Ok(output),
+            Inner::Gzip(encoder) => encoder.finish(),
+            Inner::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.inner {
+            Inner::Plain(output) => output.write(bytes),
+            Inner::Gzip(encoder) => encoder.write(bytes),
+            Inner::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Plain(output) => output.flush(),
+            Inner::Gzip(encoder) => encoder.flush(),
+            Inner::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
+impl<W: Write> std::fmt::Debug for Encoder<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self.inner {
+            Inner::Plain(_) => "none",
+            Inner::Gzip(_) => "gzip",
+            Inner::Zstd(_) => "zstd",
+        };
+        write!(f, "Encoder({name})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = encoder(compression, Vec::new()).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn unpacked(bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        decoder(bytes)?.read_to_end(&mut out)?;
+        Ok(out)
+    }
+
+    const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
+
+    #[test]
+    fn every_form_is_recognised_and_read_back() {
+        for text in [&b""[..], b"a", b"abc", &b"layer ".repeat(100_000)] {
+            for compression in ALL {
+                let blob = packed(compression, text);
+                assert_eq!(Compression::of_magic(&blob), compression);
+                assert_eq!(unpacked(&blob).unwrap(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn members_and_frames_are_concatenated() {
+        for compression in ALL {
+            let blob = [packed(compression, b"one,"), packed(compression, b"two")].concat();
+            assert_eq!(unpacked(&blob).unwrap(), b"one,two");
+        }
+        let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..]].concat();
+        let blob = [skippable, packed(Compression::Zstd, b"x")].concat();
+        assert_eq!(unpacked(&blob).unwrap(), b"x");
+    }
+
+    #[test]
+    fn zeros_may_follow_gzip_and_garbage_may_not() {
+        let blob = packed(Compression::Gzip, b"x");
+        for length in [1, 9, 10, 5000] {
+            let padded = [blob.clone(), vec![0; length]].concat();
+            assert_eq!(unpacked(&padded).unwrap(), b"x");
+        }
+        for tail in [&b"garbage after it"[..], &[0, 0, 1]] {
+            assert!(unpacked(&[&blob[..], tail].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn damage_and_truncation_are_errors() {
+        let text = b"0123456789".repeat(5000);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let blob = packed(compression, &text);
+            assert!(unpacked(&blob[..blob.len() - 3]).is_err());
+            let mut bad = blob.clone();
+            let last = bad.len() - 2;
+            bad[last] ^= 0xff;
+            assert!(unpacked(&bad).is_err());
+        }
+    }
+}

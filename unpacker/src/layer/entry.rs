@@ -1,0 +1,354 @@
+//! What a tar entry asks for, as a typed change or a refusal. Pure: looks at no file.
+//!
+//! | name | change |
+//! |---|---|
+//! | `dir/.wh..wh..opq` | everything below `dir` in lower layers is hidden |
+//! | `dir/.wh.name` | `dir/name` of lower layers is hidden, whatever the entry's type |
+//! | `.wh..wh.…` at the top | aufs's own bookkeeping: nothing |
+//! | `.wh.`, `.wh..`, `.wh...`, below `.wh.x/` | refused |
+//!
+//! Names are cleaned and clamped at the root, as after a chroot; link targets are kept as they are.
+//! Source: image-spec layer.md, "Whiteouts".
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::archive::RawEntry;
+use super::ownership::OVERRIDE_STAT;
+use super::root::metadata::{DeviceNumber, Kind, Owner, Timestamp};
+
+/// As the kernel (`PATH_MAX`, `NAME_MAX`, `XATTR_SIZE_MAX`).
+const MAX_PATH: usize = 4095;
+const MAX_COMPONENT: usize = 255;
+const MAX_XATTR: usize = 64 * 1024;
+
+/// Why an entry is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the name contains a zero byte")]
+    NulInName,
+    #[error("the name is longer than {MAX_PATH} bytes, or a part of it than {MAX_COMPONENT}")]
+    NameTooLong,
+    #[error("a whiteout of nothing")]
+    EmptyWhiteout,
+    #[error("the name lies below a whiteout")]
+    BelowWhiteout,
+    #[error("the root of the image is not a directory")]
+    RootNotDirectory,
+    #[error("a link without a target")]
+    NoTarget,
+    #[error("a character device 0:0 would hide files of lower layers")]
+    WhiteoutDevice,
+    #[error("device number {major}:{minor} is out of range")]
+    DeviceNumber { major: u64, minor: u64 },
+    #[error("sparse entries are not supported; write the layer without --sparse")]
+    Sparse,
+    #[error("entry type {:?} is not supported", char::from(*flag))]
+    UnknownType { flag: u8 },
+    #[error("owner {uid}:{gid} is out of range")]
+    OwnerRange { uid: u64, gid: u64 },
+    #[error("time {text:?} is not a number of seconds")]
+    Time { text: String },
+    #[error("extended attribute {name:?} is malformed or larger than {MAX_XATTR} bytes")]
+    Xattr { name: String },
+}
+
+/// What to do to the tree. Paths are relative and clean; the empty one is the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    Nothing,
+    /// Hides what lower layers have at the path.
+    Whiteout(PathBuf),
+    /// Hides what lower layers have in the directory.
+    Opaque(PathBuf),
+    /// Gives a file a second name; its attributes are those of the first.
+    HardLink {
+        path: PathBuf,
+        target: PathBuf,
+    },
+    Put {
+        path: PathBuf,
+        node: Node,
+        attributes: Attributes,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Node {
+    Directory,
+    /// The data follows in the archive.
+    File {
+        size: u64,
+    },
+    Symlink {
+        target: PathBuf,
+    },
+    Fifo,
+    Device {
+        kind: Kind,
+        number: DeviceNumber,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Attributes {
+    pub(crate) mode: u32,
+    pub(crate) owner: Owner,
+    pub(crate) mtime: Timestamp,
+    pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
+}
+
+/// Reads an entry. `overlay` says that the tree is a lower folder of overlayfs, where attributes of
+/// an image that overlayfs would obey are escaped.
+pub(crate) fn interpret(raw: &RawEntry, overlay: bool) -> Result<Change, Refusal> {
+    let path = clean(&raw.name)?;
+    if let Some(change) = whiteout(&path)? {
+        return Ok(change);
+    }
+    if raw.flag == b'1' {
+        let target = clean(&raw.link)?;
+        return match target.as_os_str().is_empty() || path.as_os_str().is_empty() {
+            true => Err(Refusal::NoTarget),
+            false => Ok(Change::HardLink { path, target }),
+        };
+    }
+    let node = node(raw)?;
+    if path.as_os_str().is_empty() && node != Node::Directory {
+        return Err(Refusal::RootNotDirectory);
+    }
+    Ok(Change::Put {
+        path,
+        node,
+        attributes: attributes(raw, overlay)?,
+    })
+}
+
+/// Drops `/`, `.` and empty parts, and goes up for `..` but never above the root.
+pub(crate) fn clean(name: &[u8]) -> Result<PathBuf, Refusal> {
+    if name.contains(&0) {
+        return Err(Refusal::NulInName);
+    }
+    let mut path = PathBuf::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(path.pop()),
+            part if part.len() > MAX_COMPONENT => return Err(Refusal::NameTooLong),
+            part => path.push(OsStr::from_bytes(part)),
+        }
+    }
+    match path.as_os_str().len() > MAX_PATH {
+        true => Err(Refusal::NameTooLong),
+        false => Ok(path),
+    }
+}
+
+fn whiteout(path: &Path) -> Result<Option<Change>, Refusal> {
+    let mut parts = path.iter().map(OsStr::as_bytes);
+    let Some(last) = parts.next_back() else {
+        return Ok(None);
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let first = path.iter().next().map_or(&b""[..], OsStr::as_bytes);
+    if first.starts_with(b".wh..wh.") && first != b".wh..wh..opq" {
+        return Ok(Some(Change::Nothing));
+    }
+    if parts.any(|part| part.starts_with(b".wh.")) {
+        return Err(Refusal::BelowWhiteout);
+    }
+    match last.strip_prefix(b".wh.") {
+        None => Ok(None),
+        Some(b".wh..opq") => Ok(Some(Change::Opaque(folder.to_owned()))),
+        Some(b"" | b"." | b"..") => Err(Refusal::EmptyWhiteout),
+        Some(name) => Ok(Some(Change::Whiteout(folder.join(OsStr::from_bytes(name))))),
+    }
+}
+
+fn node(raw: &RawEntry) -> Result<Node, Refusal> {
+    let sparse = |(key, _): &(Vec<u8>, Vec<u8>)| key.starts_with(b"GNU.sparse.");
+    if raw.flag == b'S' || raw.records.iter().any(sparse) {
+        return Err(Refusal::Sparse);
+    }
+    match raw.flag {
+        // Version 7 tars have no type for directories.
+        0 if raw.name.ends_with(b"/") => Ok(Node::Directory),
+        0 | b'0' | b'7' => Ok(Node::File { size: raw.size }),
+        b'2' if raw.link.is_empty() => Err(Refusal::NoTarget),
+        b'2' if raw.link.contains(&0) => Err(Refusal::NulInName),
+        b'2' if raw.link.len() > MAX_PATH => Err(Refusal::NameTooLong),
+        b'2' => Ok(Node::Symlink {
+            target: PathBuf::from(OsString::from_vec(raw.link.clone())),
+        }),
+        b'3' => device(raw, Kind::CharDevice),
+        b'4' => device(raw, Kind::BlockDevice),
+        b'5' => Ok(Node::Directory),
+        b'6' => Ok(Node::Fifo),
+        flag => Err(Refusal::UnknownType { flag }),
+    }
+}
+
+fn device(raw: &RawEntry, kind: Kind) -> Result<Node, Refusal> {
+    // The kernel's dev_t: twelve bits and twenty.
+    let (Ok(major @ 0..=0xfff), Ok(minor @ 0..=0xf_ffff)) =
+        (u32::try_from(raw.major), u32::try_from(raw.minor))
+    else {
+        return Err(Refusal::DeviceNumber {
+            major: raw.major,
+            minor: raw.minor,
+        });
+    };
+    let number = DeviceNumber { major, minor };
+    match kind == Kind::CharDevice && number == DeviceNumber::default() {
+        true => Err(Refusal::WhiteoutDevice),
+        false => Ok(Node::Device { kind, number }),
+    }
+}
+
+fn attributes(raw: &RawEntry, overlay: bool) -> Result<Attributes, Refusal> {
+    // The highest id means "nobody changes it" to the kernel (CVE-2024-40635 is its cousin).
+    let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+    let (Some(uid), Some(gid)) = (id(raw.uid), id(raw.gid)) else {
+        return Err(Refusal::OwnerRange {
+            uid: raw.uid,
+            gid: raw.gid,
+        });
+    };
+    let mtime = match raw.record("mtime") {
+        Some(text) => time(text)?,
+        None => Timestamp::from_seconds(raw.mtime),
+    };
+    Ok(Attributes {
+        mode: u32::try_from(raw.mode & 0o7777).unwrap_or(0),
+        owner: Owner { uid, gid },
+        mtime,
+        xattrs: xattrs(raw, overlay)?,
+    })
+}
+
+/// `[-]seconds[.fraction]`; digits after the ninth are dropped.
+fn time(text: &[u8]) -> Result<Timestamp, Refusal> {
+    parse_time(text).ok_or_else(|| Refusal::Time {
+        text: String::from_utf8_lossy(text).into_owned(),
+    })
+}
+
+fn parse_time(text: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let only_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !only_digits(whole) || !only_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let seconds: i64 = match whole {
+        "" => 0,
+        whole => whole.parse().ok()?,
+    };
+    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    Some(match (negative, nanos) {
+        (false, nanos) => Timestamp { seconds, nanos },
+        (true, 0) => Timestamp::from_seconds(-seconds),
+        (true, nanos) => Timestamp {
+            seconds: -seconds - 1,
+            nanos: 1_000_000_000 - nanos,
+        },
+    })
+}
+
+fn xattrs(raw: &RawEntry, overlay: bool) -> Result<Vec<(OsString, Vec<u8>)>, Refusal> {
+    let mut found: Vec<(OsString, Vec<u8>)> = Vec::new();
+    for (key, value) in &raw.records {
+        let (name, value) = if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+            (name.to_vec(), value.clone())
+        } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+            let decoded = percent(name).zip(base64(value));
+            decoded.ok_or_else(|| bad_xattr(name))?
+        } else {
+            continue;
+        };
+        if name.is_empty() || name.contains(&0) || name.len() > 255 || value.len() > MAX_XATTR {
+            return Err(bad_xattr(&name));
+        }
+        let Some(name) = imported(&name, overlay) else {
+            continue;
+        };
+        let name = OsString::from_vec(name);
+        found.retain(|(earlier, _)| *earlier != name);
+        found.push((name, value));
+    }
+    // File capabilities last: other changes to a file may take them away.
+    found.sort_by_key(|(name, _)| name == "security.capability");
+    Ok(found)
+}
+
+/// The name an attribute of an image gets on disk; `None` for what only this machine may say.
+fn imported(name: &[u8], overlay: bool) -> Option<Vec<u8>> {
+    let ours = name == OVERRIDE_STAT.as_bytes()
+        || name.starts_with(b"trusted.")
+        || matches!(
+            name,
+            b"security.selinux" | b"security.ima" | b"security.evm" | b"system.nfs4_acl"
+        );
+    if ours {
+        return None;
+    }
+    match name.strip_prefix(b"user.overlay.") {
+        // Kernels since 6.7 take the escape away again; older ones just ignore the name.
+        Some(rest) if overlay => Some([b"user.overlay.overlay.", rest].concat()),
+        _ => Some(name.to_vec()),
+    }
+}
+
+fn bad_xattr(name: &[u8]) -> Refusal {
+    Refusal::Xattr {
+        name: String::from_utf8_lossy(name).into_owned(),
+    }
+}
+
+/// libarchive writes unusual bytes of names as `%XX`.
+fn percent(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        if *first != b'%' {
+            out.push(*first);
+            rest = tail;
+            continue;
+        }
+        let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+        out.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = tail.get(2..)?;
+    }
+    Some(out)
+}
+
+/// Base64 with or without padding (libarchive writes none).
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let digits = match text {
+        [rest @ .., b'=', b'='] | [rest @ .., b'='] => rest,
+        rest => rest,
+    };
+    let mut out = Vec::new();
+    let (mut bits, mut count) = (0_u32, 0);
+    for digit in digits {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = ((bits << 6) | u32::from(value)) & 0xff_ffff;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push(u8::try_from((bits >> count) & 0xff).ok()?);
+        }
+    }
+    (count < 6).then_some(out)
+}

@@ -1,0 +1,120 @@
+//! Who owns files, where the kernel lets us say it and where it does not.
+//!
+//! With a range of ids owners are real. With one single id (no `/etc/subuid`) everything belongs to
+//! us, and what should have been is kept beside the file in the extended attribute that podman and
+//! fuse-overlayfs use, `user.containers.override_stat` (`uid:gid:mode`, the mode octal). Symbolic
+//! links and nodes cannot carry it; they count as root's.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use super::root::Root;
+use super::root::metadata::{Kind, Metadata, Owner};
+
+/// The attribute of [`Ownership::Recorded`].
+pub const OVERRIDE_STAT: &str = "user.containers.override_stat";
+
+/// How owners are kept on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ownership {
+    /// `chown` works for the ids of the image.
+    Mapped,
+    /// Only one id is ours: owner and mode are recorded in [`OVERRIDE_STAT`].
+    Recorded,
+}
+
+impl Ownership {
+    /// What this process can do. One single id in `/proc/self/uid_map` means `Recorded`; so does an
+    /// ordinary user outside of a user namespace.
+    pub fn detect() -> Self {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        match rustix::process::geteuid().is_root() && ids_of(&map) > 1 {
+            true => Self::Mapped,
+            false => Self::Recorded,
+        }
+    }
+
+    /// Gives `path` an owner and a mode in this manner. For a symbolic link the mode is ignored.
+    pub fn give(self, root: &Root, path: &Path, owner: Owner, mode: u32) -> io::Result<()> {
+        let kind = root.metadata(path)?.kind;
+        match self {
+            Self::Mapped => root.set_owner(path, owner)?,
+            Self::Recorded if matches!(kind, Kind::File | Kind::Directory) => {
+                let value = recorded(owner, mode);
+                root.set_xattr(path, OsStr::new(OVERRIDE_STAT), value.as_bytes())?;
+            }
+            Self::Recorded => {}
+        }
+        match kind {
+            Kind::Symlink => Ok(()),
+            _ => root.set_mode(path, mode),
+        }
+    }
+
+    /// The owner and the mode that `path` has in the image, given what `lstat` said.
+    pub fn of(self, root: &Root, path: &Path, metadata: &Metadata) -> io::Result<(Owner, u32)> {
+        if self == Self::Mapped {
+            return Ok((metadata.owner, metadata.mode));
+        }
+        let value = match metadata.kind {
+            Kind::File | Kind::Directory => root.xattr(path, OsStr::new(OVERRIDE_STAT))?,
+            _ => None,
+        };
+        let known = value.as_deref().and_then(parse);
+        Ok(known.unwrap_or((Owner::default(), metadata.mode)))
+    }
+}
+
+/// The text that is recorded.
+pub(crate) fn recorded(owner: Owner, mode: u32) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{}:{}:0{:o}", owner.uid, owner.gid, mode & 0o7777);
+    text
+}
+
+/// Reads the text; newer writers append more fields, which are not ours.
+pub(crate) fn parse(value: &[u8]) -> Option<(Owner, u32)> {
+    let text = std::str::from_utf8(value).ok()?;
+    let mut fields = text.split(':');
+    let uid = fields.next()?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
+    Some((Owner { uid, gid }, mode & 0o7777))
+}
+
+/// How many ids a `uid_map` has.
+fn ids_of(map: &str) -> u64 {
+    map.lines()
+        .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes_and_what_podman_writes() {
+        let owner = Owner {
+            uid: 5,
+            gid: 70_000,
+        };
+        assert_eq!(recorded(owner, 0o4755), "5:70000:04755");
+        assert_eq!(parse(b"5:70000:04755"), Some((owner, 0o4755)));
+        assert_eq!(parse(b"5:70000:0644:file"), Some((owner, 0o644)));
+        for bad in [&b""[..], b"1:2", b"a:2:0644", b"1:2:9", b"\xff"] {
+            assert_eq!(parse(bad), None);
+        }
+    }
+
+    #[test]
+    fn one_id_is_told_from_many() {
+        assert_eq!(ids_of("         0       1000          1\n"), 1);
+        assert_eq!(ids_of("0 0 4294967295\n"), 4_294_967_295);
+        assert_eq!(ids_of("0 1000 1\n1 100000 65536\n"), 65_537);
+        assert_eq!(ids_of(""), 0);
+    }
+}

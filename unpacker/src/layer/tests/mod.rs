@@ -1,0 +1,254 @@
+//! Layers as lists of entries, unpacked in both forms, and what the tree must look like then.
+//!
+//! The overlay form is looked at through the kernel's own overlayfs, mounted detached.
+
+mod cases;
+mod hostile;
+mod recorded;
+mod round_trip;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
+};
+use tempfile::TempDir;
+
+use super::Ownership;
+use super::apply::{Applied, ApplyError, ApplyOptions, Form, apply};
+use super::header::{Fields, encode};
+use super::root::Root;
+use super::root::metadata::{DeviceNumber, Kind, Owner, Timestamp};
+use super::tree::is_opaque;
+use crate::progress::{Cancel, Silent};
+
+/// An entry of a layer: name, header, data.
+#[derive(Debug, Clone)]
+pub(crate) struct Item(pub(crate) String, pub(crate) Fields, pub(crate) Vec<u8>);
+
+pub(crate) fn file(name: &str, data: &str) -> Item {
+    let fields = Fields {
+        mode: 0o644,
+        size: data.len() as u64,
+        mtime: Timestamp::from_seconds(1000),
+        ..Fields::default()
+    };
+    Item(name.into(), fields, data.as_bytes().to_vec())
+}
+
+pub(crate) fn dir(name: &str) -> Item {
+    let fields = Fields {
+        kind: Kind::Directory,
+        mode: 0o755,
+        mtime: Timestamp::from_seconds(2000),
+        ..Fields::default()
+    };
+    Item(name.into(), fields, vec![])
+}
+
+pub(crate) fn symlink(name: &str, target: &str) -> Item {
+    let fields = Fields {
+        kind: Kind::Symlink,
+        symlink: Some(target.into()),
+        mode: 0o777,
+        ..Fields::default()
+    };
+    Item(name.into(), fields, vec![])
+}
+
+pub(crate) fn hard(name: &str, target: &str) -> Item {
+    let fields = Fields {
+        hard_link: Some(target.into()),
+        ..Fields::default()
+    };
+    Item(name.into(), fields, vec![])
+}
+
+/// A whiteout or an opaque marker, or any other empty file.
+pub(crate) fn wh(name: &str) -> Item {
+    file(name, "")
+}
+
+pub(crate) fn node(name: &str, kind: Kind, major: u32, minor: u32) -> Item {
+    let fields = Fields {
+        kind,
+        mode: 0o600,
+        node: DeviceNumber { major, minor },
+        ..Fields::default()
+    };
+    Item(name.into(), fields, vec![])
+}
+
+impl Item {
+    pub(crate) fn mode(mut self, mode: u32) -> Self {
+        self.1.mode = mode;
+        self
+    }
+
+    pub(crate) fn owner(mut self, uid: u32, gid: u32) -> Self {
+        self.1.owner = Owner { uid, gid };
+        self
+    }
+
+    pub(crate) fn xattr(mut self, name: &str, value: &str) -> Self {
+        self.1.xattrs.push((name.into(), value.into()));
+        self
+    }
+
+    pub(crate) fn mtime(mut self, seconds: i64, nanos: u32) -> Self {
+        self.1.mtime = Timestamp { seconds, nanos };
+        self
+    }
+}
+
+pub(crate) fn tar_of(items: &[Item]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for Item(name, fields, data) in items {
+        out.extend(encode(Path::new(name), fields));
+        out.extend(data);
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
+    out.resize(out.len() + 1024, 0);
+    out
+}
+
+pub(crate) fn options(ownership: Ownership) -> ApplyOptions {
+    ApplyOptions {
+        ownership,
+        ..ApplyOptions::default()
+    }
+}
+
+pub(crate) fn apply_bytes(
+    bytes: &[u8],
+    root: &Root,
+    form: Form<'_>,
+    options: &ApplyOptions,
+) -> Result<Applied, ApplyError> {
+    let mut input = bytes;
+    apply(&mut input, root, form, options, &Silent, &Cancel::default())
+}
+
+/// Layers as folders, lowest first.
+pub(crate) struct Stack {
+    _dir: TempDir,
+    pub(crate) folders: Vec<PathBuf>,
+}
+
+impl Stack {
+    /// Unpacks every layer into a folder of its own.
+    pub(crate) fn overlay(layers: &[Vec<Item>]) -> Result<Self, ApplyError> {
+        let dir = TempDir::new().unwrap();
+        let mut folders = Vec::new();
+        for (number, layer) in layers.iter().enumerate() {
+            let folder = dir.path().join(number.to_string());
+            std::fs::create_dir(&folder).unwrap();
+            let parents: Vec<Root> = folders.iter().map(open).collect();
+            let form = Form::Overlay { parents: &parents };
+            let ownership = options(Ownership::Mapped);
+            apply_bytes(&tar_of(layer), &open(&folder), form, &ownership)?;
+            if is_opaque(&open(&folder), Path::new("")).unwrap() {
+                folders.clear();
+            }
+            folders.push(folder);
+        }
+        Ok(Self { _dir: dir, folders })
+    }
+
+    /// Unpacks every layer into the same folder.
+    pub(crate) fn flat(layers: &[Vec<Item>]) -> Result<Self, ApplyError> {
+        let dir = TempDir::new().unwrap();
+        let folder = dir.path().join("flat");
+        std::fs::create_dir(&folder).unwrap();
+        let root = open(&folder);
+        root.set_mtime(Path::new(""), Timestamp::default()).unwrap();
+        for layer in layers {
+            let ownership = options(Ownership::Mapped);
+            apply_bytes(&tar_of(layer), &root, Form::Flat, &ownership)?;
+        }
+        Ok(Self {
+            _dir: dir,
+            folders: vec![folder],
+        })
+    }
+
+    /// What a process would see.
+    pub(crate) fn merged(&self) -> io::Result<Root> {
+        match self.folders.as_slice() {
+            [one] => Root::open(one),
+            folders => mount_overlay(folders),
+        }
+    }
+}
+
+pub(crate) fn open(path: impl AsRef<Path>) -> Root {
+    Root::open(path.as_ref()).unwrap()
+}
+
+pub(crate) fn mount_overlay(folders: &[PathBuf]) -> io::Result<Root> {
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(&fs, "userxattr")?;
+    for folder in folders.iter().rev() {
+        fsconfig_set_string(&fs, "lowerdir+", folder)?;
+    }
+    fsconfig_create(&fs)?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let fd = fsmount(&fs, flags, MountAttrFlags::empty())?;
+    Ok(Root::from_fd(fd))
+}
+
+/// Whether this process may own files as it likes and mount.
+pub(crate) fn privileged() -> bool {
+    let able = rustix::process::geteuid().is_root() && Ownership::detect() == Ownership::Mapped;
+    if !able {
+        println!("skipped: chown and overlay mounts need root (or a user namespace with a range)");
+    }
+    able
+}
+
+/// Every path with all that is said of it, times left out where `times` is false.
+pub(crate) fn listing(root: &Root, times: bool) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![PathBuf::new()];
+    let mut inodes: BTreeMap<(u64, u64), String> = BTreeMap::new();
+    while let Some(path) = todo.pop() {
+        let metadata = root.metadata(&path).unwrap();
+        let what = match metadata.kind {
+            Kind::File => String::from_utf8_lossy(&root.read_small(&path, 1 << 20).unwrap()).into(),
+            Kind::Symlink => root.read_link(&path).unwrap().display().to_string(),
+            Kind::Directory => String::new(),
+            _ => format!("{}:{}", metadata.node.major, metadata.node.minor),
+        };
+        let xattrs: Vec<String> = root
+            .xattrs(&path)
+            .unwrap()
+            .iter()
+            .filter(|(name, _)| name != super::tree::OPAQUE && name != "security.selinux")
+            .map(|(name, value)| format!("{}={value:?}", name.display()))
+            .collect();
+        let mut line = format!(
+            "{:?} {:o} {}:{} {what}",
+            metadata.kind, metadata.mode, metadata.owner.uid, metadata.owner.gid
+        );
+        if !xattrs.is_empty() {
+            line += &format!(" {xattrs:?}");
+        }
+        // A whiteout has no time of its own.
+        if times && !metadata.is_whiteout() {
+            line += &format!(" @{}.{}", metadata.mtime.seconds, metadata.mtime.nanos);
+        }
+        let name = format!("/{}", path.display());
+        if metadata.kind == Kind::Directory {
+            let entries = root.read_dir(&path).unwrap();
+            todo.extend(entries.into_iter().map(|entry| path.join(entry.name)));
+        } else if metadata.links > 1 {
+            let first = inodes.entry(metadata.identity).or_insert(name.clone());
+            line += &format!(" ={}", if *first == name { "" } else { "linked" });
+        }
+        found.insert(name, line);
+    }
+    found
+}

@@ -82,7 +82,7 @@ impl App {
 
     pub fn workspaces(&self) -> Workspaces {
         Workspaces::new(
-            self.options.clone(),
+            &self.options,
             Arc::clone(&self.images),
             Arc::clone(&self.sandboxes),
         )

@@ -10,11 +10,9 @@ pub mod client;
 pub mod clock;
 pub mod daemon;
 pub mod error;
+pub mod from_host;
 pub mod images;
 pub mod options;
 pub mod sandbox;
 pub mod ui;
 pub mod workspace;
-//! The appliance: everything composed into one process.
-
-pub mod from_host;

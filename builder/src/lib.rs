@@ -1,5 +1,16 @@
 //! Rootless image builder: Dockerfiles and devcontainers to OCI images.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
+pub mod cache;
+pub mod context;
+pub mod copy;
 pub mod dockerfile;
+pub mod error;
 pub mod ignore;
+pub mod images;
+pub mod plan;
+pub mod request;
+pub mod run;
+pub mod sink;
+pub mod solve;

@@ -18,6 +18,7 @@ mod base64;
 pub mod docker;
 pub mod dotenv;
 pub mod helper;
+pub mod login;
 
 use std::fmt;
 

@@ -17,7 +17,7 @@ use crate::ui;
 
 /// What the user's side gives to the process.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// Pass standard input on; otherwise the process sees its end at once.
     pub stdin: bool,
     /// The process has a terminal: raw mode here, and our window's size there.
@@ -25,7 +25,7 @@ pub struct Wanted {
 }
 
 /// Relays until the process ends; answers its exit code.
-pub async fn relay(stream: TokioIo<Upgraded>, wanted: Wanted) -> Outcome<i32> {
+pub(super) async fn relay(stream: TokioIo<Upgraded>, wanted: Wanted) -> Outcome<i32> {
     let _raw = if wanted.terminal {
         RawMode::enter()
     } else {
@@ -139,7 +139,7 @@ async fn send_signals(sender: mpsc::Sender<Frame>) {
 }
 
 /// Both ends of the conversation are terminals.
-pub fn is_interactive() -> bool {
+pub(super) fn is_interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 

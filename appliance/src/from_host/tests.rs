@@ -160,7 +160,10 @@ fn every_program_of_the_image_starts() {
         git: has_git(),
         ..Options::default()
     });
-    eprintln!("{} bytes, {} unpacked", image.size, image.layers[0].unpacked);
+    eprintln!(
+        "{} bytes, {} unpacked",
+        image.size, image.layers[0].unpacked
+    );
     eprintln!("left out: {:#?}", image.left_out);
     let root = unpack(&content, &image);
     every_name_is_there_and_loads(root.path(), &image.programs);

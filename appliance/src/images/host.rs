@@ -11,7 +11,7 @@ use crate::from_host;
 use crate::images::service::{Images, Kept};
 
 /// The name under which builds find it; made when it is missing.
-pub const HOST_IMAGE: &str = "devpod/host";
+pub(super) const HOST_IMAGE: &str = "devpod/host";
 
 impl Images {
     /// Makes the image anew under the name that was asked for.
@@ -80,6 +80,12 @@ impl Images {
         };
         let layers = made.layers.iter().map(|layer| layer.digest.clone());
         let blobs: Vec<_> = std::iter::once(made.config.clone()).chain(layers).collect();
-        self.keep(&repository, &target, from_host::MANIFEST_TYPE, &made.manifest, &blobs)
+        self.keep(
+            &repository,
+            &target,
+            from_host::MANIFEST_TYPE,
+            &made.manifest,
+            &blobs,
+        )
     }
 }

@@ -10,4 +10,4 @@ mod describe;
 mod host;
 pub mod locate;
 pub mod service;
-mod transfer;
+pub(crate) mod transfer;

@@ -11,6 +11,7 @@ use unpacker::digest::Digest;
 use unpacker::image::Image;
 use unpacker::image::read::{self, Platform};
 use unpacker::image::unpack;
+use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::{Cancel, Progress};
 use unpacker::remote::client::Remote;
 use unpacker::snapshot::id::SnapshotId;
@@ -288,7 +289,10 @@ impl Images {
     pub(crate) fn forget_repository(&self, text: &str) -> Outcome<()> {
         let reference: Reference = text.parse()?;
         let repository = self.here.destination(&reference)?;
-        let tags = self.registry.tags(&repository, Listing::default()).map_err(store)?;
+        let tags = self
+            .registry
+            .tags(&repository, Listing::default())
+            .map_err(store)?;
         for tag in tags.map(|page| page.items).unwrap_or_default() {
             let tag: Tag = tag.parse()?;
             self.registry.delete_tag(&repository, &tag).map_err(store)?;
@@ -311,6 +315,7 @@ impl Images {
             &image,
             self.content.as_ref(),
             destination,
+            &ApplyOptions::default(),
             progress.as_ref(),
             cancel,
         )

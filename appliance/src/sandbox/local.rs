@@ -211,7 +211,8 @@ impl Sandboxes {
 
     /// Starts it with a stream to its first process that misses nothing.
     pub fn start_attached(&self, record: &Record) -> Outcome<UnixStream> {
-        supervise::start_attached(&self.launcher, &self.folder(record), &record.spec)
+        supervise::start(&self.launcher, &self.folder(record), &record.spec)
+            .and_then(|_| supervise::attach(&self.folder(record)))
             .map_err(|error| start_failed(record, &error))
     }
 

@@ -28,7 +28,11 @@ use crate::sandbox::record::Record;
 /// A Dockerfile is text that people write.
 const MAX_DOCKERFILE: u64 = 4 << 20;
 /// What a workspace's first process does: it waits, and ends at once when it is told to.
-const WAIT: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 2147483647 & wait $!; done"];
+const WAIT: [&str; 3] = [
+    "/bin/sh",
+    "-c",
+    "trap 'exit 0' TERM INT; while :; do sleep 2147483647 & wait $!; done",
+];
 
 /// This host.
 #[derive(Debug)]
@@ -60,7 +64,10 @@ impl Local {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<ImageFacts, Fault> {
-        let image = self.images.runnable(reference, None, progress, cancel).map_err(fault)?;
+        let image = self
+            .images
+            .runnable(reference, None, progress, cancel)
+            .map_err(fault)?;
         Ok(ImageFacts {
             reference: reference.to_owned(),
             digest: image.digest,
@@ -88,23 +95,35 @@ impl Backend for Local {
         };
         let root = Root::open(&build.root).map_err(io("cannot open the repository"))?;
         // Through descriptors: a link in a repository must not lead the build out of it.
-        let context = root.sub(build.context.as_ref()).map_err(io("cannot open the context"))?;
+        let context = root
+            .sub(build.context.as_ref())
+            .map_err(io("cannot open the context"))?;
         let text = root.read_small(build.dockerfile.as_ref(), MAX_DOCKERFILE);
         let text = text.map_err(io(&format!("cannot read {}", build.dockerfile)))?;
         let path = format!("/proc/self/fd/{}", context.as_fd().as_raw_fd());
         let mut request = BuildRequest::new(path.as_ref());
-        request.dockerfile = DockerfileSource::Text { name: build.dockerfile.clone(), text };
+        request.dockerfile = DockerfileSource::Text {
+            name: build.dockerfile.clone(),
+            text,
+        };
         request.build_args.clone_from(&build.args);
         request.target.clone_from(&build.target);
         request.no_cache = build.no_cache;
         request.compression = self.compression;
         request.timeout = self.timeout;
         for tag in &build.tags {
-            request.names.push(tag.parse::<Reference>().map_err(|e| fault(e.into()))?);
+            request
+                .names
+                .push(tag.parse::<Reference>().map_err(|e| fault(e.into()))?);
         }
-        self.images.run_build(&request, progress.as_ref(), cancel).map_err(build_fault)?;
+        self.images
+            .run_build(&request, progress.as_ref(), cancel)
+            .map_err(build_fault)?;
         let first = build.tags.first().ok_or_else(|| {
-            Fault::new(Class::Internal, "a workspace's image was built without a name")
+            Fault::new(
+                Class::Internal,
+                "a workspace's image was built without a name",
+            )
         })?;
         self.facts(first, progress.as_ref(), cancel)
     }
@@ -123,7 +142,9 @@ impl Backend for Local {
     }
 
     fn sandbox(&self, name: &str) -> Result<SandboxState, Fault> {
-        let Some(record) = self.find(name)? else { return Ok(SandboxState::Missing) };
+        let Some(record) = self.find(name)? else {
+            return Ok(SandboxState::Missing);
+        };
         match self.sandboxes.is_running(&record).map_err(fault)? {
             true => Ok(SandboxState::Running),
             false => Ok(SandboxState::Stopped),
@@ -136,7 +157,9 @@ impl Backend for Local {
             .images
             .runnable(&plan.image, None, &silent, &Cancel::default())
             .map_err(fault)?;
-        let wait = plan.override_command.then(|| WAIT.map(str::to_owned).to_vec());
+        let wait = plan
+            .override_command
+            .then(|| WAIT.map(str::to_owned).to_vec());
         let request = SandboxRequest {
             image: plan.image.clone(),
             name: Some(plan.name.clone()),
@@ -198,11 +221,16 @@ impl Backend for Local {
         cancel: &Cancel,
     ) -> Result<i32, Fault> {
         let record = self.expect(sandbox)?;
-        let mut stream = self.sandboxes.exec_process(&record, process).map_err(fault)?;
+        let mut stream = self
+            .sandboxes
+            .exec_process(&record, process)
+            .map_err(fault)?;
         let broken = |error: std::io::Error| Fault::io("the command's stream broke", &error);
         stream::write(&mut stream, &Frame::CloseStdin).map_err(broken)?;
         // A cancel is noticed between frames; closing the stream ends the command.
-        stream.set_read_timeout(Some(Duration::from_millis(200))).map_err(broken)?;
+        stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .map_err(broken)?;
         let mut decoder = stream::Decoder::default();
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -244,9 +272,10 @@ impl Backend for Local {
     fn remove_volume(&self, name: &str) -> Result<(), Fault> {
         let path = self.volume(name)?;
         match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Fault::io(format!("cannot remove the volume {name}"), &error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(
+                format!("cannot remove the volume {name}"),
+                &error,
+            )),
             _ => Ok(()),
         }
     }

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn what_is_no_port() {
         for word in [
-            "", "x", "70000", "8-7", "-", "80/icmp", "+80", "8080:80", "1-2-3",
+            "", "x", "70000", "8-7", "-", "80/icmp", "+80", "80:", "1-2-3",
         ] {
             assert!(ports(word).is_err(), "{word}");
         }

@@ -48,7 +48,9 @@ fn columns(text: &str) -> u32 {
 pub(super) struct Lines<'a> {
     rest: &'a [u8],
     /// The number of the line read last.
-    pub(super) number: u32,
+    number: u32,
+    /// Its length without the line end.
+    length: usize,
     pub(super) directives: Directives,
     /// `None` as soon as a line was no directive.
     seen: Option<Vec<Name>>,
@@ -63,6 +65,7 @@ impl<'a> Lines<'a> {
         Ok(Self {
             rest: bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes),
             number: 0,
+            length: 0,
             directives: Directives::default(),
             seen: Some(Vec::new()),
             notes: Vec::new(),
@@ -79,11 +82,22 @@ impl<'a> Lines<'a> {
         let (line, rest) = self.rest.split_at(end);
         self.rest = rest;
         self.number += 1;
+        self.length = String::from_utf8_lossy(line.trim_ascii_end())
+            .chars()
+            .count();
         if self.number > MAX_LINES {
             let problem = Problem::TooManyLines { limit: MAX_LINES };
             return Err(at_line(self.number, "", problem));
         }
         Ok(Some(line))
+    }
+
+    /// The place behind the last character of the line read last.
+    pub(super) fn end(&self) -> Position {
+        Position {
+            line: self.number.max(1),
+            column: u32::try_from(self.length).map_or(u32::MAX, |length| length + 1),
+        }
     }
 
     /// The next line of a heredoc's body, with its line end.

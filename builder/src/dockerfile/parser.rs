@@ -7,7 +7,7 @@ use super::directive::Directives;
 use super::error::{DockerfileError, Note, Problem};
 use super::heredoc::{self, Heredoc};
 use super::lines::{Lines, LogicalLine, at_line};
-use super::source::{Position, Range};
+use super::source::Range;
 use super::words::{self, Json, Piece};
 
 /// One instruction as text.
@@ -47,28 +47,24 @@ pub(super) fn statements(bytes: &[u8]) -> Result<Statements, DockerfileError> {
         let mut statement = Statement {
             range: Range {
                 start: line.position(0),
-                end: end_of(lines.number),
+                end: lines.end(),
             },
             line,
             heredocs: Vec::new(),
             escape,
         };
         statement.heredocs = read_heredocs(&statement, &mut lines)?;
-        statement.range.end = end_of(lines.number);
+        statement.range.end = lines.end();
         statements.push(statement);
     }
     if statements.is_empty() {
-        return Err(at_line(lines.number.max(1), "", Problem::NoInstructions));
+        return Err(at_line(lines.end().line, "", Problem::NoInstructions));
     }
     Ok(Statements {
         directives: lines.directives,
         statements,
         notes: lines.notes,
     })
-}
-
-fn end_of(line: u32) -> Position {
-    Position { line, column: 1 }
 }
 
 impl Statement {

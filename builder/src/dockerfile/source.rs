@@ -17,7 +17,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// Where an instruction stands: from its first character to the last line of it or of its heredocs.
+/// Where an instruction stands: from its first character to the place behind the last one of its lines,
+/// heredocs included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Range {
     pub start: Position,

@@ -12,7 +12,7 @@ use super::{Credential, CredentialsError, base64, canonical_host};
 use crate::name::DOCKER_HUB;
 
 /// What docker asks its helpers for when it means Docker Hub.
-const HUB_SERVER: &str = "https://index.docker.io/v1/";
+pub(super) const HUB_SERVER: &str = "https://index.docker.io/v1/";
 
 /// One parsed file.
 #[derive(Debug)]

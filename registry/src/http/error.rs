@@ -10,8 +10,8 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::route::RouteError;
-use crate::service::{BlobError, PutManifestError, UploadError};
-use crate::store::StoreError;
+use crate::service::{PutManifestError, UploadError};
+use crate::store::{CommitBlobError, StoreError};
 use crate::upload::{BadChunkRange, ChunkError};
 
 /// The codes of the specification that are in use here.
@@ -180,12 +180,12 @@ impl From<StoreError> for ApiError {
     }
 }
 
-impl From<BlobError> for ApiError {
-    fn from(error: BlobError) -> Self {
+impl From<CommitBlobError> for ApiError {
+    fn from(error: CommitBlobError) -> Self {
         let message = error.to_string();
         match error {
-            BlobError::Digest { .. } => Self::bad_request(Code::DigestInvalid, message),
-            BlobError::Store(error) => error.into(),
+            CommitBlobError::Digest { .. } => Self::bad_request(Code::DigestInvalid, message),
+            CommitBlobError::Store(error) => error.into(),
         }
     }
 }

@@ -14,8 +14,8 @@ use super::route::digest as parse_digest;
 use crate::digest::{Algorithm, Digest};
 use crate::service::{Appender, Registry, UploadError};
 use crate::store::StoreError;
-use crate::store::blobs::BlobWriter;
 use crate::store::sessions::SessionId;
+use crate::store::writer::BlobWriter;
 use crate::upload::{ChunkError, ChunkRange, admit};
 
 /// POST: a mount, a whole blob at once, or a new session.

@@ -6,27 +6,9 @@ use config::name::RepositoryName;
 
 use super::Registry;
 use crate::digest::{Algorithm, Digest};
-use crate::store::StoreError;
-use crate::store::blobs::{BlobWriter, CommitError};
 use crate::store::index::links;
-
-/// Why content did not become a blob of the repository.
-#[derive(Debug, thiserror::Error)]
-pub enum BlobError {
-    #[error("content has digest {actual}, not {expected}")]
-    Digest { expected: Digest, actual: Digest },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<CommitError> for BlobError {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Digest { expected, actual } => Self::Digest { expected, actual },
-            CommitError::Io(error) => Self::Store(error.into()),
-        }
-    }
-}
+use crate::store::writer::BlobWriter;
+use crate::store::{CommitBlobError, StoreError};
 
 impl Registry {
     /// The size of a blob that the repository shows.
@@ -73,10 +55,8 @@ impl Registry {
         repository: &RepositoryName,
         writer: BlobWriter,
         expected: &Digest,
-    ) -> Result<u64, BlobError> {
-        let (_, size) = writer.commit(Some(expected))?;
-        self.link_blob(repository, expected)?;
-        Ok(size)
+    ) -> Result<u64, CommitBlobError> {
+        self.store().commit(repository.as_str(), writer, expected)
     }
 
     /// Shows a blob that is in the content folder (an in-process writer committed it) in a

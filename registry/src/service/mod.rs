@@ -11,7 +11,6 @@ mod uploads;
 
 use std::sync::Arc;
 
-pub use self::blobs::BlobError;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 use self::uploads::OpenSessions;
@@ -69,6 +68,7 @@ impl Registry {
         Self::new(Store::open(options)?, policy)
     }
 
+    /// A registry over an open store.
     pub fn new(store: Store, policy: Policy) -> Result<Self, StoreError> {
         let sessions = OpenSessions::of(store.sessions())?;
         Ok(Self(Arc::new(Inner {
@@ -78,10 +78,12 @@ impl Registry {
         })))
     }
 
+    /// What lies below the verbs.
     pub fn store(&self) -> &Store {
         &self.0.store
     }
 
+    /// What this registry allows.
     pub fn policy(&self) -> &Policy {
         &self.0.policy
     }

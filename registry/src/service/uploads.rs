@@ -12,11 +12,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use config::name::RepositoryName;
 
 use super::Registry;
-use super::blobs::BlobError;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::store::StoreError;
-use crate::store::blobs::BlobWriter;
 use crate::store::sessions::{SessionId, SessionRecord, Sessions, is_fresh};
+use crate::store::writer::BlobWriter;
+use crate::store::{CommitBlobError, StoreError};
 use crate::upload::{Allowance, ChunkError, ChunkRange, admit};
 
 /// Why an upload did not go on.
@@ -31,7 +30,7 @@ pub enum UploadError {
     #[error(transparent)]
     Chunk(#[from] ChunkError),
     #[error(transparent)]
-    Blob(#[from] BlobError),
+    Blob(#[from] CommitBlobError),
 }
 
 impl From<StoreError> for UploadError {
@@ -50,6 +49,8 @@ impl From<io::Error> for UploadError {
 #[derive(Debug)]
 pub(super) struct OpenSessions(Mutex<HashMap<SessionId, Slot>>);
 
+// Nearly all sessions are idle at any time, so a box would only add an allocation to each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Slot {
     /// With the hash state of the bytes so far, unless the session is from an earlier process.

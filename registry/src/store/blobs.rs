@@ -17,23 +17,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use config::name::parse_digest;
-use rustix::fs::{AtFlags, Mode, OFlags, fdatasync, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, unlinkat};
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::step::{Step, Steps};
+use crate::store::writer::{BlobWriter, CommitError};
 
 /// Readers of a whole file take this much at a time.
 const READ_BUFFER: usize = 256 * 1024;
 const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
-
-/// Why a blob did not become visible.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    #[error("content has digest {actual}, not {expected}")]
-    Digest { expected: Digest, actual: Digest },
-    #[error("blob cannot be stored")]
-    Io(#[from] io::Error),
-}
 
 /// The folder of blobs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,7 +68,7 @@ impl Blobs {
         &self.0.uploads
     }
 
-    fn folder(&self, algorithm: Algorithm) -> &OwnedFd {
+    pub(super) fn folder(&self, algorithm: Algorithm) -> &OwnedFd {
         match algorithm {
             Algorithm::Sha256 => &self.0.sha256,
             Algorithm::Sha512 => &self.0.sha512,
@@ -110,14 +102,12 @@ impl Blobs {
         let name = format!("{TEMPORARY}{}", random_hex()?);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&self.0.uploads, &name, flags, BLOB_MODE)?;
-        Ok(BlobWriter {
-            blobs: self.clone(),
-            file: file.into(),
-            hasher: Hasher::new(algorithm),
-            written: 0,
+        Ok(BlobWriter::begun(
+            self,
+            file.into(),
             name,
-            keep: false,
-        })
+            Hasher::new(algorithm),
+        ))
     }
 
     /// Stores bytes that are already in memory.
@@ -207,114 +197,6 @@ pub(super) fn hash_file(mut file: &File, algorithm: Algorithm) -> io::Result<(Ha
     }
 }
 
-/// An uncommitted blob; what is written is hashed on the way.
-#[derive(Debug)]
-pub struct BlobWriter {
-    blobs: Blobs,
-    file: File,
-    hasher: Hasher,
-    written: u64,
-    name: String,
-    /// Whether the file outlives a drop: so for upload sessions.
-    keep: bool,
-}
-
-impl BlobWriter {
-    /// Goes on with the unfinished file `name`, which holds `written` hashed bytes.
-    pub(super) fn resumed(
-        blobs: &Blobs,
-        file: File,
-        name: String,
-        (hasher, written): (Hasher, u64),
-    ) -> Self {
-        Self {
-            blobs: blobs.clone(),
-            file,
-            hasher,
-            written,
-            name,
-            keep: true,
-        }
-    }
-
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
-    /// Where a later resume can go on without hashing again.
-    pub(crate) fn midstate(&self) -> (Hasher, u64) {
-        (self.hasher.clone(), self.written)
-    }
-
-    /// Makes the blob durable and visible and answers its digest and size. With `expected`, any
-    /// other content is an error and leaves nothing. Whatever the outcome, the unfinished file is
-    /// gone afterwards.
-    pub fn commit(mut self, expected: Option<&Digest>) -> Result<(Digest, u64), CommitError> {
-        self.keep = false;
-        let digest = self.digest(expected)?;
-        if let Some(expected) = expected
-            && *expected != digest
-        {
-            return Err(CommitError::Digest {
-                expected: expected.clone(),
-                actual: digest,
-            });
-        }
-        self.publish(&digest)?;
-        Ok((digest, self.written))
-    }
-
-    /// The digest in the algorithm that is asked for; another one than that hashed on the way costs
-    /// a second reading.
-    fn digest(&self, expected: Option<&Digest>) -> io::Result<Digest> {
-        let wanted = expected.and_then(Algorithm::of);
-        match wanted {
-            Some(algorithm) if algorithm != self.hasher.algorithm() => {
-                Ok(hash_file(&self.file, algorithm)?.0.finish())
-            }
-            _ => Ok(self.hasher.clone().finish()),
-        }
-    }
-
-    fn publish(&self, digest: &Digest) -> io::Result<()> {
-        let steps = self.blobs.steps();
-        steps.at(Step::Written)?;
-        fdatasync(&self.file)?;
-        steps.at(Step::Synced)?;
-        let algorithm = Algorithm::of(digest).unwrap_or_default();
-        let folder = self.blobs.folder(algorithm);
-        renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
-        steps.at(Step::Renamed)?;
-        fsync(folder)?;
-        steps.at(Step::Durable)
-    }
-}
-
-impl Write for BlobWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.blobs.steps().at(Step::Writing)?;
-        let count = self.file.write(bytes)?;
-        self.hasher.update(bytes.get(..count).unwrap_or_default());
-        self.written += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for BlobWriter {
-    fn drop(&mut self) {
-        if !self.keep {
-            // After a commit the name is already gone; a name left by a failed unlink is swept at
-            // the next open.
-            let _ = unlinkat(self.blobs.uploads(), &self.name, AtFlags::empty());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,10 +272,8 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    assert_eq!(
-                        blobs.put(&[7; 100_000], Algorithm::Sha256).unwrap(),
-                        expected
-                    )
+                    let committed = blobs.put(&[7; 100_000], Algorithm::Sha256).unwrap();
+                    assert_eq!(committed, expected);
                 });
             }
         });

@@ -20,6 +20,7 @@ pub mod layout;
 pub mod sessions;
 pub mod step;
 mod sweep;
+pub mod writer;
 
 use std::io;
 use std::path::PathBuf;
@@ -27,11 +28,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
-use crate::store::blobs::{Blobs, CommitError};
+use crate::store::blobs::Blobs;
 use crate::store::index::{Index, IndexError, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
+use crate::store::writer::{BlobWriter, CommitError};
 
 pub use self::sweep::{Fault, Swept};
 
@@ -91,6 +93,24 @@ impl StoreError {
     }
 }
 
+/// Why content did not become a blob of a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitBlobError {
+    #[error("content has digest {actual}, not {expected}")]
+    Digest { expected: Digest, actual: Digest },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CommitError> for CommitBlobError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Digest { expected, actual } => Self::Digest { expected, actual },
+            CommitError::Io(error) => Self::Store(error.into()),
+        }
+    }
+}
+
 /// An open store. It is the only owner of its files; a second open of the same index fails.
 #[derive(Debug)]
 pub struct Store {
@@ -127,14 +147,17 @@ impl Store {
         })
     }
 
+    /// The blob files, for in-process writers and readers.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
     }
 
+    /// The rows.
     pub fn index(&self) -> &Index {
         &self.index
     }
 
+    /// The upload sessions on disk.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }
@@ -160,10 +183,30 @@ impl Store {
         let Some((_, size)) = self.blobs.get(digest)? else {
             return Ok(false);
         };
+        self.link_guarded(repository, digest, size)?;
+        Ok(true)
+    }
+
+    /// Makes written content a blob of the repository: its file, then its row, with no sweep in
+    /// between. Answers its size.
+    pub fn commit(
+        &self,
+        repository: &str,
+        writer: BlobWriter,
+        expected: &Digest,
+    ) -> Result<u64, CommitBlobError> {
+        let _guard = self.guard();
+        let (digest, size) = writer.commit(Some(expected))?;
+        self.link_guarded(repository, &digest, size)?;
+        Ok(size)
+    }
+
+    /// The caller holds the guard.
+    fn link_guarded(&self, repository: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
         let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
         self.index
             .write(move |rows| links::link(rows, &repository, &digest, size, now))?;
-        Ok(true)
+        Ok(())
     }
 
     /// Stores a manifest's bytes and then its rows. Answers what is missing; then nothing is

@@ -17,7 +17,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Algorithm, Hasher};
-use crate::store::blobs::{BlobWriter, Blobs, TEMPORARY, hash_file, names, random_hex};
+use crate::store::blobs::{Blobs, TEMPORARY, hash_file, names, random_hex};
+use crate::store::writer::BlobWriter;
 
 /// A session's record is tiny; more than this is not one of ours.
 const MAX_RECORD: u64 = 4096;

@@ -168,6 +168,10 @@ fn become_container(
     stdio: Stdio,
 ) -> Result<Never, Refusal> {
     die_with_parent()?;
+    let [input, output, error] = stdio.fds();
+    sys::close_all_but(&[wire.as_fd(), input, output, error]).refuse(Stage::Namespaces, || {
+        "close what is not for the container".into()
+    })?;
     let mapped = wire.recv::<String>();
     if !matches!(mapped, Ok(Some(_))) {
         sys::exit_now(1);

@@ -84,7 +84,7 @@ pub(crate) fn identity(ranges: &[IdRange]) -> String {
     ranges.iter().map(line).collect()
 }
 
-pub use super::enter::{EnterError, enter};
+pub use super::enter::{EnterError, as_user, enter};
 
 #[cfg(test)]
 mod tests {

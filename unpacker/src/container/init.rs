@@ -26,7 +26,7 @@ pub(crate) fn run(
     stdio: Stdio,
 ) -> Result<Never, Refusal> {
     sys::block_signals().refuse(Stage::Confine, || "block signals".into())?;
-    let pid = start(process, ids, stdio)?;
+    let (pid, _) = start(process, ids, stdio)?;
     confine::confine(ids)?;
     confine::keep_few_capabilities().refuse(Stage::Confine, || "drop capabilities".into())?;
     wire.send(&Told::Running, &[])
@@ -38,7 +38,11 @@ pub(crate) fn run(
 
 /// Forks the program and waits until it was executed. Its descriptors are closed on this side, so
 /// that their other ends see the program's end.
-pub(crate) fn start(process: &Process, ids: &IdMap, stdio: Stdio) -> Result<i32, Refusal> {
+pub(crate) fn start(
+    process: &Process,
+    ids: &IdMap,
+    stdio: Stdio,
+) -> Result<(i32, OwnedFd), Refusal> {
     let what = || "start the program".to_owned();
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).refuse(Stage::Confine, what)?;
     match sys::fork(0).refuse(Stage::Confine, what)? {
@@ -46,14 +50,14 @@ pub(crate) fn start(process: &Process, ids: &IdMap, stdio: Stdio) -> Result<i32,
             drop(read);
             tell_refusal(write, process, ids, stdio)
         }
-        Forked::Parent(pid, _) => {
+        Forked::Parent(pid, pidfd) => {
             drop(write);
             drop(stdio);
             if let Ok(null) = Stdio::null() {
                 let _ = null.install();
             }
             hear_refusal(read)?;
-            Ok(pid.as_raw_nonzero().get())
+            Ok((pid.as_raw_nonzero().get(), pidfd))
         }
     }
 }

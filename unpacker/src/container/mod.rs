@@ -7,25 +7,34 @@ mod child;
 mod confine;
 mod devices;
 pub mod enter;
+mod exec;
 pub mod exit;
 mod foreground;
 pub mod idmap;
 mod init;
 mod inside;
 pub mod launch;
+mod log;
+mod monitor;
+mod outbox;
 pub mod probe;
 mod program;
+mod record;
+mod relay;
 mod rootfs;
 pub mod run;
 mod seccomp;
 pub mod spec;
 pub mod stream;
+mod subid;
 pub mod supervise;
 mod sys;
 pub mod user;
 mod wire;
 
 const CONTAINER: &str = "__container";
+const MONITOR: &str = "__monitor";
+const EXEC: &str = "__exec";
 
 /// Runs the hidden subcommand that this process was started for and exits; returns when it was
 /// started for something else. To be called first in `main`, before any thread exists.
@@ -35,6 +44,10 @@ pub fn dispatch() {
     };
     match subcommand.to_str() {
         Some(CONTAINER) => foreground::main(),
+        Some(MONITOR) => monitor::main(),
+        Some(EXEC) => exec::main(),
+        Some(enter::USERNS) => enter::userns_main(),
+        Some(enter::AS_USER) => enter::as_user_main(),
         _ => return,
     }
     sys::exit_now(0)

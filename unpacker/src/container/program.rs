@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::FileType;
 use rustix::process::Signal;
@@ -59,6 +59,10 @@ impl Stdio {
             options.map(OwnedFd::from)
         };
         Ok(Self::pipes(null()?, null()?, null()?))
+    }
+
+    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        [self.input.as_fd(), self.output.as_fd(), self.error.as_fd()]
     }
 
     /// Puts them in their places.

@@ -8,9 +8,13 @@
 //! ```
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +22,10 @@ use crate::progress::Cancel;
 
 use super::exit::Exit;
 use super::launch::{Launcher, Refusal};
+use super::log::LogReader;
+use super::record::{self, EXIT, Ended, MONITOR, Record};
 use super::spec::{ContainerSpec, Process};
+use super::{exec as exec_helper, monitor, sys, wire};
 
 /// What a sandbox folder tells about its container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +73,11 @@ pub struct LogLine {
     pub log: String,
 }
 
+/// Until a monitor has written down that its container was killed.
+const AFTER_KILL: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
+const FOLLOW: Duration = Duration::from_millis(100);
+
 /// Starts a container in its own session below a monitor of ours, and returns when its program
 /// runs. `dir` exists; records of an earlier run in it are replaced, the log is continued.
 pub fn start(
@@ -73,42 +85,141 @@ pub fn start(
     dir: &Path,
     spec: &ContainerSpec,
 ) -> Result<State, SuperviseError> {
-    let _ = (launcher, dir, spec);
-    Err(SuperviseError::Lost)
+    if let State::Running { pid } = state(dir)? {
+        return Err(SuperviseError::Running { pid });
+    }
+    let folder = record::open_folder(dir)?;
+    let file = wire::to_file(spec)?;
+    let spawned = launcher.spawn(super::MONITOR);
+    let (mut child, wire) = spawned.map_err(SuperviseError::Spawn)?;
+    wire.send(&"start", &[file.as_fd(), folder.as_fd()])?;
+    // It leaves at once; what goes on is no child of ours.
+    child.wait()?;
+    match wire.recv::<monitor::Answer>()? {
+        Some((monitor::Answer::Running(pid), _)) => Ok(State::Running { pid }),
+        Some((monitor::Answer::Refused(refusal), _)) => Err(refusal.into()),
+        None => Err(SuperviseError::Lost),
+    }
 }
 
 /// What is known of the container in `dir`; asks the kernel, never only a file.
 pub fn state(dir: &Path) -> io::Result<State> {
-    let _ = dir;
-    Ok(State::Never)
+    let folder = record::open_folder(dir)?;
+    let running = match running(&folder)? {
+        Known::Running(record, _) => Some(record.container.pid),
+        Known::Never => return Ok(State::Never),
+        Known::Gone => None,
+    };
+    if let Some(pid) = running {
+        return Ok(State::Running { pid });
+    }
+    // The monitor ends after it has written this, so it is looked for last.
+    let ended: Option<Ended> = record::read(&folder, EXIT)?;
+    Ok(ended.map_or(State::Lost, |ended| State::Exited(ended.exit)))
+}
+
+enum Known {
+    Running(Record, OwnedFd),
+    Gone,
+    Never,
+}
+
+/// A container that ended counts as running until its monitor has told the end.
+fn running(folder: &OwnedFd) -> io::Result<Known> {
+    let Some(record) = record::read::<Record>(folder, MONITOR)? else {
+        return Ok(Known::Never);
+    };
+    if !record.is_of_this_boot() || record::read::<Ended>(folder, EXIT)?.is_some() {
+        return Ok(Known::Gone);
+    }
+    match record.monitor.open() {
+        Some(monitor) => Ok(Known::Running(record, monitor)),
+        None => Ok(Known::Gone),
+    }
+}
+
+fn running_record(dir: &Path) -> Result<(OwnedFd, Record, OwnedFd), SuperviseError> {
+    let folder = record::open_folder(dir)?;
+    match running(&folder)? {
+        Known::Running(record, monitor) => Ok((folder, record, monitor)),
+        Known::Gone | Known::Never => Err(SuperviseError::NotRunning),
+    }
 }
 
 /// Sends `signal` to the first process and, when it still runs after `grace`, kills everything.
 pub fn stop(dir: &Path, signal: i32, grace: Duration) -> Result<State, SuperviseError> {
-    let _ = (dir, signal, grace);
-    Err(SuperviseError::NotRunning)
+    let (_, record, monitor) = running_record(dir)?;
+    if let Some(container) = record.container.open() {
+        let _ = sys::send_signal(&container, signal);
+        if !wait_end(&container, grace)? {
+            let _ = sys::send_signal(&container, libc::SIGKILL);
+        }
+    }
+    let deadline = Instant::now() + AFTER_KILL;
+    loop {
+        let state = state(dir)?;
+        if !matches!(state, State::Running { .. }) {
+            return Ok(state);
+        }
+        if Instant::now() >= deadline {
+            return Err(SuperviseError::Unkillable);
+        }
+        wait_end(&monitor, LOOK)?;
+    }
 }
 
 /// Kills everything in the container.
 pub fn kill(dir: &Path) -> Result<State, SuperviseError> {
-    stop(dir, libc::SIGKILL, Duration::ZERO)
+    stop(dir, libc::SIGKILL, AFTER_KILL)
 }
 
-/// A stream of frames to and from the first process.
+/// Whether the process ended in time.
+fn wait_end(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    match poll(&mut fds, Some(&patience)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A stream of frames to and from the first process. Output from before is in the log.
 pub fn attach(dir: &Path) -> Result<UnixStream, SuperviseError> {
-    let _ = dir;
-    Err(SuperviseError::NotRunning)
+    let (folder, ..) = running_record(dir)?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let socket = socket.map_err(io::Error::from)?;
+    connect(&socket, &monitor::address(&folder)?).map_err(io::Error::from)?;
+    Ok(UnixStream::from(socket))
 }
 
 /// Runs one more process in the container and answers, once it runs, the stream of its frames.
-/// It lives as long as that stream: when the caller closes it, the process gets SIGHUP.
+/// It lives as long as that stream: when the caller closes it, the process gets SIGHUP, and
+/// SIGKILL five seconds later. What it has put into the background stays.
 pub fn exec(
     launcher: &Launcher,
     dir: &Path,
     process: &Process,
 ) -> Result<UnixStream, SuperviseError> {
-    let _ = (launcher, dir, process);
-    Err(SuperviseError::NotRunning)
+    let (_, record, _) = running_record(dir)?;
+    let (ours, theirs) = UnixStream::pair()?;
+    let file = wire::to_file(process)?;
+    let spawned = launcher.spawn(super::EXEC);
+    let (mut child, wire) = spawned.map_err(SuperviseError::Spawn)?;
+    wire.send(&record.container, &[file.as_fd(), theirs.as_fd()])?;
+    drop(theirs);
+    let answer = wire.recv::<exec_helper::Answer>()?;
+    if let Some((exec_helper::Answer::Running, _)) = answer {
+        // Nobody else would reap it. Without a thread it stays a zombie until we end.
+        let _ = std::thread::Builder::new().spawn(move || child.wait());
+        return Ok(ours);
+    }
+    child.wait()?;
+    match answer {
+        Some((exec_helper::Answer::Refused(refusal), _)) => Err(refusal.into()),
+        _ => Err(SuperviseError::Lost),
+    }
 }
 
 /// Which lines [`logs`] tells.
@@ -127,6 +238,30 @@ pub fn logs(
     cancel: &Cancel,
     each: &mut dyn FnMut(LogLine),
 ) -> io::Result<()> {
-    let _ = (dir, options, cancel, each);
+    let mut reader = LogReader::open(record::open_folder(dir)?);
+    let mut last = std::collections::VecDeque::new();
+    while let Some(line) = reader.next_line()? {
+        match options.tail {
+            None => each(line),
+            Some(most) => {
+                last.push_back(line);
+                if last.len() > most {
+                    last.pop_front();
+                }
+            }
+        }
+    }
+    last.into_iter().for_each(&mut *each);
+    while options.follow && !cancel.is_cancelled() {
+        // Asked before the last reading, so that nothing of the end is missed.
+        let running = matches!(state(dir)?, State::Running { .. });
+        while let Some(line) = reader.next_line()? {
+            each(line);
+        }
+        if !running {
+            break;
+        }
+        std::thread::sleep(FOLLOW);
+    }
     Ok(())
 }

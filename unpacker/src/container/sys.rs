@@ -5,7 +5,7 @@
 
 use std::ffi::{CString, c_char, c_int};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
@@ -128,6 +128,23 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
         )
     };
     check(done)
+}
+
+/// Closes every descriptor from 3 on but these. For a fresh fork that never returns to the code
+/// which owns the others: what its parent holds must not stay open in it.
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<_> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.into_iter().chain([c_int::MAX]) {
+        if fd > first {
+            // SAFETY: the owners of these descriptors are on stack frames of the parent's code,
+            // to which the caller never returns, so none is used or closed again.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) })?;
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// Installs a seccomp program. Needs CAP_SYS_ADMIN in the user namespace: privileges that setuid

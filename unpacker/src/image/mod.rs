@@ -5,6 +5,9 @@ pub mod layout;
 pub mod read;
 pub mod unpack;
 
+#[cfg(test)]
+mod tests;
+
 use oci_spec::image::Descriptor;
 
 use crate::digest::{ChainId, DiffId, Digest};

@@ -16,6 +16,6 @@ pub mod root;
 pub(crate) mod tree;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use ownership::Ownership;

@@ -375,3 +375,7 @@ fn unique() -> String {
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{:x}-{now:x}-{count:x}", std::process::id())
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

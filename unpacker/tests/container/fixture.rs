@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use unpacker::container::exit::Exit;
+use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
 use unpacker::container::run::{RunError, Stream, run};
 use unpacker::container::spec::{ContainerSpec, Network, Process, RootFs, User};
@@ -36,6 +38,27 @@ impl Room {
         fs::write(base.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
         fs::create_dir(dir.path().join("upper")).unwrap();
         fs::create_dir(dir.path().join("work")).unwrap();
+        Self { dir }
+    }
+
+    /// A root from a tar archive.
+    pub(crate) fn from_tar(tar: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["base", "upper", "work"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let status = Command::new("tar")
+            .args(["--exclude=./dev/*", "-xf"])
+            .arg(tar)
+            .arg("-C")
+            .arg(dir.path().join("base"))
+            .args(if IdMap::current().unwrap().is_single() {
+                &["--no-same-owner"][..]
+            } else {
+                &["--same-owner", "--numeric-owner"]
+            })
+            .status();
+        assert!(status.unwrap().success());
         Self { dir }
     }
 

@@ -12,12 +12,13 @@ use unpacker::progress::Cancel;
 use crate::fixture::{Room, good, run_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 13] = [
         ("run: exit codes and signals", exits),
         ("run: environment, folder and host name", surroundings),
         ("run: both outputs", outputs),
         ("run: refusals say why", refusals),
         ("run: timeout and cancellation kill everything", killed),
+        ("run: the caller's death kills everything", orphaned),
         ("run: the host is out of sight", host_hidden),
         ("run: masked and read-only paths", masked),
         ("run: mounts", mounts),
@@ -151,6 +152,37 @@ fn killed() {
         assert!(matches!(exit, Err(RunError::Cancelled(_))), "{exit:?}");
         assert_eq!(processes(&marker), 0);
     }
+}
+
+/// Argument of a process that runs a container until it is killed.
+pub(crate) const VICTIM: &str = "--run-until-killed";
+
+/// Plays that process.
+pub(crate) fn play_victim(marker: &str) {
+    let room = Room::new();
+    let script = format!("busybox setsid sleep {marker} & sleep {marker}");
+    let _ = run_for(&room.spec(&script), None, &Cancel::default());
+}
+
+fn orphaned() {
+    let marker = format!("{}.25", 200_000 + std::process::id());
+    let scratch = tempfile::tempdir().unwrap();
+    let mut victim = std::process::Command::new("/proc/self/exe")
+        .args([VICTIM, &marker])
+        .env("TMPDIR", scratch.path())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    let wait_for = |count: &dyn Fn(usize) -> bool| {
+        while !count(processes(&format!("sleep\0{marker}"))) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "waited too long");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(&|count| count == 2);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    wait_for(&|count| count == 0);
 }
 
 fn host_hidden() {

@@ -225,3 +225,93 @@ pub fn has_repository(
     let table = transaction.open_table(schema::REPOSITORIES)?;
     Ok(table.get(repository)?.is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::digest::{Algorithm, digest_of};
+    use crate::store::step::Step;
+
+    fn link(index: &Index, number: u64) -> Result<(), IndexError> {
+        let digest = digest_of(Algorithm::Sha256, &number.to_le_bytes());
+        index.write(move |rows| links::link(rows, "r", &digest, number, 0))
+    }
+
+    fn count(index: &Index) -> usize {
+        index.read(links::held).unwrap().len()
+    }
+
+    #[test]
+    fn concurrent_writes_share_a_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let commits = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&commits);
+        let steps = Steps::calling(move |step| {
+            if step == Step::Staged {
+                seen.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok(())
+        });
+        let index = Index::open(&folder.path().join("i.redb"), steps).unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..32 {
+                let index = &index;
+                scope.spawn(move || link(index, number).unwrap());
+            }
+        });
+        assert_eq!(count(&index), 32);
+        let commits = commits.load(Ordering::SeqCst);
+        assert!(commits < 32, "each of 32 writes had its own commit");
+    }
+
+    #[test]
+    fn a_failed_batch_leaves_no_row_and_the_next_one_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let fail = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&fail);
+        let steps = Steps::calling(move |step| {
+            if step == Step::Staged && left.load(Ordering::SeqCst) > 0 {
+                left.fetch_sub(1, Ordering::SeqCst);
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        });
+        let index = Index::open(&folder.path().join("i.redb"), steps).unwrap();
+        link(&index, 1).unwrap();
+        fail.store(1, Ordering::SeqCst);
+        let error = link(&index, 2).unwrap_err();
+        assert_eq!(
+            error.io().map(std::io::Error::kind),
+            Some(std::io::ErrorKind::StorageFull)
+        );
+        assert_eq!(count(&index), 1);
+        link(&index, 3).unwrap();
+        assert_eq!(count(&index), 2);
+    }
+
+    #[test]
+    fn a_file_of_a_later_program_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("i.redb");
+        let index = Index::open(&path, Steps::default()).unwrap();
+        index
+            .write(|rows| {
+                rows.open_table(schema::META)?
+                    .insert(schema::SCHEMA_KEY, 99)?;
+                Ok(())
+            })
+            .unwrap();
+        let locked = Index::open(&path, Steps::default()).unwrap_err();
+        assert!(
+            matches!(locked, IndexError::Database { .. }),
+            "two processes on one index"
+        );
+        drop(index);
+        let error = Index::open(&path, Steps::default()).unwrap_err();
+        assert!(matches!(error, IndexError::Schema { found: 99, .. }));
+    }
+}

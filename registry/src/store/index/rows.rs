@@ -9,8 +9,18 @@ use super::schema::{
     SCHEMA_VERSION, TAGGED, TAGS,
 };
 
-/// Makes absent tables, so that readers find them, and answers the file's schema version.
+/// Makes absent tables, so that readers find them, and answers the file's schema version. A file
+/// of a later program is left as it is.
 pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    let found = meta.get(SCHEMA_KEY)?.map(|row| row.value());
+    match found {
+        Some(found) if found > SCHEMA_VERSION => return Ok(found),
+        Some(_) => {}
+        None => {
+            meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
+        }
+    }
     transaction.open_table(REPOSITORIES)?.len()?;
     transaction.open_table(LINKS)?.len()?;
     transaction.open_table(MANIFESTS)?.len()?;
@@ -18,11 +28,6 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<u64, redb:
     transaction.open_table(TAGGED)?.len()?;
     transaction.open_table(REFERRERS)?.len()?;
     transaction.open_table(HOLDERS)?.len()?;
-    let mut meta = transaction.open_table(META)?;
-    let found = meta.get(SCHEMA_KEY)?.map(|row| row.value());
-    if found.is_none() {
-        meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
-    }
     Ok(found.unwrap_or(SCHEMA_VERSION))
 }
 

@@ -82,8 +82,8 @@ fn nothing_outside_is_touched() {
     ];
     for items in escapes {
         // Some end in an error, some do what they say below the root; none gets out.
-        let _ = Stack::flat(&[items.clone()]);
-        let _ = Stack::overlay(&[items.clone()]);
+        let _ = Stack::flat(std::slice::from_ref(&items));
+        let _ = Stack::overlay(std::slice::from_ref(&items));
         let _ = Stack::overlay(&[vec![items[0].clone()], items[1..].to_vec()]);
         assert_eq!(std::fs::read(&secret).unwrap(), b"s", "{items:?}");
         assert_eq!(outside.path().read_dir().unwrap().count(), 1, "{items:?}");

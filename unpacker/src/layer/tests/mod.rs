@@ -4,6 +4,7 @@
 
 mod cases;
 mod hostile;
+mod recorded;
 mod round_trip;
 
 use std::collections::BTreeMap;
@@ -26,9 +27,9 @@ use crate::progress::{Cancel, Silent};
 
 /// An entry of a layer: name, header, data.
 #[derive(Debug, Clone)]
-pub(super) struct Item(pub(super) String, pub(super) Fields, pub(super) Vec<u8>);
+pub(crate) struct Item(pub(crate) String, pub(crate) Fields, pub(crate) Vec<u8>);
 
-pub(super) fn file(name: &str, data: &str) -> Item {
+pub(crate) fn file(name: &str, data: &str) -> Item {
     let fields = Fields {
         mode: 0o644,
         size: data.len() as u64,
@@ -38,7 +39,7 @@ pub(super) fn file(name: &str, data: &str) -> Item {
     Item(name.into(), fields, data.as_bytes().to_vec())
 }
 
-pub(super) fn dir(name: &str) -> Item {
+pub(crate) fn dir(name: &str) -> Item {
     let fields = Fields {
         kind: Kind::Directory,
         mode: 0o755,
@@ -48,7 +49,7 @@ pub(super) fn dir(name: &str) -> Item {
     Item(name.into(), fields, vec![])
 }
 
-pub(super) fn symlink(name: &str, target: &str) -> Item {
+pub(crate) fn symlink(name: &str, target: &str) -> Item {
     let fields = Fields {
         kind: Kind::Symlink,
         symlink: Some(target.into()),
@@ -58,7 +59,7 @@ pub(super) fn symlink(name: &str, target: &str) -> Item {
     Item(name.into(), fields, vec![])
 }
 
-pub(super) fn hard(name: &str, target: &str) -> Item {
+pub(crate) fn hard(name: &str, target: &str) -> Item {
     let fields = Fields {
         hard_link: Some(target.into()),
         ..Fields::default()
@@ -67,11 +68,11 @@ pub(super) fn hard(name: &str, target: &str) -> Item {
 }
 
 /// A whiteout or an opaque marker, or any other empty file.
-pub(super) fn wh(name: &str) -> Item {
+pub(crate) fn wh(name: &str) -> Item {
     file(name, "")
 }
 
-pub(super) fn node(name: &str, kind: Kind, major: u32, minor: u32) -> Item {
+pub(crate) fn node(name: &str, kind: Kind, major: u32, minor: u32) -> Item {
     let fields = Fields {
         kind,
         mode: 0o600,
@@ -82,28 +83,28 @@ pub(super) fn node(name: &str, kind: Kind, major: u32, minor: u32) -> Item {
 }
 
 impl Item {
-    pub(super) fn mode(mut self, mode: u32) -> Self {
+    pub(crate) fn mode(mut self, mode: u32) -> Self {
         self.1.mode = mode;
         self
     }
 
-    pub(super) fn owner(mut self, uid: u32, gid: u32) -> Self {
+    pub(crate) fn owner(mut self, uid: u32, gid: u32) -> Self {
         self.1.owner = Owner { uid, gid };
         self
     }
 
-    pub(super) fn xattr(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn xattr(mut self, name: &str, value: &str) -> Self {
         self.1.xattrs.push((name.into(), value.into()));
         self
     }
 
-    pub(super) fn mtime(mut self, seconds: i64, nanos: u32) -> Self {
+    pub(crate) fn mtime(mut self, seconds: i64, nanos: u32) -> Self {
         self.1.mtime = Timestamp { seconds, nanos };
         self
     }
 }
 
-pub(super) fn tar_of(items: &[Item]) -> Vec<u8> {
+pub(crate) fn tar_of(items: &[Item]) -> Vec<u8> {
     let mut out = Vec::new();
     for Item(name, fields, data) in items {
         out.extend(encode(Path::new(name), fields));
@@ -114,14 +115,14 @@ pub(super) fn tar_of(items: &[Item]) -> Vec<u8> {
     out
 }
 
-pub(super) fn options(ownership: Ownership) -> ApplyOptions {
+pub(crate) fn options(ownership: Ownership) -> ApplyOptions {
     ApplyOptions {
         ownership,
         ..ApplyOptions::default()
     }
 }
 
-pub(super) fn apply_bytes(
+pub(crate) fn apply_bytes(
     bytes: &[u8],
     root: &Root,
     form: Form<'_>,
@@ -132,14 +133,14 @@ pub(super) fn apply_bytes(
 }
 
 /// Layers as folders, lowest first.
-pub(super) struct Stack {
+pub(crate) struct Stack {
     _dir: TempDir,
-    pub(super) folders: Vec<PathBuf>,
+    pub(crate) folders: Vec<PathBuf>,
 }
 
 impl Stack {
     /// Unpacks every layer into a folder of its own.
-    pub(super) fn overlay(layers: &[Vec<Item>]) -> Result<Self, ApplyError> {
+    pub(crate) fn overlay(layers: &[Vec<Item>]) -> Result<Self, ApplyError> {
         let dir = TempDir::new().unwrap();
         let mut folders = Vec::new();
         for (number, layer) in layers.iter().enumerate() {
@@ -158,7 +159,7 @@ impl Stack {
     }
 
     /// Unpacks every layer into the same folder.
-    pub(super) fn flat(layers: &[Vec<Item>]) -> Result<Self, ApplyError> {
+    pub(crate) fn flat(layers: &[Vec<Item>]) -> Result<Self, ApplyError> {
         let dir = TempDir::new().unwrap();
         let folder = dir.path().join("flat");
         std::fs::create_dir(&folder).unwrap();
@@ -175,7 +176,7 @@ impl Stack {
     }
 
     /// What a process would see.
-    pub(super) fn merged(&self) -> io::Result<Root> {
+    pub(crate) fn merged(&self) -> io::Result<Root> {
         match self.folders.as_slice() {
             [one] => Root::open(one),
             folders => mount_overlay(folders),
@@ -183,11 +184,11 @@ impl Stack {
     }
 }
 
-pub(super) fn open(path: &PathBuf) -> Root {
-    Root::open(path).unwrap()
+pub(crate) fn open(path: impl AsRef<Path>) -> Root {
+    Root::open(path.as_ref()).unwrap()
 }
 
-fn mount_overlay(folders: &[PathBuf]) -> io::Result<Root> {
+pub(crate) fn mount_overlay(folders: &[PathBuf]) -> io::Result<Root> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_flag(&fs, "userxattr")?;
     for folder in folders.iter().rev() {
@@ -200,7 +201,7 @@ fn mount_overlay(folders: &[PathBuf]) -> io::Result<Root> {
 }
 
 /// Whether this process may own files as it likes and mount.
-pub(super) fn privileged() -> bool {
+pub(crate) fn privileged() -> bool {
     let able = rustix::process::geteuid().is_root() && Ownership::detect() == Ownership::Mapped;
     if !able {
         println!("skipped: chown and overlay mounts need root (or a user namespace with a range)");
@@ -209,7 +210,7 @@ pub(super) fn privileged() -> bool {
 }
 
 /// Every path with all that is said of it, times left out where `times` is false.
-pub(super) fn listing(root: &Root, times: bool) -> BTreeMap<String, String> {
+pub(crate) fn listing(root: &Root, times: bool) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut todo = vec![PathBuf::new()];
     let mut inodes: BTreeMap<(u64, u64), String> = BTreeMap::new();
@@ -250,4 +251,10 @@ pub(super) fn listing(root: &Root, times: bool) -> BTreeMap<String, String> {
         found.insert(name, line);
     }
     found
+}
+
+/// Links between layers are one file when flat and cannot be in a stack.
+pub(crate) fn plain(listing: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let cut = |line: String| line.split(" =").next().unwrap_or_default().to_owned();
+    listing.into_iter().map(|(k, v)| (k, cut(v))).collect()
 }

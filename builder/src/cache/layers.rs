@@ -1,0 +1,67 @@
+//! Which blob a snapshot was packed to, so that no layer is packed twice.
+//!
+//! `<cache>/layers/<snapshot>.<form>`; whoever asks checks that the blob is still there. A damaged
+//! file is a miss.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::Descriptor;
+use serde::{Deserialize, Serialize};
+use unpacker::digest::DiffId;
+use unpacker::layer::compress::Compression;
+use unpacker::snapshot::id::SnapshotId;
+
+use super::write_atomically;
+
+/// A layer in the content store, by its two identities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedLayer {
+    pub blob: Descriptor,
+    pub diff_id: DiffId,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct File {
+    blob: Descriptor,
+    diff_id: String,
+}
+
+#[derive(Debug)]
+pub struct Layers {
+    dir: PathBuf,
+    /// What else the blob's bytes depend on.
+    form: String,
+}
+
+impl Layers {
+    pub fn new(cache: &Path, compression: Compression, clamp: Option<i64>) -> Self {
+        let clamp = clamp.map(|seconds| format!("-{seconds}"));
+        let form = format!("{compression:?}{}", clamp.unwrap_or_default());
+        Self {
+            dir: cache.join("layers"),
+            form: form.to_lowercase(),
+        }
+    }
+
+    pub fn get(&self, id: &SnapshotId) -> Option<PackedLayer> {
+        let bytes = std::fs::read(self.dir.join(self.name(id))).ok()?;
+        let file: File = serde_json::from_slice(&bytes).ok()?;
+        Some(PackedLayer {
+            blob: file.blob,
+            diff_id: file.diff_id.parse().ok()?,
+        })
+    }
+
+    pub fn put(&self, id: &SnapshotId, layer: &PackedLayer) -> io::Result<()> {
+        let file = File {
+            blob: layer.blob.clone(),
+            diff_id: layer.diff_id.to_string(),
+        };
+        write_atomically(&self.dir, &self.name(id), &serde_json::to_vec(&file)?)
+    }
+
+    fn name(&self, id: &SnapshotId) -> String {
+        format!("{id}.{}", self.form)
+    }
+}

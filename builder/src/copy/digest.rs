@@ -1,0 +1,108 @@
+//! The content of a selection as one digest: everything that the copy depends on, and no time.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use unpacker::digest::Digest;
+use unpacker::layer::Ownership;
+use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::{Kind, Metadata};
+use unpacker::progress::Cancel;
+
+use crate::cache::key::KeyWriter;
+
+use super::CopyError;
+use super::select::Match;
+
+/// How a file's content is hashed: remembered for the context, read for everything else.
+pub type HashFile<'h> = &'h mut dyn FnMut(&mut File) -> io::Result<String>;
+
+/// What of a tree counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    /// Owners are copied along, kept in this manner; `None` for a context, whose owners do not
+    /// matter.
+    pub owners: Option<Ownership>,
+}
+
+/// Hashes a selection.
+pub fn digest(
+    root: &Root,
+    matches: &[Match],
+    counts: Counts,
+    hash: HashFile<'_>,
+    cancel: &Cancel,
+) -> Result<Digest, CopyError> {
+    let mut content = Content {
+        root,
+        counts,
+        hash,
+        key: KeyWriter::new("content"),
+    };
+    for found in matches {
+        content.key.field("match", found.name.as_bytes());
+        content.entry(Path::new(""), &found.path, &found.metadata)?;
+        for item in &found.items {
+            cancel.check()?;
+            content.entry(&item.path, &found.full(item), &item.metadata)?;
+        }
+    }
+    Ok(content.key.finish())
+}
+
+struct Content<'a, 'h> {
+    root: &'a Root,
+    counts: Counts,
+    hash: HashFile<'h>,
+    key: KeyWriter,
+}
+
+impl Content<'_, '_> {
+    fn entry(&mut self, name: &Path, full: &Path, found: &Metadata) -> Result<(), CopyError> {
+        self.key.field("name", name.as_os_str().as_bytes());
+        self.key.field("kind", format!("{:?}", found.kind));
+        self.attributes(full, found)?;
+        match found.kind {
+            Kind::File => {
+                let opened = self.root.open_file(full);
+                let hash = opened.and_then(|mut file| (self.hash)(&mut file));
+                let hash = hash.map_err(CopyError::read(full))?;
+                self.key.field("data", hash);
+            }
+            Kind::Symlink => {
+                let target = self.root.read_link(full);
+                let target = target.map_err(CopyError::read(full))?;
+                self.key.field("target", target.as_os_str().as_bytes());
+            }
+            Kind::CharDevice | Kind::BlockDevice => {
+                let number = format!("{}:{}", found.node.major, found.node.minor);
+                self.key.field("node", number);
+            }
+            Kind::Directory | Kind::Fifo | Kind::Socket => {}
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, full: &Path, found: &Metadata) -> Result<(), CopyError> {
+        let mut mode = found.mode;
+        if let Some(ownership) = self.counts.owners {
+            let kept = ownership.of(self.root, full, found);
+            let (owner, real) = kept.map_err(CopyError::read(full))?;
+            mode = real;
+            self.key
+                .field("owner", format!("{}:{}", owner.uid, owner.gid));
+            let xattrs = super::place::xattrs_to_copy(self.root, full, found)?;
+            for (name, value) in xattrs {
+                self.key.field("xattr", name.as_bytes());
+                self.key.field("value", value);
+            }
+        }
+        // The root of a context is whatever folder the user made.
+        if full != Path::new(".") && found.kind != Kind::Symlink {
+            self.key.field("mode", format!("{mode:o}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,334 @@
+//! Puts a selection into a tree, by docker's rules for destinations.
+//!
+//! A folder's contents go into the destination; a file goes below a destination that is a folder
+//! (by its slash or because it is there) and becomes it otherwise. Missing folders are made with
+//! mode 0755 and the owner of the copy. A folder that was there keeps its attributes when it is the
+//! destination itself, and takes the source's below it. Links in the destination's path are
+//! followed inside the image; names below it are replaced, not followed.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use unpacker::layer::Ownership;
+use unpacker::layer::ownership::OVERRIDE_STAT;
+use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
+use unpacker::progress::Cancel;
+
+use crate::plan::Dest;
+
+use super::CopyError;
+use super::select::Match;
+
+/// As the kernel: so many links in one path are a loop.
+const MAX_LINKS: usize = 40;
+const FOLDER_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o644;
+
+/// Where to and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Placement<'a> {
+    pub from: &'a Root,
+    /// The build context's owners and root folder mean nothing.
+    pub from_context: bool,
+    pub to: &'a Root,
+    pub dest: &'a Dest,
+    /// `--chown`.
+    pub owner: Option<Owner>,
+    /// `--chmod`.
+    pub mode: Option<u32>,
+    pub ownership: Ownership,
+    pub cancel: &'a Cancel,
+}
+
+/// Copies every match.
+pub fn place(placement: &Placement<'_>, matches: &[Match]) -> Result<(), CopyError> {
+    let several = matches.len() > 1 && !placement.dest.directory;
+    if several && !placement.dest_is_folder()? {
+        return Err(CopyError::NotADirectory {
+            dest: placement.dest.path.clone(),
+        });
+    }
+    for found in matches {
+        match found.is_dir() {
+            true => placement.folder(found)?,
+            false => placement.file(found)?,
+        }
+    }
+    Ok(())
+}
+
+/// The extended attributes that belong to the file and not to the way in which we keep it.
+pub(crate) fn xattrs_to_copy(
+    root: &Root,
+    path: &Path,
+    found: &Metadata,
+) -> Result<Vec<(OsString, Vec<u8>)>, CopyError> {
+    if !matches!(found.kind, Kind::File | Kind::Directory) {
+        return Ok(Vec::new());
+    }
+    let mut all = root.xattrs(path).map_err(CopyError::read(path))?;
+    all.retain(|(name, _)| {
+        let name = name.as_bytes();
+        let ours = name == OVERRIDE_STAT.as_bytes() || name.starts_with(b"user.overlay.");
+        !ours && (name.starts_with(b"user.") || name == b"security.capability")
+    });
+    Ok(all)
+}
+
+impl Placement<'_> {
+    fn dest_path(&self) -> &Path {
+        Path::new(&self.dest.path)
+    }
+
+    fn dest_is_folder(&self) -> Result<bool, CopyError> {
+        is_folder(self.to, self.dest_path())
+    }
+
+    fn folder(&self, found: &Match) -> Result<(), CopyError> {
+        let dest = self.dest_path();
+        let mut times = Vec::new();
+        if !self.dest_is_folder()? {
+            let dest = through_links(self.to, dest)?;
+            if lookup(self.to, &dest)?.is_some() {
+                return Err(CopyError::FolderOverFile { path: dest });
+            }
+            self.make_parents(&dest)?;
+            self.make_folder(&found.path, &found.metadata, &dest)?;
+            times.push((dest, found.metadata.mtime));
+        }
+        let mut links = HashMap::new();
+        for item in &found.items {
+            self.cancel.check()?;
+            let from = found.full(item);
+            let to = dest.join(&item.path);
+            match item.metadata.kind {
+                Kind::Directory => {
+                    self.merge_folder(&from, &item.metadata, &to)?;
+                    times.push((to, item.metadata.mtime));
+                }
+                _ => self.entry(&from, &item.metadata, &to, &mut links)?,
+            }
+        }
+        // Filling a folder changes its time, so the innermost are set first.
+        for (path, mtime) in times.iter().rev() {
+            let set = self.to.set_mtime(path, *mtime);
+            set.map_err(CopyError::write(path))?;
+        }
+        Ok(())
+    }
+
+    fn file(&self, found: &Match) -> Result<(), CopyError> {
+        let mut target = self.dest_path().to_owned();
+        if self.dest.directory || self.dest_is_folder()? {
+            self.make_all(&target)?;
+            target.push(&found.name);
+        }
+        let target = through_links(self.to, &target)?;
+        self.make_parents(&target)?;
+        self.entry(&found.path, &found.metadata, &target, &mut HashMap::new())
+    }
+
+    /// A folder below the destination takes the source's attributes, also when it was there.
+    fn merge_folder(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+        match lookup(self.to, to)? {
+            None => self.make_folder(from, found, to),
+            Some(there) if there.is_dir() => self.attributes(from, found, to),
+            Some(_) => Err(CopyError::FolderOverFile {
+                path: to.to_owned(),
+            }),
+        }
+    }
+
+    fn make_folder(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+        let made = self.to.create_dir(to, FOLDER_MODE);
+        made.map_err(CopyError::write(to))?;
+        self.attributes(from, found, to)
+    }
+
+    /// Anything but a folder; what is there is replaced.
+    fn entry(
+        &self,
+        from: &Path,
+        found: &Metadata,
+        to: &Path,
+        links: &mut HashMap<(u64, u64), PathBuf>,
+    ) -> Result<(), CopyError> {
+        match lookup(self.to, to)? {
+            Some(there) if there.is_dir() => {
+                let path = to.to_owned();
+                return Err(CopyError::FileOverFolder { path });
+            }
+            Some(_) => self.to.remove(to).map_err(CopyError::write(to))?,
+            None => {}
+        }
+        if found.is_file() && found.links > 1 {
+            if let Some(first) = links.get(&found.identity) {
+                return self.to.hard_link(first, to).map_err(CopyError::write(to));
+            }
+            links.insert(found.identity, to.to_owned());
+        }
+        self.make(from, found, to)?;
+        self.attributes(from, found, to)?;
+        let set = self.to.set_mtime(to, found.mtime);
+        set.map_err(CopyError::write(to))
+    }
+
+    fn make(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+        match found.kind {
+            Kind::File => {
+                let mut input = self.from.open_file(from).map_err(CopyError::read(from))?;
+                let output = self.to.create_file(to, FILE_MODE);
+                let mut output = output.map_err(CopyError::write(to))?;
+                io::copy(&mut input, &mut output).map_err(CopyError::write(to))?;
+                Ok(())
+            }
+            Kind::Symlink => {
+                let target = self.from.read_link(from).map_err(CopyError::read(from))?;
+                self.to.symlink(&target, to).map_err(CopyError::write(to))
+            }
+            Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
+                let made = self.to.make_node(to, found.kind, found.mode, found.node);
+                made.map_err(CopyError::write(to))
+            }
+            Kind::Socket | Kind::Directory => Err(CopyError::Socket {
+                path: from.to_owned(),
+            }),
+        }
+    }
+
+    /// Owner and mode first: a change of owner takes capabilities away.
+    fn attributes(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+        let (owner, mode) = self.source_owner(from, found)?;
+        let owner = self.owner.unwrap_or(owner);
+        let mode = self.mode.unwrap_or(mode);
+        let given = self.ownership.give(self.to, to, owner, mode);
+        given.map_err(CopyError::write(to))?;
+        if self.from_context {
+            return Ok(());
+        }
+        for (name, value) in xattrs_to_copy(self.from, from, found)? {
+            let set = self.to.set_xattr(to, &name, &value);
+            set.map_err(CopyError::write(to))?;
+        }
+        Ok(())
+    }
+
+    fn source_owner(&self, from: &Path, found: &Metadata) -> Result<(Owner, u32), CopyError> {
+        if !self.from_context {
+            let kept = self.ownership.of(self.from, from, found);
+            return kept.map_err(CopyError::read(from));
+        }
+        let mode = match from == Path::new(".") {
+            true => FOLDER_MODE,
+            false => found.mode,
+        };
+        Ok((Owner::default(), mode))
+    }
+
+    fn make_parents(&self, path: &Path) -> Result<(), CopyError> {
+        self.make_all(path.parent().unwrap_or(Path::new("/")))
+    }
+
+    fn make_all(&self, path: &Path) -> Result<(), CopyError> {
+        let owner = self.owner.unwrap_or_default();
+        make_folders(self.to, path, owner, self.ownership).map_err(CopyError::write(path))
+    }
+}
+
+/// Makes what is missing of a path, with mode 0755.
+pub(crate) fn make_folders(
+    root: &Root,
+    path: &Path,
+    owner: Owner,
+    ownership: Ownership,
+) -> io::Result<()> {
+    for made in root.create_dir_all(path, FOLDER_MODE, None)? {
+        ownership.give(root, &made, owner, FOLDER_MODE)?;
+    }
+    Ok(())
+}
+
+/// Writes a file that the Dockerfile holds.
+pub fn place_inline(
+    placement: &Placement<'_>,
+    name: &str,
+    body: &str,
+    mtime: Timestamp,
+) -> Result<(), CopyError> {
+    use io::Write;
+    let mut target = placement.dest_path().to_owned();
+    if placement.dest.directory || placement.dest_is_folder()? {
+        placement.make_all(&target)?;
+        target.push(name);
+    }
+    let target = through_links(placement.to, &target)?;
+    placement.make_parents(&target)?;
+    match lookup(placement.to, &target)? {
+        Some(there) if there.is_dir() => return Err(CopyError::FileOverFolder { path: target }),
+        Some(_) => placement
+            .to
+            .remove(&target)
+            .map_err(CopyError::write(&target))?,
+        None => {}
+    }
+    let written = (|| {
+        let mut file = placement.to.create_file(&target, FILE_MODE)?;
+        file.write_all(body.as_bytes())?;
+        let owner = placement.owner.unwrap_or_default();
+        let mode = placement.mode.unwrap_or(FILE_MODE);
+        placement
+            .ownership
+            .give(placement.to, &target, owner, mode)?;
+        placement.to.set_mtime(&target, mtime)
+    })();
+    written.map_err(CopyError::write(&target))
+}
+
+/// Refuses a destination whose path has a link in it.
+pub(crate) fn refuse_links(root: &Root, dest: &Path) -> Result<(), CopyError> {
+    for prefix in dest.ancestors() {
+        let found = root.lookup(prefix).map_err(CopyError::write(prefix))?;
+        if found.is_some_and(|found| found.is_symlink()) {
+            let path = dest.to_owned();
+            return Err(CopyError::LinkThroughSymlink { path });
+        }
+    }
+    Ok(())
+}
+
+/// Follows links at the end of a path, also to what is not there yet.
+fn through_links(root: &Root, path: &Path) -> Result<PathBuf, CopyError> {
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if !lookup(root, &at)?.is_some_and(|found| found.is_symlink()) {
+            return Ok(at);
+        }
+        let target = root.read_link(&at).map_err(CopyError::write(&at))?;
+        at = at.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    let error = io::Error::from(rustix::io::Errno::LOOP);
+    Err(CopyError::write(path)(error))
+}
+
+fn lookup(root: &Root, path: &Path) -> Result<Option<Metadata>, CopyError> {
+    root.lookup(path).map_err(CopyError::write(path))
+}
+
+fn is_folder(root: &Root, path: &Path) -> Result<bool, CopyError> {
+    match root.metadata_followed(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(e) => Err(CopyError::write(path)(e)),
+    }
+}

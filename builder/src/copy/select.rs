@@ -1,0 +1,371 @@
+//! What a COPY's sources mean: matches, each with everything below it.
+//!
+//! Names are sorted, so that the same tree is always selected in the same order. What the ignore
+//! file leaves out does not exist. A source that is a link means what it leads to inside its origin;
+//! links below a folder are themselves.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::{Kind, Metadata};
+use unpacker::progress::Cancel;
+
+use crate::ignore::Ignore;
+use crate::plan::Source;
+
+use super::CopyError;
+use super::glob::Glob;
+
+/// Files of one COPY; bounds memory against trees made to exhaust it.
+const MAX_ITEMS: usize = 5_000_000;
+
+/// Where sources are looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Tree<'a> {
+    pub root: &'a Root,
+    /// Only the build context has one.
+    pub ignore: Option<&'a Ignore>,
+    /// For messages: "the build context".
+    pub name: &'a str,
+}
+
+/// One path that a source names.
+#[derive(Debug)]
+pub struct Match {
+    /// Below the tree's root; `.` is the root itself.
+    pub path: PathBuf,
+    /// The last component: a file's name in a destination folder.
+    pub name: OsString,
+    pub metadata: Metadata,
+    /// What is below a folder, parents before children.
+    pub items: Vec<Item>,
+}
+
+#[derive(Debug)]
+pub struct Item {
+    /// Below the match.
+    pub path: PathBuf,
+    pub metadata: Metadata,
+}
+
+impl Match {
+    pub fn is_dir(&self) -> bool {
+        self.metadata.kind == Kind::Directory
+    }
+
+    /// An item's path below the tree's root.
+    pub fn full(&self, item: &Item) -> PathBuf {
+        self.path.join(&item.path)
+    }
+}
+
+/// Everything that the sources name, in their order. Patterns may match nothing as long as something
+/// is selected at all.
+pub fn select(
+    tree: Tree<'_>,
+    sources: &[Source],
+    cancel: &Cancel,
+) -> Result<Vec<Match>, CopyError> {
+    let mut walk = Walk {
+        tree,
+        cancel,
+        count: 0,
+    };
+    let mut matches = Vec::new();
+    for source in sources {
+        let paths = match source.pattern {
+            true => walk.expand(&source.path)?,
+            false => vec![PathBuf::from(&source.path)],
+        };
+        for path in paths {
+            match walk.take(&path)? {
+                Some(found) => matches.push(found),
+                None if source.pattern => {}
+                None => return Err(walk.nothing(&source.path)),
+            }
+        }
+    }
+    match (matches.is_empty(), sources.first()) {
+        (true, Some(first)) => Err(walk.nothing(&first.path)),
+        _ => Ok(matches),
+    }
+}
+
+struct Walk<'a> {
+    tree: Tree<'a>,
+    cancel: &'a Cancel,
+    count: usize,
+}
+
+impl Walk<'_> {
+    fn nothing(&self, pattern: &str) -> CopyError {
+        let there = self.tree.root.metadata(Path::new(pattern)).is_ok();
+        let hint = match there && self.tree.ignore.is_some() {
+            true => ": an ignore file leaves it out",
+            false => "",
+        };
+        CopyError::NoMatch {
+            pattern: pattern.to_owned(),
+            origin: self.tree.name.to_owned(),
+            hint,
+        }
+    }
+
+    fn ignored(&self, path: &Path) -> bool {
+        let root = path == Path::new(".");
+        !root
+            && self
+                .tree
+                .ignore
+                .is_some_and(|ignore| ignore.is_ignored(path))
+    }
+
+    fn descends(&self, path: &Path) -> bool {
+        let root = path == Path::new(".");
+        root || self
+            .tree
+            .ignore
+            .is_none_or(|ignore| ignore.may_descend(path))
+    }
+
+    /// A match, or nothing where the path is not there or left out.
+    fn take(&mut self, path: &Path) -> Result<Option<Match>, CopyError> {
+        let metadata = match self.tree.root.metadata_followed(path) {
+            Ok(metadata) => metadata,
+            Err(e) if is_absent(&e) => return Ok(None),
+            Err(e) => return Err(CopyError::read(path)(e)),
+        };
+        let ignored = self.ignored(path);
+        let mut items = Vec::new();
+        if metadata.is_dir() && self.descends(path) {
+            items = self.below(path)?;
+        }
+        if ignored && items.is_empty() {
+            return Ok(None);
+        }
+        let name = path.file_name().unwrap_or(OsStr::new("")).to_owned();
+        Ok(Some(Match {
+            path: path.to_owned(),
+            name,
+            metadata,
+            items,
+        }))
+    }
+
+    fn below(&mut self, top: &Path) -> Result<Vec<Item>, CopyError> {
+        let mut items: Vec<(Item, bool)> = Vec::new();
+        let mut todo = vec![PathBuf::new()];
+        while let Some(folder) = todo.pop() {
+            self.cancel.check()?;
+            let mut folders = Vec::new();
+            let at = top.join(&folder);
+            let entries = self.tree.root.read_dir(&at);
+            for entry in entries.map_err(CopyError::read(&at))? {
+                let path = folder.join(&entry.name);
+                let full = context_path(top, &path);
+                let ignored = self.ignored(&full);
+                if entry.kind == Kind::Directory && self.descends(&full) {
+                    folders.push(path.clone());
+                } else if ignored {
+                    continue;
+                }
+                self.count += 1;
+                if self.count > MAX_ITEMS {
+                    return Err(CopyError::TooMany { limit: MAX_ITEMS });
+                }
+                let metadata = self.tree.root.metadata(&top.join(&path));
+                let metadata = metadata.map_err(CopyError::read(&full))?;
+                items.push((Item { path, metadata }, ignored));
+            }
+            todo.extend(folders.into_iter().rev());
+        }
+        Ok(without_empty(items))
+    }
+
+    /// The paths that a pattern matches, component by component.
+    fn expand(&mut self, pattern: &str) -> Result<Vec<PathBuf>, CopyError> {
+        let mut found = vec![PathBuf::new()];
+        for component in pattern.split('/') {
+            self.cancel.check()?;
+            found = match component {
+                "**" => self.all_folders(found)?,
+                literal if !literal.contains(['*', '?', '[', '\\']) => {
+                    found.iter().map(|path| path.join(literal)).collect()
+                }
+                component => {
+                    let glob = Glob::parse(component).map_err(|_| CopyError::BadPattern {
+                        pattern: pattern.to_owned(),
+                    })?;
+                    self.matching(found, &glob)?
+                }
+            };
+        }
+        found.retain(|path| !path.as_os_str().is_empty());
+        Ok(found)
+    }
+
+    fn matching(&mut self, folders: Vec<PathBuf>, glob: &Glob) -> Result<Vec<PathBuf>, CopyError> {
+        let mut found = Vec::new();
+        for folder in folders {
+            for (path, _) in self.children(&folder)? {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if glob.matches(&name) {
+                    found.push(path);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// These folders and all below them.
+    fn all_folders(&mut self, folders: Vec<PathBuf>) -> Result<Vec<PathBuf>, CopyError> {
+        let mut found = Vec::new();
+        let mut todo = folders;
+        todo.reverse();
+        while let Some(folder) = todo.pop() {
+            self.cancel.check()?;
+            let children = self.children(&folder)?;
+            let below = children.into_iter().rev();
+            todo.extend(
+                below
+                    .filter(|(_, kind)| *kind == Kind::Directory)
+                    .map(|(p, _)| p),
+            );
+            found.push(folder);
+        }
+        Ok(found)
+    }
+
+    /// What is in a folder; nothing if it is none.
+    fn children(&mut self, folder: &Path) -> Result<Vec<(PathBuf, Kind)>, CopyError> {
+        match self.tree.root.read_dir(folder) {
+            Ok(entries) => {
+                self.count += entries.len();
+                if self.count > MAX_ITEMS {
+                    return Err(CopyError::TooMany { limit: MAX_ITEMS });
+                }
+                let full = |name: OsString| folder.join(name);
+                Ok(entries
+                    .into_iter()
+                    .map(|e| (full(e.name), e.kind))
+                    .collect())
+            }
+            Err(e) if is_absent(&e) => Ok(Vec::new()),
+            Err(e) => Err(CopyError::read(folder)(e)),
+        }
+    }
+}
+
+/// The path as the ignore file knows it: without a leading `.`.
+fn context_path(top: &Path, below: &Path) -> PathBuf {
+    match top == Path::new(".") {
+        true => below.to_owned(),
+        false => top.join(below),
+    }
+}
+
+/// Folders that are left out stay as long as something below them is brought back.
+fn without_empty(items: Vec<(Item, bool)>) -> Vec<Item> {
+    if !items.iter().any(|(_, ignored)| *ignored) {
+        return items.into_iter().map(|(item, _)| item).collect();
+    }
+    let kept = items.iter().filter(|(_, ignored)| !ignored);
+    let mut needed: std::collections::HashSet<PathBuf> = std::collections::HashSet::new();
+    for (item, _) in kept {
+        needed.extend(item.path.ancestors().map(Path::to_owned));
+    }
+    items
+        .into_iter()
+        .filter(|(item, ignored)| !ignored || needed.contains(&item.path))
+        .map(|(item, _)| item)
+        .collect()
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::path;
+    use std::fs;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        dir
+    }
+
+    fn selected(dir: &Path, ignore: &str, sources: &[&str]) -> Result<Vec<String>, CopyError> {
+        let root = Root::open(dir).unwrap();
+        let ignore = Ignore::parse(ignore.as_bytes()).unwrap();
+        let tree = Tree {
+            root: &root,
+            ignore: Some(&ignore),
+            name: "the build context",
+        };
+        let sources: Vec<Source> = sources.iter().map(|s| path::source(s)).collect();
+        let matches = select(tree, &sources, &Cancel::default())?;
+        let show = |m: &Match| {
+            let top = m.path.display().to_string();
+            let items = m.items.iter().map(|i| m.full(i).display().to_string());
+            std::iter::once(top).chain(items).collect::<Vec<_>>()
+        };
+        Ok(matches.iter().flat_map(show).collect())
+    }
+
+    #[test]
+    fn selects_sorted_and_ignores() {
+        let dir = tree(&["a/x.c", "a/y.h", "a/sub/z.c", "b/x.c", "top.c"]);
+        for (ignore, sources, want) in [
+            ("", &["top.c"][..], &["top.c"][..]),
+            ("", &["a"], &["a", "a/sub", "a/x.c", "a/y.h", "a/sub/z.c"]),
+            ("", &["*/x.c"], &["a/x.c", "b/x.c"]),
+            ("", &["a/*.[ch]"], &["a/x.c", "a/y.h"]),
+            ("", &["**/*.c"], &["top.c", "a/x.c", "a/sub/z.c", "b/x.c"]),
+            ("a", &["."], &[".", "./b", "./top.c", "./b/x.c"]),
+            ("a\n!a/sub/z.c", &["a"], &["a", "a/sub", "a/sub/z.c"]),
+            ("*.c", &["top.*", "b"], &["b", "b/x.c"]),
+            ("**/*.c", &["b"], &["b"]),
+        ] {
+            assert_eq!(
+                selected(dir.path(), ignore, sources).unwrap(),
+                want,
+                "{sources:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_ignored_or_malformed_is_told() {
+        let dir = tree(&["a/x.c"]);
+        for (ignore, source, want) in [
+            ("", "nope", "matches nothing"),
+            ("", "no*", "matches nothing"),
+            ("a", "a/x.c", "an ignore file leaves it out"),
+            ("", "a/[", "is not a pattern"),
+        ] {
+            let error = selected(dir.path(), ignore, &[source]).unwrap_err();
+            assert!(error.to_string().contains(want), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_cannot_lead_out() {
+        let dir = tree(&["in/f"]);
+        std::os::unix::fs::symlink("/etc", dir.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink("/in", dir.path().join("inner")).unwrap();
+        assert!(selected(dir.path(), "", &["etc/passwd"]).is_err());
+        assert_eq!(
+            selected(dir.path(), "", &["inner"]).unwrap(),
+            ["inner", "inner/f"]
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! Why there is no image, as one enum with everything that a person or a program needs to act.
+//!
+//! Every variant that concerns an instruction carries its [`Place`]. The record that the control API
+//! answers for a failed build is derived here ([`BuildError::record`]); nothing is printed.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use unpacker::container::run::RunError;
+use unpacker::container::user::UserError;
+use unpacker::layer::pack::PackError;
+use unpacker::progress::Cancelled;
+
+use crate::context::ContextError;
+use crate::copy::CopyError;
+use crate::dockerfile::DockerfileError;
+use crate::dockerfile::source::Position;
+use crate::plan::PlanError;
+
+/// What a foreign trait (images, sink) failed with.
+pub type Foreign = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where an instruction stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The Dockerfile as it was named.
+    pub file: String,
+    /// The stage's name, or its number.
+    pub stage: String,
+    pub position: Position,
+    /// The instruction's first line.
+    pub instruction: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.position, self.instruction)
+    }
+}
+
+/// Why a build ended without an image.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("cannot read {}", path.display())]
+    Dockerfile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{file}")]
+    Syntax {
+        file: String,
+        #[source]
+        source: Box<DockerfileError>,
+    },
+    /// Refused before any step ran.
+    #[error("{place}")]
+    Plan {
+        place: Box<Place>,
+        #[source]
+        source: PlanError,
+    },
+    #[error("there is no stage {target:?}, only {}", known.join(", "))]
+    Target { target: String, known: Vec<String> },
+    #[error("the Dockerfile has no FROM")]
+    NoStage,
+    #[error("cannot use the build context")]
+    Context(#[from] ContextError),
+    #[error("{place}: cannot have image {reference}")]
+    Image {
+        place: Box<Place>,
+        reference: String,
+        #[source]
+        source: Foreign,
+    },
+    /// A step failed while it ran.
+    #[error("{place}")]
+    Step {
+        place: Box<Place>,
+        #[source]
+        source: StepError,
+    },
+    #[error("cannot make a layer of a step's result")]
+    Pack(#[from] PackError),
+    #[error("cannot {what}")]
+    Store {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write the image's configuration")]
+    Encode(#[from] serde_json::Error),
+    #[error("cannot publish the image")]
+    Publish(#[source] Foreign),
+    #[error("still building after {seconds} s")]
+    TimedOut { seconds: u64 },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("the command ended with {exit}: {command}")]
+    Command {
+        command: String,
+        /// As a person reads it: an exit code or a signal.
+        exit: String,
+        /// What a shell would call it.
+        code: i32,
+        /// The last lines of both outputs.
+        tail: Vec<String>,
+    },
+    #[error("cannot run the command")]
+    Run(#[source] RunError),
+    #[error("cannot find the user")]
+    User(#[from] UserError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    #[error("cannot make the folder {path:?}")]
+    Workdir {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("secret {id:?} is required and was not given")]
+    NoSecret { id: String },
+    #[error("cannot {what}")]
+    Io {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StepError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}
+
+impl BuildError {
+    pub(crate) fn store(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Store { what, source }
+    }
+
+    pub(crate) fn step(place: &Place) -> impl FnOnce(StepError) -> Self {
+        let place = Box::new(place.clone());
+        move |source| match source {
+            StepError::Run(RunError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
+            StepError::Run(RunError::TimedOut(after)) => Self::TimedOut {
+                seconds: after.as_secs(),
+            },
+            StepError::Copy(CopyError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
+            source => Self::Step { place, source },
+        }
+    }
+}
+
+/// In which part of a build it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    Parse,
+    Build,
+    Push,
+}
+
+/// A failed build as the control API tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub stage: Part,
+    /// The error with its causes, outermost first.
+    pub error: String,
+    pub logs: Vec<String>,
+    /// Trying again unchanged may help.
+    pub recoverable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+}
+
+impl BuildError {
+    pub fn record(&self) -> Record {
+        Record {
+            stage: self.part(),
+            error: chain(self),
+            logs: self.tail().to_vec(),
+            recoverable: matches!(self, Self::Image { .. } | Self::Publish(_)),
+            suggestion: self.suggestion(),
+        }
+    }
+
+    pub fn part(&self) -> Part {
+        match self {
+            Self::Dockerfile { .. }
+            | Self::Syntax { .. }
+            | Self::Plan { .. }
+            | Self::Target { .. }
+            | Self::NoStage => Part::Parse,
+            Self::Publish(_) => Part::Push,
+            _ => Part::Build,
+        }
+    }
+
+    /// The last output of the command that failed.
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Step {
+                source: StepError::Command { tail, .. },
+                ..
+            } => tail,
+            _ => &[],
+        }
+    }
+
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Plan { place, .. } | Self::Image { place, .. } | Self::Step { place, .. } => {
+                Some(place)
+            }
+            _ => None,
+        }
+    }
+
+    fn suggestion(&self) -> Option<String> {
+        let text = match self {
+            Self::Dockerfile { .. } => "name the Dockerfile with --file",
+            Self::Target { .. } => "choose one of the stages that the Dockerfile names with AS",
+            Self::Syntax { .. } | Self::Plan { .. } => "correct the line and build again",
+            Self::Image { .. } => "check the image's name, the network and the credentials",
+            Self::TimedOut { .. } => "give the builder a longer timeout",
+            Self::Publish(_) => "push again; everything that was built is cached",
+            Self::Step {
+                source: StepError::Command { code: 127, .. },
+                ..
+            } => "a program is missing in the base image",
+            Self::Step {
+                source: StepError::Copy(CopyError::NoMatch { .. }),
+                ..
+            } => "check the path below the build context, and .dockerignore",
+            Self::Step {
+                source: StepError::NoSecret { .. },
+                ..
+            } => "give the secret to the build",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

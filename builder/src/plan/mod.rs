@@ -1,0 +1,207 @@
+//! What to do, before anything is done: Dockerfile and request to the steps of each needed stage.
+//!
+//! Pure but for one thing that is handed in: the configurations of base images, because their
+//! variables take part in expansion. Whatever this builder cannot do is refused here, with its
+//! place, so that no step runs of a build that cannot finish. Nothing here touches a file system.
+
+pub mod arguments;
+pub mod evaluate;
+pub mod outline;
+pub mod path;
+pub mod scope;
+pub mod settings;
+pub mod transfer;
+
+use config::name::{NameError, Reference};
+use unpacker::container::spec::Network;
+use unpacker::image::config::ImageConfig;
+use unpacker::image::read::Platform;
+
+use crate::dockerfile::DockerfileError;
+use crate::dockerfile::expand::ExpandError;
+use crate::dockerfile::instruction::Invocation;
+use crate::dockerfile::mount::MountError;
+use crate::dockerfile::stages::ReferenceError;
+use crate::error::Place;
+
+/// The stages that the target needs, in the order in which they can be built.
+#[derive(Debug)]
+pub struct Plan {
+    pub stages: Vec<Stage>,
+    /// Instructions of all these stages, the FROMs included.
+    pub steps: usize,
+}
+
+/// One needed stage.
+#[derive(Debug)]
+pub struct Stage {
+    /// Its number in the Dockerfile.
+    pub index: usize,
+    pub base: Base,
+    pub steps: Vec<Step>,
+    /// The configuration at its end. Its history and layers are those of the base image; the
+    /// assembly adds what the steps made.
+    pub config: ImageConfig,
+}
+
+/// What a stage starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    Scratch,
+    Stage(usize),
+    Image(Reference, Platform),
+}
+
+/// Where a COPY or a mount reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The build context, behind its ignore file.
+    Context,
+    /// A folder that the request names.
+    Named(String),
+    Stage(usize),
+    Image(Reference, Platform),
+}
+
+/// One instruction of a needed stage.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Counted over all needed stages, from one.
+    pub number: usize,
+    pub place: Place,
+    pub action: Action,
+    /// What the image's history says; `None` for FROM, which has no entry of its own.
+    pub created_by: Option<String>,
+}
+
+/// What a step does to the file system.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Nothing: it changed the configuration.
+    Configure,
+    From,
+    Workdir(Workdir),
+    Run(Box<Run>),
+    Copy(Box<Copy>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Workdir {
+    /// Absolute and clean.
+    pub path: String,
+    /// `USER` in force: who owns a folder that is made.
+    pub user: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The command; a shell is already in front of it.
+    pub invocation: Invocation,
+    /// ENV and declared ARGs, `NAME=value`: all of it enters the cache key.
+    pub env: Vec<String>,
+    /// Predefined proxy arguments that no ARG declares: never in a key or in the history.
+    pub proxies: Vec<String>,
+    pub cwd: String,
+    pub user: String,
+    pub network: Network,
+    pub mounts: Vec<RunMount>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RunMount {
+    /// Absolute and clean.
+    pub target: String,
+    pub kind: RunMountKind,
+}
+
+#[derive(Debug, Clone)]
+pub enum RunMountKind {
+    Bind {
+        origin: Origin,
+        source: String,
+        /// Changes are possible and thrown away.
+        writable: bool,
+    },
+    Cache {
+        id: String,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        /// Held by one step at a time.
+        locked: bool,
+        read_only: bool,
+    },
+    Tmpfs {
+        size: Option<u64>,
+    },
+    Secret {
+        id: String,
+        required: bool,
+        /// The variable that holds it; otherwise it is a file.
+        variable: Option<String>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Copy {
+    pub origin: Origin,
+    /// Clean, without a leading slash; may be patterns. `.` is the whole origin.
+    pub sources: Vec<Source>,
+    /// Name and content of files that the Dockerfile itself holds.
+    pub inline: Vec<(String, String)>,
+    pub dest: Dest,
+    /// `user[:group]` as written; names are looked up in the image.
+    pub chown: Option<String>,
+    pub chmod: Option<u32>,
+    /// ADD: local archives are unpacked.
+    pub extract: bool,
+    /// COPY --link: links in the destination's path must not be followed.
+    pub link: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub path: String,
+    /// It has pattern characters, so matching nothing or several things is possible.
+    pub pattern: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dest {
+    /// Absolute and clean.
+    pub path: String,
+    /// It was written as a directory: it ends in `/`, or is `.`.
+    pub directory: bool,
+}
+
+/// Why an instruction cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("{what} is not supported")]
+    Unsupported { what: String },
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Stage(#[from] ReferenceError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("cannot use the base image's trigger {text:?}")]
+    Trigger {
+        text: String,
+        #[source]
+        source: Box<DockerfileError>,
+    },
+}
+
+impl PlanError {
+    pub(crate) fn unsupported(what: impl Into<String>) -> Self {
+        Self::Unsupported { what: what.into() }
+    }
+}

@@ -1,0 +1,125 @@
+//! What a build is asked for, what it is given to work with, and what comes out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use config::name::Reference;
+use unpacker::container::launch::Launcher;
+use unpacker::container::spec::Network;
+use unpacker::content::Content;
+use unpacker::digest::Digest;
+use unpacker::image::config::ImageConfig;
+use unpacker::image::read::Platform;
+use unpacker::layer::Ownership;
+use unpacker::layer::compress::Compression;
+use unpacker::progress::{Cancel, Progress};
+use unpacker::snapshot::id::SnapshotId;
+use unpacker::snapshot::store::Snapshots;
+
+use crate::images::Images;
+use crate::sink::Sink;
+
+/// Where the Dockerfile's text comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// A file of the host; a relative path is below the context.
+    Path(PathBuf),
+    /// Text that no file has, with the name that messages call it by.
+    Text { name: String, text: Vec<u8> },
+}
+
+/// One build.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The folder that COPY and ADD read from.
+    pub context: PathBuf,
+    /// Further folders by name: `COPY --from=NAME`, `RUN --mount=from=NAME`, `FROM NAME`.
+    pub contexts: BTreeMap<String, PathBuf>,
+    pub dockerfile: DockerfileSource,
+    /// The last stage to build; the Dockerfile's last one when absent.
+    pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
+    /// Added to the image's labels at the end.
+    pub labels: BTreeMap<String, String>,
+    pub platform: Platform,
+    /// Takes the place of the external image that the target stage ends up on.
+    pub base_image: Option<Reference>,
+    /// Names of the result; the sink decides what it does without any.
+    pub names: Vec<Reference>,
+    /// Runs every step again; its result is still remembered.
+    pub no_cache: bool,
+    /// Network of a RUN that does not choose one.
+    pub network: Network,
+    pub compression: Compression,
+    /// No time in the image is later than this (`SOURCE_DATE_EPOCH`), and its own time is this.
+    pub source_date_epoch: Option<i64>,
+    /// `RUN --mount=type=secret`: id to file. Never part of a layer or of a cache key.
+    pub secrets: BTreeMap<String, PathBuf>,
+    /// For the whole build.
+    pub timeout: Option<Duration>,
+}
+
+impl BuildRequest {
+    /// The defaults of `docker build CONTEXT`.
+    pub fn new(context: &Path) -> Self {
+        Self {
+            context: context.to_owned(),
+            contexts: BTreeMap::new(),
+            dockerfile: DockerfileSource::Path(PathBuf::from("Dockerfile")),
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platform: Platform::host(),
+            base_image: None,
+            names: Vec::new(),
+            no_cache: false,
+            network: Network::Host,
+            // docker 20.10, which many hosts still run, cannot read zstd.
+            compression: Compression::Gzip,
+            source_date_epoch: None,
+            secrets: BTreeMap::new(),
+            timeout: None,
+        }
+    }
+}
+
+/// What every build of a daemon shares.
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    pub snapshots: &'a Snapshots,
+    pub content: &'a dyn Content,
+    pub images: &'a dyn Images,
+    pub sink: &'a dyn Sink,
+    pub launcher: &'a Launcher,
+    /// `<data>/cache`.
+    pub cache: &'a Path,
+    pub progress: &'a dyn Progress,
+    pub cancel: &'a Cancel,
+    pub ownership: Ownership,
+    /// The clock at the build's start.
+    pub now: SystemTime,
+}
+
+impl std::fmt::Debug for Env<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env")
+            .field("cache", &self.cache)
+            .field("ownership", &self.ownership)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A finished and published image.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Of the manifest's bytes.
+    pub digest: Digest,
+    pub config: ImageConfig,
+    /// The root file system's snapshots, lowest first.
+    pub stack: Vec<SnapshotId>,
+    /// Instructions of the stages that were needed.
+    pub steps: usize,
+    /// How many of the steps with a file system result were found in the cache.
+    pub cached: usize,
+}

@@ -1,0 +1,126 @@
+//! RUN: one command in a container whose root file system is the stage so far.
+//!
+//! Lower folders are the stage's snapshots, the upper one is the step's staging. What is mounted
+//! (binds, caches, secrets, the script of a heredoc) is furnished from a scratch folder that
+//! vanishes with the step, and none of it is part of the result.
+
+pub mod mounts;
+pub(crate) mod output;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use unpacker::container::run::run;
+use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
+use unpacker::container::user::{self, Resolved};
+use unpacker::layer::root::Root;
+use unpacker::snapshot::store::Staging;
+
+use crate::dockerfile::instruction::Invocation;
+use crate::error::StepError;
+use crate::plan::Run;
+use crate::request::Env;
+
+use output::Relay;
+
+/// Where the script of a heredoc is seen; `/dev` is a file system of its own in a container.
+const SCRIPT_FOLDER: &str = "/dev/pipes";
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// What a command runs on.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// Folders of the snapshots below, lowest first.
+    pub lower: Vec<PathBuf>,
+    pub staging: &'a Staging,
+    /// What is there before the command runs; users are looked up here.
+    pub view: &'a Root,
+    pub timeout: Option<Duration>,
+}
+
+/// Runs a command to its end.
+pub fn execute(
+    env: &Env<'_>,
+    step: &Run,
+    ground: &Ground<'_>,
+    furnished: mounts::Furnished,
+) -> Result<(), StepError> {
+    let resolved = user::resolve(ground.view.as_fd(), &step.user)?;
+    let mut mounts = furnished.mounts;
+    let args = arguments(step, furnished.scratch.path(), &mut mounts)?;
+    let command = args.join(" ");
+    let spec = ContainerSpec {
+        rootfs: RootFs {
+            lower: ground.lower.clone(),
+            upper: ground.staging.fs(),
+            work: ground.staging.work(),
+            volatile: true,
+        },
+        hostname: HOSTNAME.to_owned(),
+        mounts,
+        network: step.network,
+        process: Process {
+            args,
+            env: environment(step, &resolved, furnished.variables),
+            cwd: step.cwd.clone(),
+            user: resolved.user,
+            terminal: false,
+        },
+        init: true,
+    };
+    let mut relay = Relay::new(env.progress);
+    let mut output = |stream, bytes: &[u8]| relay.take(stream, bytes);
+    let exit = run(env.launcher, &spec, ground.timeout, &mut output, env.cancel)
+        .map_err(StepError::Run)?;
+    let tail = relay.finish();
+    match exit.success() {
+        true => Ok(()),
+        false => Err(StepError::Command {
+            command,
+            exit: exit.to_string(),
+            code: exit.code(),
+            tail,
+        }),
+    }
+}
+
+/// ENV and ARGs, then what only this run sees, then what nobody set.
+fn environment(step: &Run, user: &Resolved, secrets: Vec<String>) -> Vec<String> {
+    let mut env = step.env.clone();
+    env.extend(step.proxies.iter().cloned());
+    env.extend(secrets);
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home));
+    }
+    env
+}
+
+/// The command line; a script becomes a file that is mounted.
+fn arguments(
+    step: &Run,
+    scratch: &Path,
+    mounts: &mut Vec<Mount>,
+) -> Result<Vec<String>, StepError> {
+    let (name, body) = match &step.invocation {
+        Invocation::Exec(words) => return Ok(words.clone()),
+        Invocation::Shell(text) => {
+            return Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()]);
+        }
+        Invocation::Script { name, body } => (name, body),
+    };
+    let source = scratch.join("script");
+    let written = std::fs::write(&source, body).and_then(|()| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755))
+    });
+    written.map_err(StepError::io("write the script of a heredoc"))?;
+    let name = name.replace('/', "_");
+    let target = Path::new(SCRIPT_FOLDER).join(name);
+    let argument = target.display().to_string();
+    mounts.push(Mount::Bind {
+        source,
+        target,
+        read_only: true,
+    });
+    Ok(vec![argument])
+}

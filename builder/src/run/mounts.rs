@@ -1,0 +1,205 @@
+//! `RUN --mount`: what a command sees beside its root file system.
+//!
+//! A bind is a private copy of its source, so that the ignore file holds, and so that changes of a
+//! writable one are thrown away. A cache is a folder below `<cache>/mounts`, named by a hash of its
+//! id, shared by all builds; `locked` and `private` ones are held by one step at a time. A secret is
+//! a copy with the owner and mode that were asked for.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use tempfile::TempDir;
+use unpacker::container::spec::Mount;
+use unpacker::digest::sha256;
+use unpacker::layer::Ownership;
+use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::Owner;
+use unpacker::progress::Cancel;
+
+use crate::copy::CopyError;
+use crate::copy::place::{Placement, place};
+use crate::copy::select::Match;
+use crate::error::StepError;
+use crate::plan::Dest;
+
+/// Everything that one command sees, kept as long as it runs.
+#[derive(Debug)]
+pub struct Furnished {
+    pub mounts: Vec<Mount>,
+    /// Secrets as variables.
+    pub variables: Vec<String>,
+    /// Holds copies; removed with this value.
+    pub scratch: TempDir,
+    locks: Vec<File>,
+    count: usize,
+}
+
+/// Owner and mode of what is mounted.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    pub owner: Owner,
+    pub mode: u32,
+}
+
+impl Furnished {
+    /// `folder` is on the data folder's file system and private to its owner.
+    pub fn new(folder: &Path) -> Result<Self, StepError> {
+        let scratch = fs::create_dir_all(folder).and_then(|()| {
+            let mut builder = tempfile::Builder::new();
+            builder
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir_in(folder)
+        });
+        Ok(Self {
+            mounts: Vec::new(),
+            variables: Vec::new(),
+            scratch: scratch.map_err(StepError::io("make a folder for mounts"))?,
+            locks: Vec::new(),
+            count: 0,
+        })
+    }
+
+    fn next(&mut self) -> PathBuf {
+        self.count += 1;
+        self.scratch.path().join(self.count.to_string())
+    }
+
+    fn bind_folder(&mut self, source: PathBuf, target: &str, read_only: bool) {
+        self.mounts.push(Mount::Bind {
+            source,
+            target: PathBuf::from(target),
+            read_only,
+        });
+    }
+
+    pub fn tmpfs(&mut self, target: &str, size: Option<u64>) {
+        let target = PathBuf::from(target);
+        self.mounts.push(Mount::Tmpfs { target, size });
+    }
+
+    /// Copies what was selected of an origin and mounts the copy.
+    pub fn bind(
+        &mut self,
+        placement: &BindSource<'_>,
+        target: &str,
+        writable: bool,
+    ) -> Result<(), StepError> {
+        let folder = self.next();
+        fs::create_dir(&folder).map_err(StepError::io("make a folder for a bind"))?;
+        let to = Root::open(&folder).map_err(StepError::io("open a folder for a bind"))?;
+        let dest = Dest {
+            path: "/bound".to_owned(),
+            directory: false,
+        };
+        let copy = Placement {
+            from: placement.from,
+            from_context: placement.from_context,
+            to: &to,
+            dest: &dest,
+            owner: None,
+            mode: None,
+            ownership: placement.ownership,
+            cancel: placement.cancel,
+        };
+        place(&copy, placement.matches)?;
+        self.bind_folder(folder.join("bound"), target, !writable);
+        Ok(())
+    }
+
+    /// A folder that outlives the build.
+    pub fn cache(
+        &mut self,
+        caches: &Path,
+        cache: &CacheFolder<'_>,
+        target: &str,
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        let name = sha256(cache.id.as_bytes()).digest().to_owned();
+        let folder = caches.join(&name);
+        let what = "make the folder of a cache mount";
+        fs::create_dir_all(caches).map_err(StepError::io(what))?;
+        if cache.locked {
+            let lock = lock(&caches.join(format!("{name}.lock")), cancel)?;
+            self.locks.push(lock);
+        }
+        match fs::create_dir(&folder) {
+            Ok(()) => give(caches, &name, cache.access, cache.ownership)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(StepError::io(what)(e)),
+        }
+        self.bind_folder(folder, target, cache.read_only);
+        Ok(())
+    }
+
+    /// A file with a secret, or a variable.
+    pub fn secret(
+        &mut self,
+        file: &Path,
+        secret: &SecretFile<'_>,
+        target: &str,
+    ) -> Result<(), StepError> {
+        let bytes = fs::read(file).map_err(StepError::io("read a secret"))?;
+        if let Some(variable) = secret.variable {
+            let value = String::from_utf8_lossy(&bytes);
+            self.variables.push(format!("{variable}={value}"));
+            return Ok(());
+        }
+        let copy = self.next();
+        fs::write(&copy, bytes).map_err(StepError::io("copy a secret"))?;
+        let name = self.count.to_string();
+        give(self.scratch.path(), &name, secret.access, secret.ownership)?;
+        self.bind_folder(copy, target, true);
+        Ok(())
+    }
+}
+
+/// What a bind shows.
+#[derive(Debug)]
+pub struct BindSource<'a> {
+    pub from: &'a Root,
+    pub from_context: bool,
+    pub matches: &'a [Match],
+    pub ownership: Ownership,
+    pub cancel: &'a Cancel,
+}
+
+/// A cache mount.
+#[derive(Debug)]
+pub struct CacheFolder<'a> {
+    pub id: &'a str,
+    pub locked: bool,
+    pub read_only: bool,
+    pub access: Access,
+    pub ownership: Ownership,
+}
+
+/// A secret mount.
+#[derive(Debug)]
+pub struct SecretFile<'a> {
+    pub variable: Option<&'a str>,
+    pub access: Access,
+    pub ownership: Ownership,
+}
+
+fn give(folder: &Path, name: &str, access: Access, how: Ownership) -> Result<(), StepError> {
+    let given = Root::open(folder)
+        .and_then(|root| how.give(&root, Path::new(name), access.owner, access.mode));
+    given.map_err(StepError::io("set the owner of a mount"))
+}
+
+/// Waits for the only holder of a cache.
+fn lock(path: &Path, cancel: &Cancel) -> Result<File, StepError> {
+    let file = File::create(path).map_err(StepError::io("lock a cache mount"))?;
+    loop {
+        cancel.check().map_err(CopyError::Cancelled)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(50)),
+            Err(e) => return Err(StepError::io("lock a cache mount")(e.into())),
+        }
+    }
+}

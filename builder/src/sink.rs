@@ -1,0 +1,28 @@
+//! Where a finished image goes: the contract with whoever keeps images.
+
+use config::name::Reference;
+use oci_spec::image::Descriptor;
+use unpacker::digest::Digest;
+
+use crate::error::Foreign;
+
+/// Everything of a finished image. Its blobs are in the build's content store already.
+#[derive(Debug, Clone)]
+pub struct Publication<'a> {
+    /// The manifest's bytes: its digest is of these.
+    pub manifest: &'a [u8],
+    pub media_type: &'a str,
+    pub digest: &'a Digest,
+    pub config: &'a Descriptor,
+    /// Lowest first.
+    pub layers: &'a [Descriptor],
+    pub names: &'a [Reference],
+}
+
+/// Makes an image visible under its names.
+///
+/// Blocking and durable: what it accepted survives a crash. Publishing the same image again is no
+/// error.
+pub trait Sink: Send + Sync {
+    fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign>;
+}

@@ -1,0 +1,132 @@
+//! Trees that steps read from: the context, named folders, stages and images.
+
+use std::path::PathBuf;
+
+use unpacker::digest::Digest;
+use unpacker::layer::root::Root;
+use unpacker::snapshot::id::SnapshotId;
+use unpacker::snapshot::overlay::Overlay;
+
+use crate::cache::files;
+use crate::context::Context;
+use crate::copy::digest::{Counts, digest};
+use crate::copy::select::{Match, Tree, select};
+use crate::error::StepError;
+use crate::plan::{Origin, Source};
+
+use super::Solver;
+
+/// A tree that is open.
+pub(super) enum Opened<'a> {
+    Context(&'a Context),
+    Stack(Root),
+}
+
+impl Opened<'_> {
+    pub(super) fn root(&self) -> &Root {
+        match self {
+            Self::Context(context) => &context.root,
+            Self::Stack(root) => root,
+        }
+    }
+
+    pub(super) fn is_context(&self) -> bool {
+        matches!(self, Self::Context(_))
+    }
+}
+
+/// What a step reads, selected and hashed.
+pub(super) struct Selected {
+    pub(super) matches: Vec<Match>,
+    pub(super) content: Digest,
+}
+
+impl Solver<'_> {
+    /// The folders of snapshots, lowest first.
+    pub(super) fn folders(&self, stack: &[SnapshotId]) -> Result<Vec<PathBuf>, StepError> {
+        let folder = |id: &SnapshotId| {
+            let found = self.env.snapshots.get(id)?;
+            found.ok_or_else(|| std::io::Error::other(format!("snapshot {id} was removed")))
+        };
+        let folders: Result<_, _> = stack.iter().map(folder).collect();
+        folders.map_err(StepError::io("find the snapshots below a step"))
+    }
+
+    /// A read-only view of a stack; of an empty one there is none.
+    pub(super) fn view(&self, stack: &[SnapshotId]) -> Result<Option<Root>, StepError> {
+        if stack.is_empty() {
+            return Ok(None);
+        }
+        let overlay = Overlay {
+            lower: self.folders(stack)?,
+            upper: None,
+            volatile: false,
+        };
+        let mounted = overlay.mount_detached();
+        let mounted = mounted.map_err(StepError::io("stack the snapshots below a step"))?;
+        Ok(Some(Root::from_fd(mounted)))
+    }
+
+    /// The snapshots of an origin; a context has none.
+    pub(super) fn stack_of(&self, origin: &Origin) -> Option<&[SnapshotId]> {
+        match origin {
+            Origin::Context | Origin::Named(_) => None,
+            Origin::Stage(index) => self.done.get(index).map(|done| &done.stack[..]),
+            Origin::Image(reference, platform) => {
+                let key = super::image_key(reference, platform);
+                self.images.get(&key).map(|image| &image.stack[..])
+            }
+        }
+    }
+
+    pub(super) fn open(&self, origin: &Origin) -> Result<Opened<'_>, StepError> {
+        let empty = || StepError::io("open an empty stage")(std::io::ErrorKind::NotFound.into());
+        match origin {
+            Origin::Context => Ok(Opened::Context(&self.contexts.main)),
+            Origin::Named(name) => {
+                let found = self.contexts.named.get(name);
+                found.map(Opened::Context).ok_or_else(empty)
+            }
+            Origin::Stage(_) | Origin::Image(..) => {
+                let stack = self.stack_of(origin).unwrap_or_default();
+                self.view(stack)?.map(Opened::Stack).ok_or_else(empty)
+            }
+        }
+    }
+
+    pub(super) fn select(
+        &self,
+        opened: &Opened<'_>,
+        origin: &Origin,
+        sources: &[Source],
+    ) -> Result<Selected, StepError> {
+        let name = describe(origin);
+        let tree = Tree {
+            root: opened.root(),
+            ignore: match opened {
+                Opened::Context(context) => Some(&context.ignore),
+                Opened::Stack(_) => None,
+            },
+            name: &name,
+        };
+        let matches = select(tree, sources, self.env.cancel)?;
+        let counts = Counts {
+            owners: (!opened.is_context()).then_some(self.env.ownership),
+        };
+        let mut hash = |file: &mut std::fs::File| match opened {
+            Opened::Context(context) => context.hash(file),
+            Opened::Stack(_) => files::hash(file),
+        };
+        let content = digest(opened.root(), &matches, counts, &mut hash, self.env.cancel)?;
+        Ok(Selected { matches, content })
+    }
+}
+
+fn describe(origin: &Origin) -> String {
+    match origin {
+        Origin::Context => "the build context".to_owned(),
+        Origin::Named(name) => format!("the context {name:?}"),
+        Origin::Stage(index) => format!("stage {index}"),
+        Origin::Image(reference, _) => format!("image {reference}"),
+    }
+}

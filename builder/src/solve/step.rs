@@ -1,0 +1,504 @@
+//! One step: its key, its remembered outcome, or the work and its commit.
+
+use std::path::Path;
+
+use unpacker::container::user;
+use unpacker::digest::Digest;
+use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::{Owner, Timestamp};
+use unpacker::snapshot::id::SnapshotId;
+use unpacker::snapshot::overlay::Overlay;
+use unpacker::snapshot::store::Staging;
+
+use crate::assemble::Finished;
+use crate::cache::key::KeyWriter;
+use crate::cache::steps::{Outcome, nonce};
+use crate::copy::place::{Placement, make_folders, place, place_inline, refuse_links};
+use crate::copy::{CopyError, archive};
+use crate::dockerfile::instruction::Invocation;
+use crate::error::{BuildError, StepError};
+use crate::plan::{Action, Copy, Origin, Run, RunMountKind, Source, Step, Workdir};
+use crate::run::mounts::{Access, BindSource, CacheFolder, Furnished, SecretFile};
+use crate::run::{Ground, execute};
+
+use super::Solver;
+use super::origin::{Opened, Selected};
+
+/// What a step needs to run, found while its key was computed.
+enum Work<'s> {
+    Workdir(&'s Workdir),
+    Copy(&'s Copy, Option<Selected>),
+    Run(&'s Run),
+}
+
+impl Solver<'_> {
+    /// Answers what a step made; `None` for one that has nothing to do with files.
+    pub(super) fn perform(
+        &mut self,
+        step: &Step,
+        below: &Finished,
+    ) -> Result<Option<Outcome>, BuildError> {
+        let stack = &below.stack[..];
+        let at = || BuildError::step(&step.place);
+        match &step.action {
+            Action::From | Action::Configure => {
+                self.say(step, "");
+                Ok(None)
+            }
+            Action::Workdir(workdir) => {
+                let key = self.workdir_key(workdir, stack);
+                self.cached_or(step, &key, stack, Work::Workdir(workdir))
+                    .map(Some)
+            }
+            Action::Run(run) => {
+                let key = self.run_key(run, stack).map_err(at())?;
+                self.cached_or(step, &key, stack, Work::Run(run)).map(Some)
+            }
+            Action::Copy(copy) => self.copy_step(step, copy, stack).map(Some),
+        }
+    }
+
+    /// A copy from a stage is looked up by the stage's identity first, which reads no file.
+    fn copy_step(
+        &mut self,
+        step: &Step,
+        copy: &Copy,
+        stack: &[SnapshotId],
+    ) -> Result<Outcome, BuildError> {
+        let at = || BuildError::step(&step.place);
+        let quick = self.stack_of(&copy.origin).map(|origin| {
+            let mut key = self.copy_key(copy, stack);
+            key.list("origin", origin.iter().map(SnapshotId::as_str));
+            key.list("sources", copy.sources.iter().map(|s| &s.path));
+            key.finish()
+        });
+        if let Some(outcome) = quick.as_ref().and_then(|key| self.remembered(key)) {
+            self.cached += 1;
+            self.say(step, " (cached)");
+            return Ok(outcome);
+        }
+        let selected = self.selected(copy).map_err(at())?;
+        let mut key = self.copy_key(copy, stack);
+        if let Some(selected) = &selected {
+            key.field("content", selected.content.digest());
+        }
+        let key = key.finish();
+        let outcome = self.cached_or(step, &key, stack, Work::Copy(copy, selected))?;
+        if let Some(quick) = quick {
+            let linked = self.steps.link(&quick, &key);
+            linked.map_err(BuildError::store("remember a step"))?;
+        }
+        Ok(outcome)
+    }
+
+    fn selected(&self, copy: &Copy) -> Result<Option<Selected>, StepError> {
+        if copy.sources.is_empty() {
+            return Ok(None);
+        }
+        let opened = self.open(&copy.origin)?;
+        self.select(&opened, &copy.origin, &copy.sources).map(Some)
+    }
+
+    /// What is known of a key, if its snapshot is still there.
+    fn remembered(&self, key: &Digest) -> Option<Outcome> {
+        if self.request.no_cache {
+            return None;
+        }
+        let outcome = self.steps.get(key)?;
+        match &outcome.snapshot {
+            Some(id) => self.env.snapshots.get(id).ok()?.map(|_| outcome),
+            None => Some(outcome),
+        }
+    }
+
+    fn cached_or(
+        &mut self,
+        step: &Step,
+        key: &Digest,
+        stack: &[SnapshotId],
+        work: Work<'_>,
+    ) -> Result<Outcome, BuildError> {
+        if let Some(outcome) = self.remembered(key) {
+            self.cached += 1;
+            self.say(step, " (cached)");
+            return Ok(outcome);
+        }
+        self.say(step, "");
+        // Another build may be at the same step: whoever waited finds its result.
+        let lock = self
+            .env
+            .snapshots
+            .lock(&SnapshotId::of_step(key), self.env.cancel)
+            .map_err(BuildError::store("wait for another build"))?;
+        self.env.cancel.check()?;
+        if let Some(outcome) = self.remembered(key) {
+            self.cached += 1;
+            return Ok(outcome);
+        }
+        let outcome = self.work(step, key, stack, work)?;
+        drop(lock);
+        Ok(outcome)
+    }
+
+    fn work(
+        &self,
+        step: &Step,
+        key: &Digest,
+        stack: &[SnapshotId],
+        work: Work<'_>,
+    ) -> Result<Outcome, BuildError> {
+        let at = || BuildError::step(&step.place);
+        let staging = self.env.snapshots.stage();
+        let staging = staging.map_err(BuildError::store("start a snapshot"))?;
+        self.inherit_root(stack, &staging).map_err(at())?;
+        match work {
+            Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
+            Work::Copy(copy, selected) => self.copy(copy, selected, stack, &staging),
+            Work::Run(run) => self.run(run, stack, &staging),
+        }
+        .map_err(at())?;
+        self.commit(key, staging)
+    }
+
+    fn commit(&self, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
+        let changed = std::fs::read_dir(staging.fs()).map(|mut entries| entries.next().is_some());
+        let mut snapshot = None;
+        if changed.map_err(BuildError::store("read a step's result"))? {
+            let id = self.free_id(key)?;
+            let kept = self.env.snapshots.commit(staging, &id);
+            kept.map_err(BuildError::store("keep a step's result"))?;
+            snapshot = Some(id);
+        }
+        let outcome = Outcome {
+            snapshot,
+            created: self.now(),
+        };
+        let kept = self.steps.put(key, &outcome);
+        kept.map_err(BuildError::store("remember a step"))?;
+        Ok(outcome)
+    }
+
+    /// The step's own id; another one where an earlier result has it, which others may be using.
+    fn free_id(&self, key: &Digest) -> Result<SnapshotId, BuildError> {
+        let id = SnapshotId::of_step(key);
+        let what = "name a snapshot";
+        if self
+            .env
+            .snapshots
+            .get(&id)
+            .map_err(BuildError::store(what))?
+            .is_none()
+        {
+            return Ok(id);
+        }
+        let mut again = KeyWriter::new("again");
+        again.field("key", key.digest());
+        again.field("nonce", nonce().map_err(BuildError::store(what))?);
+        Ok(SnapshotId::of_step(&again.finish()))
+    }
+
+    /// An overlay shows its upper folder's attributes at the top, so they are those of the layer
+    /// below.
+    fn inherit_root(&self, stack: &[SnapshotId], staging: &Staging) -> Result<(), StepError> {
+        let Some(top) = self.folders(stack)?.pop() else {
+            return Ok(());
+        };
+        let copied = (|| {
+            let (from, to) = (Root::open(&top)?, Root::open(&staging.fs())?);
+            let here = Path::new(".");
+            let ownership = self.env.ownership;
+            let (owner, mode) = ownership.of(&from, here, &from.metadata(here)?)?;
+            if (owner, mode) == (Owner::default(), 0o755) {
+                return Ok(());
+            }
+            ownership.give(&to, here, owner, mode)
+        })();
+        copied.map_err(StepError::io("prepare a snapshot"))
+    }
+
+    /// The stage so far, to be written to; changes land in the staging.
+    fn writable(&self, stack: &[SnapshotId], staging: &Staging) -> Result<Root, StepError> {
+        let overlay = Overlay {
+            lower: self.folders(stack)?,
+            upper: Some((staging.fs(), staging.work())),
+            volatile: true,
+        };
+        let mounted = overlay.mount_detached();
+        let mounted = mounted.map_err(StepError::io("stack the snapshots below a step"))?;
+        Ok(Root::from_fd(mounted))
+    }
+}
+
+// WORKDIR.
+
+impl Solver<'_> {
+    fn workdir_key(&self, workdir: &Workdir, stack: &[SnapshotId]) -> Digest {
+        let mut key = KeyWriter::of_step("WORKDIR", stack, self.env.ownership);
+        key.field("path", &workdir.path);
+        key.field("user", &workdir.user);
+        key.finish()
+    }
+
+    fn workdir(
+        &self,
+        workdir: &Workdir,
+        stack: &[SnapshotId],
+        staging: &Staging,
+    ) -> Result<(), StepError> {
+        let failed = |source| StepError::Workdir {
+            path: workdir.path.clone(),
+            source,
+        };
+        let path = Path::new(&workdir.path);
+        let is_dir = |view: Root| {
+            view.metadata_followed(path)
+                .is_ok_and(|found| found.is_dir())
+        };
+        if self.view(stack)?.is_some_and(is_dir) {
+            return Ok(());
+        }
+        let root = self.writable(stack, staging)?;
+        let user = user::resolve(root.as_fd(), &workdir.user)?.user;
+        let owner = Owner {
+            uid: user.uid,
+            gid: user.gid,
+        };
+        make_folders(&root, path, owner, self.env.ownership).map_err(failed)
+    }
+}
+
+// COPY and ADD.
+
+impl Solver<'_> {
+    fn copy_key(&self, copy: &Copy, stack: &[SnapshotId]) -> KeyWriter {
+        let kind = if copy.extract { "ADD" } else { "COPY" };
+        let mut key = KeyWriter::of_step(kind, stack, self.env.ownership);
+        key.field("dest", &copy.dest.path);
+        key.field("directory", copy.dest.directory.to_string());
+        key.field("chown", format!("{:?}", copy.chown));
+        key.field("chmod", format!("{:?}", copy.chmod));
+        key.field("link", copy.link.to_string());
+        for (name, body) in &copy.inline {
+            key.field("inline", name).field("body", body);
+        }
+        key
+    }
+
+    fn copy(
+        &self,
+        copy: &Copy,
+        selected: Option<Selected>,
+        stack: &[SnapshotId],
+        staging: &Staging,
+    ) -> Result<(), StepError> {
+        let to = self.writable(stack, staging)?;
+        if copy.link {
+            refuse_links(&to, Path::new(&copy.dest.path))?;
+        }
+        let opened = self.open(&copy.origin)?;
+        let placement = Placement {
+            from: opened.root(),
+            from_context: opened.is_context(),
+            to: &to,
+            dest: &copy.dest,
+            owner: self.chown(copy, &to)?,
+            mode: copy.chmod,
+            ownership: self.env.ownership,
+            cancel: self.env.cancel,
+        };
+        let mut matches = selected.map(|s| s.matches).unwrap_or_default();
+        if copy.extract {
+            let mut plain = Vec::new();
+            for found in matches {
+                if found.is_dir() || !self.extract(&placement, &found.path)? {
+                    plain.push(found);
+                }
+            }
+            matches = plain;
+        }
+        place(&placement, &matches)?;
+        let mtime = Timestamp::from_seconds(self.request.source_date_epoch.unwrap_or(0));
+        for (name, body) in &copy.inline {
+            place_inline(&placement, name, body, mtime)?;
+        }
+        Ok(())
+    }
+
+    /// `--chown`, by the image's own files.
+    fn chown(&self, copy: &Copy, image: &Root) -> Result<Option<Owner>, StepError> {
+        let Some(text) = &copy.chown else {
+            return Ok(None);
+        };
+        let user = user::resolve(image.as_fd(), text)?.user;
+        // A number without a group means the same number there, unlike for USER.
+        let number = !text.contains(':') && text.parse::<u32>().is_ok();
+        Ok(Some(Owner {
+            uid: user.uid,
+            gid: if number { user.uid } else { user.gid },
+        }))
+    }
+
+    /// Unpacks a file that is an archive; false if it is none.
+    fn extract(&self, placement: &Placement<'_>, path: &Path) -> Result<bool, StepError> {
+        let opened = placement.from.open_file(path);
+        let file = opened.map_err(CopyError::read(path))?;
+        let Some(tar) = archive::open(file).map_err(CopyError::read(path))? else {
+            return Ok(false);
+        };
+        let dest = Path::new(&placement.dest.path);
+        let owner = placement.owner.unwrap_or_default();
+        let made = make_folders(placement.to, dest, owner, placement.ownership)
+            .and_then(|()| placement.to.sub(dest));
+        let folder = made.map_err(CopyError::write(dest))?;
+        let (progress, cancel) = (self.env.progress, self.env.cancel);
+        archive::unpack(tar, path, &folder, placement.ownership, progress, cancel)?;
+        Ok(true)
+    }
+}
+
+// RUN.
+
+impl Solver<'_> {
+    fn run_key(&self, run: &Run, stack: &[SnapshotId]) -> Result<Digest, StepError> {
+        let mut key = KeyWriter::of_step("RUN", stack, self.env.ownership);
+        match &run.invocation {
+            Invocation::Exec(words) => key.list("exec", words),
+            Invocation::Shell(text) => key.field("shell", text),
+            Invocation::Script { name, body } => key.field("script", name).field("body", body),
+        };
+        let mut env = run.env.clone();
+        env.sort();
+        key.list("env", &env);
+        key.field("cwd", &run.cwd).field("user", &run.user);
+        key.field("network", format!("{:?}", run.network));
+        for mount in &run.mounts {
+            key.field("mount", &mount.target);
+            match &mount.kind {
+                RunMountKind::Bind {
+                    origin,
+                    source,
+                    writable,
+                } => {
+                    let opened = self.open(origin)?;
+                    let selected = self.select(&opened, origin, &[plain(source)])?;
+                    key.field("bind", selected.content.digest());
+                    key.field("writable", writable.to_string());
+                }
+                RunMountKind::Secret { id, variable, .. } => {
+                    key.field("secret", id);
+                    key.field("variable", format!("{variable:?}"));
+                }
+                other => {
+                    key.field("options", format!("{other:?}"));
+                }
+            }
+        }
+        Ok(key.finish())
+    }
+
+    fn run(&self, run: &Run, stack: &[SnapshotId], staging: &Staging) -> Result<(), StepError> {
+        let furnished = self.furnish(run)?;
+        let view = match self.view(stack)? {
+            Some(view) => view,
+            None => Root::open(&staging.fs()).map_err(StepError::io("open an empty stage"))?,
+        };
+        let ground = Ground {
+            lower: self.folders(stack)?,
+            staging,
+            view: &view,
+            timeout: self.remaining(),
+        };
+        execute(self.env, run, &ground, furnished)
+    }
+
+    fn furnish(&self, run: &Run) -> Result<Furnished, StepError> {
+        let mut furnished = Furnished::new(&self.env.cache.join("scratch"))?;
+        let ownership = self.env.ownership;
+        for mount in &run.mounts {
+            let target = &mount.target;
+            match &mount.kind {
+                RunMountKind::Tmpfs { size } => furnished.tmpfs(target, *size),
+                RunMountKind::Bind {
+                    origin,
+                    source,
+                    writable,
+                } => self.furnish_bind(&mut furnished, origin, source, target, *writable)?,
+                RunMountKind::Cache {
+                    id,
+                    mode,
+                    uid,
+                    gid,
+                    locked,
+                    read_only,
+                } => {
+                    let cache = CacheFolder {
+                        id,
+                        locked: *locked,
+                        read_only: *read_only,
+                        access: access(*uid, *gid, *mode),
+                        ownership,
+                    };
+                    let caches = self.env.cache.join("mounts");
+                    furnished.cache(&caches, &cache, target, self.env.cancel)?;
+                }
+                RunMountKind::Secret {
+                    id,
+                    required,
+                    variable,
+                    mode,
+                    uid,
+                    gid,
+                } => {
+                    let Some(file) = self.request.secrets.get(id) else {
+                        if *required {
+                            return Err(StepError::NoSecret { id: id.clone() });
+                        }
+                        continue;
+                    };
+                    let secret = SecretFile {
+                        variable: variable.as_deref(),
+                        access: access(*uid, *gid, *mode),
+                        ownership,
+                    };
+                    furnished.secret(file, &secret, target)?;
+                }
+            }
+        }
+        Ok(furnished)
+    }
+
+    fn furnish_bind(
+        &self,
+        furnished: &mut Furnished,
+        origin: &Origin,
+        source: &str,
+        target: &str,
+        writable: bool,
+    ) -> Result<(), StepError> {
+        let opened: Opened<'_> = self.open(origin)?;
+        let selected = self.select(&opened, origin, &[plain(source)])?;
+        let bind = BindSource {
+            from: opened.root(),
+            from_context: opened.is_context(),
+            matches: &selected.matches,
+            ownership: self.env.ownership,
+            cancel: self.env.cancel,
+        };
+        furnished.bind(&bind, target, writable)
+    }
+}
+
+fn access(uid: u32, gid: u32, mode: u32) -> Access {
+    Access {
+        owner: Owner { uid, gid },
+        mode,
+    }
+}
+
+/// A mount's source is one path: it is no pattern.
+fn plain(path: &str) -> Source {
+    Source {
+        path: path.to_owned(),
+        pattern: false,
+    }
+}

@@ -1,0 +1,40 @@
+//! Whole builds: Dockerfile and context in, image out, on a base of one busybox. The test binary is
+//! its own helper for containers.
+
+// A test says by a panic that it failed; clippy knows tests only by their attribute.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+#[path = "build/caching.rs"]
+mod caching;
+#[path = "build/copying.rs"]
+mod copying;
+#[path = "build/failing.rs"]
+mod failing;
+#[path = "build/fixture.rs"]
+mod fixture;
+#[path = "build/images.rs"]
+mod images;
+#[path = "build/running.rs"]
+mod running;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    unpacker::container::dispatch();
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    trials.extend(images::trials());
+    trials.extend(copying::trials());
+    trials.extend(running::trials());
+    trials.extend(caching::trials());
+    trials.extend(failing::trials());
+    if let Some(reason) = fixture::missing() {
+        for trial in &trials {
+            eprintln!("skipped: {}: {reason}", trial.name());
+        }
+        trials.clear();
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,133 @@
+//! The step cache: what is reused, and what is not.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use libtest_mimic::Trial;
+
+use super::fixture::{Room, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("the_second_build_runs_nothing", second),
+        trial("content_counts_and_times_do_not", content),
+        trial("a_rebuilt_stage_with_equal_files_hits", stage),
+        trial("no_cache_runs_again", no_cache),
+        trial("damage_is_a_miss", damage),
+        trial("a_built_image_is_unpacked_already", unpacked),
+    ]
+}
+
+const DOCKERFILE: &str = "FROM busybox
+COPY a /a
+RUN echo ran; cat /a > /b
+COPY z /z
+WORKDIR /w
+";
+
+fn room() -> Room {
+    Room::new(&[("a", "one"), ("z", "zed")])
+}
+
+fn second() {
+    let room = room();
+    let first = room.build(DOCKERFILE).unwrap();
+    assert_eq!((first.cached, first.steps), (0, 5));
+    assert_eq!(room.output(), "ran\n");
+    let second = room.build(DOCKERFILE).unwrap();
+    assert_eq!(second.cached, 4);
+    assert_eq!(room.output(), "");
+    assert_eq!(second.digest, first.digest);
+    assert_eq!(room.lines()[1], "Step 2/5: COPY a /a (cached)");
+}
+
+fn content() {
+    let room = room();
+    let first = room.build(DOCKERFILE).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(100);
+    let touch = |name: &str| {
+        let file = fs::File::options()
+            .write(true)
+            .open(room.context().join(name));
+        file.unwrap().set_modified(later).unwrap();
+    };
+    touch("a");
+    let touched = room.build(DOCKERFILE).unwrap();
+    assert_eq!((touched.cached, &touched.digest), (4, &first.digest));
+    room.write("z", "changed");
+    touch("z");
+    let changed = room.build(DOCKERFILE).unwrap();
+    assert_eq!(
+        changed.cached, 2,
+        "a changed step and what follows run again"
+    );
+    assert_eq!(room.tree_of(&changed).read("z"), "changed");
+    room.write("unrelated", "x");
+    assert_eq!(room.build(DOCKERFILE).unwrap().cached, 4);
+    // Same size, same mtime.
+    room.write("z", "CHANGED");
+    touch("z");
+    assert_eq!(room.build(DOCKERFILE).unwrap().cached, 2);
+    // Settings are no reason to run anything.
+    let settings = DOCKERFILE.replace("COPY a /a", "LABEL l=1\nCMD x\nCOPY a /a");
+    assert_eq!(room.build(&settings).unwrap().cached, 4);
+}
+
+fn stage() {
+    let room = room();
+    let dockerfile = |word: &str| {
+        format!(
+            "FROM busybox AS s\nRUN echo {word}; echo out > /out\nFROM busybox\n\
+             COPY --from=s /out /out\nRUN echo again\n"
+        )
+    };
+    room.build(&dockerfile("one")).unwrap();
+    let rebuilt = room.build(&dockerfile("two")).unwrap();
+    assert_eq!(rebuilt.cached, 2);
+    assert_eq!(room.output(), "two\n");
+}
+
+fn no_cache() {
+    let room = room();
+    room.build(DOCKERFILE).unwrap();
+    let mut request = room.request(DOCKERFILE);
+    request.no_cache = true;
+    let again = room.run(&request).unwrap();
+    assert_eq!(again.cached, 0);
+    assert_eq!(room.output(), "ran\n");
+    assert_eq!(room.tree_of(&again).read("b"), "one");
+    let after = room.build(DOCKERFILE).unwrap();
+    assert_eq!((after.cached, after.digest), (4, again.digest));
+}
+
+fn damage() {
+    let room = room();
+    let first = room.build(DOCKERFILE).unwrap();
+    for folder in ["steps", "layers", "files"] {
+        let folder = room.dir.path().join("cache").join(folder);
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            fs::write(entry.unwrap().path(), "{damaged").unwrap();
+        }
+    }
+    let second = room.build(DOCKERFILE).unwrap();
+    assert_eq!(second.cached, 0);
+    let (first, second) = (room.tree_of(&first), room.tree_of(&second));
+    assert_eq!(second.list(""), first.list(""));
+}
+
+fn unpacked() {
+    let room = room();
+    let built = room.build(DOCKERFILE).unwrap();
+    let count = || {
+        fs::read_dir(room.dir.path().join("snapshots"))
+            .unwrap()
+            .count()
+    };
+    let before = count();
+    let child = room.build("FROM localhost:5000/result\n").unwrap();
+    assert_eq!(child.stack.len(), built.stack.len());
+    assert_eq!(count(), before, "nothing was unpacked or made");
+    room.build("FROM localhost:5000/result\nRUN cat /z\n")
+        .unwrap();
+    assert_eq!(room.output(), "zed");
+}

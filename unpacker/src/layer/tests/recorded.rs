@@ -1,0 +1,126 @@
+//! With one single id: owners are recorded, whiteouts and overlay mounts work all the same.
+
+use std::process::Command;
+use std::sync::Mutex;
+
+use super::*;
+use crate::layer::diff::{DiffOptions, diff};
+use crate::progress::Event;
+
+const INSIDE: &str = "DEVPOD_TEST_SINGLE_ID";
+
+/// Runs `inside` again in a user namespace that has one id.
+#[test]
+fn one_id_is_enough() {
+    let exe = std::env::current_exe().unwrap();
+    let probe = Command::new("unshare")
+        .args(["-U", "-r", "-m", "true"])
+        .status();
+    if !probe.is_ok_and(|status| status.success()) {
+        println!("skipped: no user namespaces here");
+        return;
+    }
+    let done = Command::new("unshare")
+        .args(["-U", "-r", "-m"])
+        .arg(exe)
+        .args(["--exact", "layer::tests::recorded::inside", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    let errors = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}{errors}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// Does nothing unless `one_id_is_enough` starts it.
+#[test]
+fn inside() {
+    if std::env::var_os(INSIDE).is_none() {
+        println!("skipped: runs inside a user namespace only");
+        return;
+    }
+    assert_eq!(Ownership::detect(), Ownership::Recorded);
+    let layers = [
+        vec![
+            dir("d").mode(0o500).owner(5, 6),
+            file("d/f", "x").mode(0o4711).owner(33, 44),
+            file("gone", ""),
+            file("o/old", ""),
+        ],
+        vec![
+            wh(".wh.gone"),
+            wh("o/.wh..wh..opq"),
+            file("d/new", "").owner(1, 2),
+            hard("link", "d/f"),
+            symlink("s", "d").owner(9, 9),
+            node("null", Kind::CharDevice, 1, 3),
+        ],
+    ];
+    let dir = TempDir::new().unwrap();
+    let warnings = Mutex::new(Vec::new());
+    let progress = |event: Event| warnings.lock().unwrap().push(event);
+    let mut folders = Vec::new();
+    for (number, layer) in layers.iter().enumerate() {
+        let folder = dir.path().join(number.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        let parents: Vec<Root> = folders.iter().map(open).collect();
+        let form = Form::Overlay { parents: &parents };
+        let (tar, cancel) = (tar_of(layer), Cancel::default());
+        let options = ApplyOptions::default();
+        apply(
+            &mut &tar[..],
+            &open(&folder),
+            form,
+            &options,
+            &progress,
+            &cancel,
+        )
+        .unwrap();
+        folders.push(folder);
+    }
+    assert_eq!(warnings.lock().unwrap().len(), 1, "the device is left out");
+    let merged = mount_overlay(&folders).unwrap();
+    let seen = |path: &str| {
+        let metadata = merged.metadata(Path::new(path)).unwrap();
+        Ownership::Recorded
+            .of(&merged, Path::new(path), &metadata)
+            .unwrap()
+    };
+    assert_eq!(seen("d"), (Owner { uid: 5, gid: 6 }, 0o500));
+    assert_eq!(seen("d/f"), (Owner { uid: 33, gid: 44 }, 0o4711));
+    assert_eq!(seen("link"), (Owner { uid: 33, gid: 44 }, 0o4711));
+    assert_eq!(seen("d/new"), (Owner { uid: 1, gid: 2 }, 0o644));
+    assert!(merged.lookup(Path::new("gone")).unwrap().is_none());
+    assert!(merged.read_dir(Path::new("o")).unwrap().is_empty());
+    let mut out = Vec::new();
+    let options = DiffOptions {
+        clamp_mtime: None,
+        ownership: Ownership::Recorded,
+    };
+    diff(&open(&folders[1]), &mut out, &options).unwrap();
+    let mut names = Vec::new();
+    for entry in tar::Archive::new(&out[..]).entries().unwrap() {
+        let entry = entry.unwrap();
+        let header = entry.header();
+        names.push(format!(
+            "{} {}:{}",
+            entry.path().unwrap().display(),
+            header.uid().unwrap(),
+            header.gid().unwrap()
+        ));
+    }
+    assert_eq!(
+        names,
+        [
+            "d/ 5:6",
+            "d/f 33:44",
+            "d/new 1:2",
+            ".wh.gone 0:0",
+            "link 33:44",
+            "o/ 0:0",
+            "o/.wh..wh..opq 0:0",
+            "s 0:0"
+        ]
+    );
+}

@@ -1,0 +1,129 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::digest::sha256;
+
+fn id(text: &str) -> SnapshotId {
+    SnapshotId::of_step(&sha256(text.as_bytes()))
+}
+
+fn store() -> (TempDir, Snapshots) {
+    let dir = TempDir::new().unwrap();
+    let store = Snapshots::open(&dir.path().join("snapshots")).unwrap();
+    (dir, store)
+}
+
+fn staged(store: &Snapshots, text: &str) -> Staging {
+    let staging = store.stage().unwrap();
+    fs::write(staging.fs().join("f"), text).unwrap();
+    staging
+}
+
+fn left_in(store: &Snapshots, name: &str) -> usize {
+    fs::read_dir(store.hidden(name)).unwrap().count()
+}
+
+#[test]
+fn a_snapshot_is_there_whole_or_not_at_all() {
+    let (_dir, store) = store();
+    assert_eq!(store.get(&id("a")).unwrap(), None);
+    let staging = staged(&store, "one");
+    assert_eq!(store.get(&id("a")).unwrap(), None);
+    let path = store.commit(staging, &id("a")).unwrap();
+    assert_eq!(fs::read(path.join("f")).unwrap(), b"one");
+    assert!(!path.with_file_name("work").exists());
+    // The loser of a race gets the winner's.
+    let again = store.commit(staged(&store, "two"), &id("a")).unwrap();
+    assert_eq!(fs::read(again.join("f")).unwrap(), b"one");
+    drop(staged(&store, "dropped"));
+    assert_eq!(left_in(&store, "staging"), 0);
+    assert_eq!(store.list().unwrap().len(), 1);
+    assert!(store.usage(&id("a")).unwrap() > 0);
+}
+
+#[test]
+fn aliases_follow_their_snapshot() {
+    let (_dir, store) = store();
+    let path = store.commit(staged(&store, "x"), &id("a")).unwrap();
+    store.alias(&id("b"), &id("a")).unwrap();
+    store.alias(&id("c"), &id("b")).unwrap();
+    store.alias(&id("c"), &id("b")).unwrap();
+    assert_eq!(store.get(&id("c")).unwrap(), Some(path));
+    let listed = store.list().unwrap();
+    let aliases = listed
+        .iter()
+        .filter(|l| l.alias_of == Some(id("a")))
+        .count();
+    assert_eq!((listed.len(), aliases), (3, 2));
+    store.remove(&id("b")).unwrap();
+    assert!(store.get(&id("c")).unwrap().is_some());
+    store.remove(&id("a")).unwrap();
+    store.remove(&id("a")).unwrap();
+    assert_eq!(store.get(&id("c")).unwrap(), None);
+    // A dangling alias is replaced.
+    store.commit(staged(&store, "y"), &id("d")).unwrap();
+    store.alias(&id("c"), &id("d")).unwrap();
+    assert!(store.get(&id("c")).unwrap().is_some());
+    assert_eq!(left_in(&store, "trash"), 1);
+    store.purge().unwrap();
+    assert_eq!(left_in(&store, "trash"), 0);
+}
+
+#[test]
+fn what_crashed_processes_left_is_cleared_away() {
+    let (_dir, store) = store();
+    // As after a crash: the folder stays and nobody holds its lock.
+    let stale = store.hidden("staging").join("stale");
+    fs::create_dir_all(stale.join("fs")).unwrap();
+    fs::write(stale.join(LOCK), "").unwrap();
+    let alive = staged(&store, "alive");
+    let other = Snapshots::open(store.dir()).unwrap();
+    assert!(!stale.exists());
+    assert!(alive.fs().exists());
+    other.commit(alive, &id("a")).unwrap();
+    // A snapshot that an earlier boot did not sync is not trusted; a synced one is.
+    store.commit(staged(&store, "b"), &id("b")).unwrap();
+    store.sync().unwrap();
+    store.commit(staged(&store, "c"), &id("c")).unwrap();
+    let marker = store.dir().join(id("c").as_str()).join(UNSYNCED);
+    assert_eq!(fs::read_to_string(&marker).unwrap(), store.boot);
+    for boot in ["another boot", ""] {
+        store.commit(staged(&store, "c"), &id("c")).unwrap();
+        fs::write(&marker, boot).unwrap();
+        let next = Snapshots::open(store.dir()).unwrap();
+        assert!(next.get(&id("b")).unwrap().is_some());
+        assert_eq!(next.get(&id("c")).unwrap(), None);
+    }
+}
+
+#[test]
+fn one_at_a_time_makes_a_snapshot() {
+    let (_dir, store) = store();
+    let store = Arc::new(store);
+    let inside = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, inside) = (store.clone(), inside.clone());
+            std::thread::spawn(move || {
+                for _ in 0..5 {
+                    let lock = store.lock(&id("a"), &Cancel::default()).unwrap().unwrap();
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    std::thread::yield_now();
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(lock);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(left_in(&store, "locks"), 0);
+    let _held = store.lock(&id("a"), &Cancel::default()).unwrap().unwrap();
+    let cancel = Cancel::default();
+    cancel.cancel();
+    assert!(store.lock(&id("a"), &cancel).unwrap().is_none());
+}

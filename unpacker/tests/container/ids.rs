@@ -1,0 +1,108 @@
+//! Users and ids, with whatever ids there are here.
+
+use libtest_mimic::Trial;
+use unpacker::container::exit::Exit;
+use unpacker::container::idmap::{IdMap, as_user};
+use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::run::RunError;
+use unpacker::container::spec::User;
+use unpacker::progress::Cancel;
+
+use crate::fixture::{Room, good, run_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let tests: [(&str, fn()); 4] = [
+        ("ids: the user is switched, or refused", user),
+        ("ids: owners", owners),
+        ("ids: what is not mapped is refused", unmapped),
+        ("ids: a host command runs as the real user", real_user),
+    ];
+    tests
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .into()
+}
+
+fn user() {
+    let room = Room::new();
+    let mut spec =
+        room.spec("id; busybox grep -E 'Cap(Prm|Eff)' /proc/self/status; echo x >/etc/x");
+    spec.process.user = User {
+        uid: 1000,
+        gid: 1001,
+        groups: vec![7, 8],
+    };
+    let (exit, ran) = run_for(&spec, None, &Cancel::default());
+    if IdMap::current().unwrap().is_single() {
+        let Err(RunError::Refused(refusal)) = exit else {
+            panic!("{exit:?}");
+        };
+        assert_eq!(refusal.stage, Stage::User);
+        assert!(refusal.text.contains("subuid"), "{refusal}");
+        return;
+    }
+    assert_eq!(exit.unwrap(), Exit::Code(1));
+    assert!(
+        ran.out.contains("uid=1000 gid=1001 groups=1001,7,8") || ran.out.contains("groups=7,8"),
+        "{ran:?}"
+    );
+    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"] {
+        assert!(ran.out.contains(line), "{ran:?}");
+    }
+    assert!(ran.err.contains("Permission denied"), "{ran:?}");
+}
+
+fn owners() {
+    let room = Room::new();
+    let out = good(&room.spec(
+        "echo x >/tmp/f && busybox chown 33:44 /tmp/f && busybox stat -c %u:%g /tmp/f
+         busybox mknod /tmp/p p && busybox mknod /tmp/null c 1 3 2>/dev/null; echo $?",
+    ));
+    let single = IdMap::current().unwrap().is_single();
+    let owner = if single { "0:0" } else { "33:44" };
+    let mut lines = out.lines();
+    assert_eq!(lines.next(), Some(owner), "{out}");
+    // A device node is refused by the kernel in a nested namespace, pretended with one id.
+    let made = lines.next().unwrap();
+    assert_eq!(made == "0", single, "{out}");
+}
+
+fn unmapped() {
+    let ids = IdMap::current().unwrap();
+    if ids.is_whole() {
+        return;
+    }
+    let room = Room::new();
+    let mut spec = room.spec("id");
+    spec.process.user.uid = 4_000_000;
+    let (exit, _) = run_for(&spec, None, &Cancel::default());
+    let Err(RunError::Refused(refusal)) = exit else {
+        panic!("{exit:?}");
+    };
+    assert!(refusal.text.contains("4000000"), "{refusal}");
+}
+
+fn real_user() {
+    let uid = || IdMap::current().unwrap().uids[0].outside;
+    let output = as_user(&Launcher::this(), "id")
+        .unwrap()
+        .arg("-u")
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().trim(),
+        uid().to_string()
+    );
+    let missing = as_user(&Launcher::this(), "/no/such/program")
+        .unwrap()
+        .output();
+    if let Ok(output) = missing {
+        assert_eq!(output.status.code(), Some(127));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("/no/such/program"), "{said}");
+    }
+}

@@ -7,13 +7,18 @@
 pub mod mounts;
 pub(crate) mod output;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use unpacker::container::run::run;
-use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
+use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs, User};
 use unpacker::container::user::{self, Resolved};
+use unpacker::layer::Ownership;
+use unpacker::layer::ownership::OVERRIDE_STAT;
 use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::{Kind, Owner};
+use unpacker::progress::Event;
 use unpacker::snapshot::store::Staging;
 
 use crate::dockerfile::instruction::Invocation;
@@ -45,7 +50,8 @@ pub fn execute(
     ground: &Ground<'_>,
     furnished: mounts::Furnished,
 ) -> Result<(), StepError> {
-    let resolved = user::resolve(ground.view.as_fd(), &step.user)?;
+    let mut resolved = user::resolve(ground.view.as_fd(), &step.user)?;
+    let owner = stand_in(env, &mut resolved);
     let mut mounts = furnished.mounts;
     let args = arguments(step, furnished.scratch.path(), &mut mounts)?;
     let command = args.join(" ");
@@ -74,7 +80,7 @@ pub fn execute(
         .map_err(StepError::Run)?;
     let tail = relay.finish();
     match exit.success() {
-        true => Ok(()),
+        true => owner.map_or(Ok(()), |owner| record_new(&ground.staging.fs(), owner)),
         false => Err(StepError::Command {
             command,
             exit: exit.to_string(),
@@ -82,6 +88,50 @@ pub fn execute(
             tail,
         }),
     }
+}
+
+/// With one single id nobody but root exists: root runs the command in the user's place, and the
+/// answer is whose the new files are to be.
+fn stand_in(env: &Env<'_>, resolved: &mut Resolved) -> Option<Owner> {
+    let user = &resolved.user;
+    if env.ownership == Ownership::Mapped || (user.uid, user.gid) == (0, 0) {
+        return None;
+    }
+    let name = &resolved.name;
+    let text = format!(
+        "RUN as user {name:?} runs as root: only one user id exists here (give this user a range in \
+         /etc/subuid and /etc/subgid); new files are still recorded as {name:?}'s"
+    );
+    env.progress.event(Event::Warning { text });
+    let owner = Owner {
+        uid: user.uid,
+        gid: user.gid,
+    };
+    resolved.user = User::default();
+    Some(owner)
+}
+
+/// What has no recorded owner was made just now: everything of an image has one.
+fn record_new(upper: &Path, owner: Owner) -> Result<(), StepError> {
+    let recorded = Root::open(upper).and_then(|root| {
+        let mut todo = vec![PathBuf::from(".")];
+        while let Some(folder) = todo.pop() {
+            for entry in root.read_dir(&folder)? {
+                let path = folder.join(entry.name);
+                let known = || root.xattr(&path, OsStr::new(OVERRIDE_STAT));
+                let plain = matches!(entry.kind, Kind::File | Kind::Directory);
+                if plain && known()?.is_none() {
+                    let mode = root.metadata(&path)?.mode;
+                    Ownership::Recorded.give(&root, &path, owner, mode)?;
+                }
+                if entry.kind == Kind::Directory {
+                    todo.push(path);
+                }
+            }
+        }
+        Ok(())
+    });
+    recorded.map_err(StepError::io("record the owner of new files"))
 }
 
 /// ENV and ARGs, then what only this run sees, then what nobody set.

@@ -4,6 +4,8 @@
 // A test says by a panic that it failed; clippy knows tests only by their attribute.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+#[path = "build/buildah.rs"]
+mod buildah;
 #[path = "build/caching.rs"]
 mod caching;
 #[path = "build/copying.rs"]
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     trials.extend(running::trials());
     trials.extend(caching::trials());
     trials.extend(failing::trials());
+    trials.extend(buildah::trials());
     if let Some(reason) = fixture::missing() {
         for trial in &trials {
             eprintln!("skipped: {}: {reason}", trial.name());

@@ -149,6 +149,14 @@ fn failed(error: BuildError) -> Failure {
         _ => Kind::Internal,
     };
     let mut failure = Failure::because(kind, "the build failed", &error);
+    if let BuildError::Image { source, .. } = &error
+        && let Some(cause) = source.downcast_ref::<Failure>()
+    {
+        // What to do about an image that cannot be had is known best where it was looked for.
+        failure.kind = cause.kind;
+        failure.hints.clone_from(&cause.hints);
+        return failure;
+    }
     if !record.logs.is_empty() {
         failure
             .causes
@@ -177,10 +185,8 @@ impl builder::images::Images for Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<BaseImage, Foreign> {
-        let image = self
-            .have(reference, platform, progress, cancel)
-            .map_err(Box::new)?;
-        let stack = self.unpacked(&image, progress, cancel).map_err(Box::new)?;
+        let image = self.have(reference, platform, progress, cancel)?;
+        let stack = self.unpacked(&image, progress, cancel)?;
         Ok(BaseImage { image, stack })
     }
 }
@@ -188,7 +194,7 @@ impl builder::images::Images for Images {
 impl Sink for Images {
     fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign> {
         for name in publication.names {
-            let repository = self.here.destination(name).map_err(Box::new)?;
+            let repository = self.here.destination(name)?;
             let target = match name.target() {
                 Target::Digest(_) => Target::Digest(publication.digest.clone()),
                 tag => tag,
@@ -203,8 +209,7 @@ impl Sink for Images {
                 publication.media_type,
                 publication.manifest,
                 &blobs,
-            )
-            .map_err(Box::new)?;
+            )?;
         }
         Ok(())
     }

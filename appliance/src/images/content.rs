@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use registry::digest::Algorithm;
 use registry::service::Registry;
-use registry::store::blobs::{BlobWriter, CommitError};
+use registry::store::writer::BlobWriter;
 use unpacker::content::{Blob, Content, ContentWriter};
 use unpacker::digest::Digest;
 
@@ -45,13 +45,6 @@ impl Write for Writer {
 
 impl ContentWriter for Writer {
     fn commit(self: Box<Self>) -> io::Result<(Digest, u64)> {
-        self.writer
-            .commit(self.expected.as_ref())
-            .map_err(|error| match error {
-                CommitError::Io(error) => error,
-                digest @ CommitError::Digest { .. } => {
-                    io::Error::new(io::ErrorKind::InvalidData, digest)
-                }
-            })
+        Ok(self.writer.commit(self.expected.as_ref())?)
     }
 }

@@ -17,7 +17,7 @@ use crate::images::service::{Images, Kept, platform};
 use crate::options::Options;
 
 /// Progress that may be handed to another thread.
-pub type Reporter = Arc<dyn Progress>;
+pub(crate) type Reporter = Arc<dyn Progress>;
 
 /// The client for all other registries.
 pub(crate) fn remote(options: &Options) -> Outcome<Remote> {

@@ -3,9 +3,9 @@
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use unpacker::container::idmap;
@@ -15,6 +15,8 @@ use unpacker::progress::Cancel;
 pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// How long a cancelled program may go on.
 const TICK: Duration = Duration::from_millis(100);
+/// How long the output of an ended one is still read.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// A program of the host to be run.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,24 +118,40 @@ fn relay(
 ) -> io::Result<i32> {
     let chunks = read_apart(reader);
     let mut killed = false;
+    let mut ended: Option<(ExitStatus, Instant)> = None;
     loop {
         match chunks.recv_timeout(TICK) {
             Ok(bytes) => output(&bytes),
             Err(RecvTimeoutError::Disconnected) => break,
+            // What a program leaves behind (ssh's ControlPersist, git's maintenance) may hold the
+            // pipe for hours.
+            Err(RecvTimeoutError::Timeout) if ended.is_some() => break,
             Err(RecvTimeoutError::Timeout) => {}
+        }
+        match &ended {
+            None => ended = child.try_wait()?.map(|status| (status, Instant::now())),
+            Some((_, since)) if since.elapsed() > DRAIN => break,
+            Some(_) => {}
         }
         if cancel.is_cancelled() && !killed {
             killed = true;
-            let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            if let Some(group) = group {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
+            kill_group(&child);
         }
     }
-    let status = child.wait()?;
+    let status = match ended {
+        Some((status, _)) => status,
+        None => child.wait()?,
+    };
     Ok(status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+fn kill_group(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
 }
 
 fn read_apart(mut reader: io::PipeReader) -> Receiver<Vec<u8>> {
@@ -189,9 +207,18 @@ mod tests {
     fn a_cancelled_one_ends_with_its_children() {
         let cancel = Cancel::default();
         cancel.cancel();
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let (code, _) = run(&["sh", "-c", "sleep 60 & sleep 60"], &cancel).unwrap();
         assert_eq!(code, 128 + 9);
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_it_leaves_behind_is_not_waited_for() {
+        let started = Instant::now();
+        let script = "sleep 20 & echo done; exit 4";
+        let (code, text) = run(&["sh", "-c", script], &Cancel::default()).unwrap();
+        assert_eq!((code, text.as_str()), (4, "done\n"));
+        assert!(started.elapsed() < Duration::from_secs(15));
     }
 }

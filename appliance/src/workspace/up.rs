@@ -1,4 +1,4 @@
-//! `devpod up`: which workspace is meant, and then [`Run`].
+//! `devpod up`: which workspace is meant, and then one run of `run`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

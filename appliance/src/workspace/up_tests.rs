@@ -21,6 +21,9 @@ use super::up::{Engine, Wanted, Wish};
 use super::users::Ids;
 use unpacker::container::launch::Launcher;
 
+/// A fault with this message ends the command on the spot, as SIGKILL would: nothing is concluded.
+const KILL: &str = "killed";
+
 /// What a test host has.
 #[derive(Default)]
 struct State {
@@ -52,6 +55,10 @@ impl TestBackend {
             .is_some_and(|(word, _)| text.starts_with(word));
         state.calls.push(text);
         match state.fail.take_if(|_| fails) {
+            Some((_, fault)) if fault.message == KILL => {
+                drop(state);
+                panic!("{KILL}");
+            }
             Some((_, fault)) => Err(fault),
             None => Ok(()),
         }
@@ -174,6 +181,7 @@ impl Backend for TestBackend {
 
 struct World {
     root: tempfile::TempDir,
+    runner: HostRunner,
     backend: TestBackend,
     store: Store,
     settings: settings::Workspace,
@@ -195,6 +203,7 @@ fn world() -> World {
     let folder = root.path().join("volumes");
     let store = Store::open(&root.path().join(".devpod")).unwrap();
     let world = World {
+        runner: HostRunner::new(Launcher::this()),
         backend: TestBackend {
             folder,
             state: Mutex::default(),
@@ -224,7 +233,7 @@ impl World {
         let lines = Arc::clone(&self.lines);
         Engine {
             backend: &self.backend,
-            runner: &HostRunner::new(Launcher::this()),
+            runner: &self.runner,
             clock: &SystemClock,
             store: &self.store,
             settings: &self.settings,
@@ -425,6 +434,52 @@ fn every_interruption_is_survived() {
                 ran,
                 ["create", "post", "started"],
                 "{point}: {first:?} {second:?}"
+            );
+        }
+    }
+}
+
+/// The same when nobody is left to write down how it ended.
+#[test]
+fn every_kill_is_survived() {
+    for (point, status) in [
+        ("build", Status::Building),
+        ("create", Status::Starting),
+        ("start", Status::Starting),
+        ("person", Status::Starting),
+    ] {
+        for from_repository in [false, true] {
+            let world = world();
+            let source = match from_repository {
+                true => world.repository(),
+                false => world.folder(),
+            };
+            world.backend.state().fail = Some((point, Fault::new(Class::Internal, KILL)));
+            let killed = std::panic::AssertUnwindSafe(|| world.up(source.clone()));
+            assert!(std::panic::catch_unwind(killed).is_err(), "{point}");
+            let names = world.store.names().unwrap();
+            assert_eq!(
+                world.store.require(&names[0]).unwrap().status,
+                status,
+                "{point}"
+            );
+            assert_eq!(
+                world.engine().status(&names[0]).unwrap().status,
+                match point {
+                    "start" => Status::Stopped,
+                    _ => Status::Failed,
+                }
+            );
+            let meta = world.up(source).unwrap();
+            assert_eq!(
+                (meta.status, meta.name.as_str()),
+                (Status::Running, names[0].as_str())
+            );
+            let state = world.backend.state();
+            assert_eq!(
+                (state.sandboxes.len(), state.processes.len()),
+                (1, 3),
+                "{point}"
             );
         }
     }

@@ -43,7 +43,11 @@ pub fn digest(
     };
     for found in matches {
         content.key.field("match", found.name.as_bytes());
-        content.entry(Path::new(""), &found.path, &found.metadata)?;
+        match found.is_dir() {
+            // Its contents are copied, not the folder.
+            true => drop(content.key.field("kind", "Directory")),
+            false => content.entry(Path::new(""), &found.path, &found.metadata)?,
+        }
         for item in &found.items {
             cancel.check()?;
             content.entry(&item.path, &found.full(item), &item.metadata)?;
@@ -99,8 +103,7 @@ impl Content<'_, '_> {
                 self.key.field("value", value);
             }
         }
-        // The root of a context is whatever folder the user made.
-        if full != Path::new(".") && found.kind != Kind::Symlink {
+        if found.kind != Kind::Symlink {
             self.key.field("mode", format!("{mode:o}"));
         }
         Ok(())

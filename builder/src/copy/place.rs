@@ -2,9 +2,9 @@
 //!
 //! A folder's contents go into the destination; a file goes below a destination that is a folder
 //! (by its slash or because it is there) and becomes it otherwise. Missing folders are made with
-//! mode 0755 and the owner of the copy. A folder that was there keeps its attributes when it is the
-//! destination itself, and takes the source's below it. Links in the destination's path are
-//! followed inside the image; names below it are replaced, not followed.
+//! mode 0755 and the owner of the copy, the destination itself too; folders below it take the
+//! source's attributes, also where they were there (as BuildKit and buildah do it). Links in the
+//! destination's path are followed inside the image; names below it are replaced, not followed.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -32,7 +32,7 @@ const FILE_MODE: u32 = 0o644;
 #[derive(Debug, Clone, Copy)]
 pub struct Placement<'a> {
     pub from: &'a Root,
-    /// The build context's owners and root folder mean nothing.
+    /// The build context's owners mean nothing.
     pub from_context: bool,
     pub to: &'a Root,
     pub dest: &'a Dest,
@@ -92,13 +92,11 @@ impl Placement<'_> {
         let dest = self.dest_path();
         let mut times = Vec::new();
         if !self.dest_is_folder()? {
-            let dest = through_links(self.to, dest)?;
-            if lookup(self.to, &dest)?.is_some() {
-                return Err(CopyError::FolderOverFile { path: dest });
+            let end = through_links(self.to, dest)?;
+            if lookup(self.to, &end)?.is_some() {
+                return Err(CopyError::FolderOverFile { path: end });
             }
-            self.make_parents(&dest)?;
-            self.make_folder(&found.path, &found.metadata, &dest)?;
-            times.push((dest, found.metadata.mtime));
+            self.make_all(dest)?;
         }
         let mut links = HashMap::new();
         for item in &found.items {
@@ -222,11 +220,7 @@ impl Placement<'_> {
             let kept = self.ownership.of(self.from, from, found);
             return kept.map_err(CopyError::read(from));
         }
-        let mode = match from == Path::new(".") {
-            true => FOLDER_MODE,
-            false => found.mode,
-        };
-        Ok((Owner::default(), mode))
+        Ok((Owner::default(), found.mode))
     }
 
     fn make_parents(&self, path: &Path) -> Result<(), CopyError> {

@@ -276,7 +276,7 @@ COPY --from=a --chown=1:2 /d/l /l
 ",
     );
     assert_eq!(tree.list(""), ["e/", "e/f", "e/g", "e/l", "l"]);
-    assert_eq!(tree.access("e"), "2750 7:8");
+    assert_eq!(tree.access("e"), "755 0:0");
     assert_eq!(tree.access("e/f"), "644 7:8");
     assert_eq!(
         tree.access("l"),

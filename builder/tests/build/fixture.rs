@@ -2,7 +2,7 @@
 //! images come from and where results go.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -124,7 +124,7 @@ impl Room {
     pub(crate) fn add_image(&self, name: &str, root: &Path, config: Value) {
         let options = DiffOptions {
             clamp_mtime: Some(1_000_000_000),
-            ownership: Ownership::Mapped,
+            ownership: Ownership::detect(),
         };
         let upper = Root::open(root).unwrap();
         let gzip = Compression::Gzip;
@@ -180,7 +180,7 @@ impl Room {
             cache: &self.dir.path().join("cache"),
             progress: self,
             cancel: &self.cancel,
-            ownership: Ownership::Mapped,
+            ownership: Ownership::detect(),
             now: SystemTime::now(),
         };
         self.events.lock().unwrap().clear();
@@ -305,14 +305,13 @@ impl Tree {
 
     /// `mode uid:gid` of a path.
     pub(crate) fn access(&self, name: &str) -> String {
-        let found = self.path(name).symlink_metadata();
-        let found = found.unwrap_or_else(|e| panic!("{name}: {e}"));
-        format!(
-            "{:o} {}:{}",
-            found.mode() & 0o7777,
-            found.uid(),
-            found.gid()
-        )
+        let root = Root::open(self.dir.path()).unwrap();
+        let path = Path::new(name);
+        let found = root
+            .metadata(path)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (owner, mode) = Ownership::detect().of(&root, path, &found).unwrap();
+        format!("{mode:o} {}:{}", owner.uid, owner.gid)
     }
 
     /// Everything below a folder, sorted; folders end with a slash.

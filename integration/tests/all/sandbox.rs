@@ -18,6 +18,10 @@ fn appliance() -> Option<TestAppliance> {
     }
     let appliance = TestAppliance::start();
     appliance.load(&from, "busybox:1");
+    // Unpacked now, so that what a later run prints is the sandbox's alone.
+    appliance
+        .run(&["sandbox", "run", "--rm", "busybox:1", "true"])
+        .ok();
     Some(appliance)
 }
 

@@ -211,8 +211,7 @@ impl Sandboxes {
 
     /// Starts it with a stream to its first process that misses nothing.
     pub fn start_attached(&self, record: &Record) -> Outcome<UnixStream> {
-        supervise::start(&self.launcher, &self.folder(record), &record.spec)
-            .and_then(|_| supervise::attach(&self.folder(record)))
+        supervise::start_attached(&self.launcher, &self.folder(record), &record.spec)
             .map_err(|error| start_failed(record, &error))
     }
 

@@ -50,8 +50,8 @@ pub fn execute(
     ground: &Ground<'_>,
     furnished: mounts::Furnished,
 ) -> Result<(), StepError> {
-    let mut resolved = user::resolve(ground.view.as_fd(), &step.user)?;
-    let owner = stand_in(env, &mut resolved);
+    let resolved = user::resolve(ground.view.as_fd(), &step.user)?;
+    let owner = owner_to_record(env, &resolved.user);
     let mut mounts = furnished.mounts;
     let args = arguments(step, furnished.scratch.path(), &mut mounts)?;
     let command = args.join(" ");
@@ -90,25 +90,11 @@ pub fn execute(
     }
 }
 
-/// With one single id nobody but root exists: root runs the command in the user's place, and the
-/// answer is whose the new files are to be.
-fn stand_in(env: &Env<'_>, resolved: &mut Resolved) -> Option<Owner> {
-    let user = &resolved.user;
-    if env.ownership == Ownership::Mapped || (user.uid, user.gid) == (0, 0) {
-        return None;
-    }
-    let name = &resolved.name;
-    let text = format!(
-        "RUN as user {name:?} runs as root: only one user id exists here (give this user a range in \
-         /etc/subuid and /etc/subgid); new files are still recorded as {name:?}'s"
-    );
-    env.progress.event(Event::Warning { text });
-    let owner = Owner {
-        uid: user.uid,
-        gid: user.gid,
-    };
-    resolved.user = User::default();
-    Some(owner)
+/// With one single id every file belongs to it, whatever the command's user is called; the answer
+/// is whose its new files are to be in the layer.
+fn owner_to_record(env: &Env<'_>, user: &User) -> Option<Owner> {
+    let recorded = env.ownership == Ownership::Recorded && (user.uid, user.gid) != (0, 0);
+    recorded.then_some(Owner { uid: user.uid, gid: user.gid })
 }
 
 /// What has no recorded owner was made just now: everything of an image has one.

@@ -3,7 +3,9 @@
 //! The order matters and is kept by [`confine`] and [`become_user`]: the filter needs
 //! CAP_SYS_ADMIN, which leaves with the change of the user or with the exec.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
@@ -96,25 +98,45 @@ pub(crate) fn keep_few_capabilities() -> rustix::io::Result<()> {
 
 /// Whether the ids exist here, told before anything is done with them.
 pub(crate) fn check_user(ids: &IdMap, user: &User) -> Result<(), Refusal> {
+    if ids.is_single() {
+        // The one id can be called anything: see `rename_the_id`.
+        return Ok(());
+    }
     if !ids.has_uid(user.uid) {
-        return Err(missing("user", user.uid, ids));
+        return Err(missing("user", user.uid));
     }
     let mut groups = std::iter::once(&user.gid).chain(&user.groups);
     match groups.find(|gid| !ids.has_gid(**gid)) {
-        // With one id only, every file belongs to it, so further groups would mean nothing.
-        Some(gid) if !ids.is_single() || *gid == user.gid => Err(missing("group", *gid, ids)),
-        _ => Ok(()),
+        Some(gid) => Err(missing("group", *gid)),
+        None => Ok(()),
     }
 }
 
-fn missing(what: &str, id: u32, ids: &IdMap) -> Refusal {
-    let why = if ids.is_single() {
-        "only id 0 exists because /etc/subuid and /etc/subgid give this user no range, or \
-         newuidmap and newgidmap are missing"
-    } else {
-        "it is beyond the range that /etc/subuid and /etc/subgid give"
-    };
+fn missing(what: &str, id: u32) -> Refusal {
+    let why = "it is beyond the range that /etc/subuid and /etc/subgid give";
     Refusal::new(Stage::User, format!("cannot run as {what} {id}: {why}"))
+}
+
+/// Where only one id exists, a process of another user than root gets a user namespace of its own
+/// in which that id is called as the user is: it sees itself and all files as that user's, and it
+/// is not root. To be done before the filter, which forbids new user namespaces.
+pub(crate) fn rename_the_id(ids: &IdMap, user: &User) -> Result<(), Refusal> {
+    if !ids.is_single() || (user.uid == 0 && user.gid == 0) {
+        return Ok(());
+    }
+    let what = || format!("call the only id {}:{}", user.uid, user.gid);
+    sys::unshare(libc::CLONE_NEWUSER).refuse(Stage::User, what)?;
+    // The files of a process that cannot be looked into belong to the host's root.
+    let dumpable = |behavior| set_dumpable_behavior(behavior).refuse(Stage::User, what);
+    dumpable(DumpableBehavior::Dumpable)?;
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("{} 0 1", user.uid)),
+        ("gid_map", format!("{} 0 1", user.gid)),
+    ] {
+        std::fs::write(format!("/proc/self/{file}"), text).refuse(Stage::User, what)?;
+    }
+    dumpable(DumpableBehavior::NotDumpable)
 }
 
 /// Takes on the ids for good. Without other ids there is nothing to take on.

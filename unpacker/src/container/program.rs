@@ -110,6 +110,7 @@ pub(crate) fn become_program(
             .refuse(Stage::Confine, refuse("take over the terminal"))?;
     }
     drop(stdio);
+    confine::rename_the_id(ids, &process.user)?;
     confine::confine(ids.is_single())?;
     confine::become_user(ids, &process.user)?;
     // A change of the user forgets it, so it comes after that.

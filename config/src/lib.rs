@@ -6,4 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod credentials;
+pub mod devcontainer;
+pub mod jsonc;
 pub mod name;
+pub mod project;
+pub mod quantity;
+pub mod repository;
+pub mod settings;
+pub mod suggest;
+pub mod workspace;

@@ -1,1 +1,26 @@
-//! registry
+//! Images at rest, and the OCI Distribution API that serves them.
+//!
+//! ```text
+//! http      requests -> verbs -> responses; the only place that knows status codes
+//! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
+//! upload    what an upload session accepts next; pure
+//! manifest  what the registry reads of a manifest; its bytes are never rewritten
+//! store     blob files and the redb index, and the order in which both change
+//! digest    the one hasher
+//! ```
+//!
+//! Two promises hold everywhere. Acknowledged means durable: an answer leaves after the file, its
+//! folder and the index row are synced. And a row never names a blob that is not whole on disk:
+//! what a crash leaves behind is garbage to collect, never a hole.
+//!
+//! Source of all rules: the OCI distribution specification (spec.md), image specification
+//! (manifest.md, image-index.md, image-layout.md).
+
+#![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod http;
+pub mod manifest;
+pub mod service;
+pub mod store;
+pub mod upload;

@@ -10,5 +10,8 @@ pub mod digest;
 pub mod image;
 pub mod layer;
 pub mod progress;
+pub mod pull;
+pub mod push;
+pub mod remote;
 pub mod snapshot;
 pub mod verify;

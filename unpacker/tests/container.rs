@@ -46,6 +46,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
+    if words.get(1).is_some_and(|word| word == foreground::VICTIM) {
+        foreground::play_victim(&words[2]);
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::from_iter(words);
     let mut trials = Vec::new();
     trials.extend(foreground::trials());

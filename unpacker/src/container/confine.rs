@@ -35,12 +35,13 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// Descriptors that a process may open before it asks for more; some programs walk over all.
 const OPEN_FILES: u64 = 65536;
 
-/// Limits, bounding set and system call filters.
-pub(crate) fn confine(ids: &IdMap) -> Result<(), Refusal> {
+/// Limits, bounding set and system call filters; `pretend` for programs that expect more ids than
+/// there are.
+pub(crate) fn confine(pretend: bool) -> Result<(), Refusal> {
     let refuse = |what: &'static str| move || what.to_owned();
     clamp_limits().refuse(Stage::Confine, refuse("set the limits"))?;
     drop_capabilities().refuse(Stage::Confine, refuse("drop capabilities"))?;
-    for program in seccomp::programs(ids.is_single())? {
+    for program in seccomp::programs(pretend)? {
         sys::install_filter(&program)
             .refuse(Stage::Confine, refuse("install the system call filter"))?;
     }

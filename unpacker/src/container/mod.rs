@@ -16,6 +16,7 @@ mod inside;
 pub mod launch;
 mod log;
 mod monitor;
+mod outbox;
 pub mod probe;
 mod program;
 mod record;

@@ -8,16 +8,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::exit::Exit;
 use super::log::LogWriter;
+use super::outbox::{Outbox, timeout};
 use super::stream::{Decoder, Frame};
 use super::sys;
 
-/// What may wait for a reader.
-const MAX_WAITING: usize = 1 << 20;
 const PIECE: usize = 32 * 1024;
 /// After the process' end its outputs are read until they are silent for so long: a background
 /// process may hold them open for ever.
@@ -86,42 +85,6 @@ struct Watcher {
     silent: bool,
 }
 
-/// Bytes that wait for a descriptor to take them.
-#[derive(Debug)]
-struct Outbox {
-    fd: OwnedFd,
-    bytes: Vec<u8>,
-    close_when_empty: bool,
-}
-
-impl Outbox {
-    fn new(fd: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self {
-            fd,
-            bytes: Vec::new(),
-            close_when_empty: false,
-        })
-    }
-
-    /// Writes what is taken; an error says that nothing more ever will be.
-    fn flush(&mut self) -> io::Result<()> {
-        while !self.bytes.is_empty() {
-            match rustix::io::write(&self.fd, &self.bytes) {
-                Ok(n) => drop(self.bytes.drain(..n)),
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes.len() >= MAX_WAITING
-    }
-}
-
 /// What a descriptor of the poll set belongs to.
 #[derive(Debug, Clone, Copy)]
 enum Source {
@@ -180,7 +143,8 @@ impl Relay {
         let mut ended = false;
         loop {
             let ready = self.wait(ended)?;
-            if ended && (ready.is_empty() || self.outputs.is_empty()) {
+            let silent = ready.is_empty() && !self.must_wait();
+            if ended && (silent || self.outputs.is_empty()) {
                 return Ok(());
             }
             if self.hung_up.is_some_and(|at| at.elapsed() >= HANGUP) {
@@ -199,22 +163,20 @@ impl Relay {
         }
     }
 
-    /// Tells every watcher how it ended and waits a moment for them to take it.
+    /// Tells every watcher how it ended. An only one is waited for as long as it is there; many
+    /// have a moment.
     pub(crate) fn finish(mut self, exit: Exit) -> io::Result<()> {
         self.outputs.clear();
         if let Some(log) = &mut self.log {
             log.finish()?;
         }
-        let deadline = Instant::now() + HANGUP;
+        let deadline = match self.kind {
+            Watchers::One => None,
+            Watchers::Any(_) => Some(Instant::now() + HANGUP),
+        };
         for watcher in &mut self.watchers {
             Frame::Exit(exit).encode(&mut watcher.outbox.bytes);
-            while !watcher.outbox.bytes.is_empty() && Instant::now() < deadline {
-                if watcher.outbox.flush().is_err() {
-                    break;
-                }
-                let mut fds = [PollFd::new(&watcher.outbox.fd, PollFlags::OUT)];
-                let _ = poll(&mut fds, timeout(SILENCE).as_ref());
-            }
+            watcher.outbox.drain_until(deadline);
         }
         Ok(())
     }
@@ -425,8 +387,4 @@ impl Relay {
             let _ = sys::send_signal(&self.process, libc::SIGHUP);
         }
     }
-}
-
-fn timeout(patience: Duration) -> Option<Timespec> {
-    Timespec::try_from(patience).ok()
 }

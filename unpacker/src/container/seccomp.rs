@@ -37,7 +37,6 @@ const REFUSED: &[i64] = &[
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_io_uring_setup,
-    libc::SYS_kexec_file_load,
     libc::SYS_kexec_load,
     libc::SYS_keyctl,
     libc::SYS_lookup_dcookie,
@@ -75,12 +74,14 @@ const REFUSED_HERE: &[i64] = &[
     libc::SYS__sysctl,
     libc::SYS_ioperm,
     libc::SYS_iopl,
+    libc::SYS_kexec_file_load,
     libc::SYS_sysfs,
     libc::SYS_uselib,
     libc::SYS_ustat,
 ];
+/// kexec_file_load, which libc does not name on every architecture.
 #[cfg(not(target_arch = "x86_64"))]
-const REFUSED_HERE: &[i64] = &[];
+const REFUSED_HERE: &[i64] = &[294];
 
 /// Succeed without effect where only one id exists.
 const PRETENDED: &[i64] = &[
@@ -108,6 +109,10 @@ const PRETENDED_HERE: &[i64] = &[];
 const MKNOD: &[(i64, u8)] = &[(libc::SYS_mknod, 1), (libc::SYS_mknodat, 2)];
 #[cfg(not(target_arch = "x86_64"))]
 const MKNOD: &[(i64, u8)] = &[(libc::SYS_mknodat, 2)];
+
+/// The request's type differs between C libraries.
+#[allow(clippy::unnecessary_cast, reason = "a cast for musl only")]
+const TIOCSTI: u64 = libc::TIOCSTI as u64;
 
 const NAMESPACES: &[i32] = &[
     libc::CLONE_NEWCGROUP,
@@ -156,10 +161,7 @@ fn refused() -> Result<Rules, Refusal> {
         .collect();
     rules.insert(libc::SYS_socket, sockets?);
     // Typing into somebody else's terminal.
-    rules.insert(
-        libc::SYS_ioctl,
-        vec![rule(1, SeccompCmpOp::Eq, libc::TIOCSTI)?],
-    );
+    rules.insert(libc::SYS_ioctl, vec![rule(1, SeccompCmpOp::Eq, TIOCSTI)?]);
     Ok(rules)
 }
 

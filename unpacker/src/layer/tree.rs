@@ -7,7 +7,7 @@
 //! away. The answer is a canonical path: no component of it is a link. Missing parents are made
 //! with the attributes that the lower layers give them.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,6 +56,10 @@ pub(crate) struct Tree<'a> {
     pub(crate) opaque: HashSet<PathBuf>,
     pub(crate) deferred: BTreeMap<PathBuf, Deferred>,
     cache: HashMap<PathBuf, Folder>,
+    /// What is in the upper folder only because a hard link needed a lower file there: for the
+    /// layer's own whiteouts it is still lower.
+    borrowed: BTreeSet<PathBuf>,
+    borrowing: bool,
 }
 
 /// The layers that show a path as a directory, topmost first, and what is topmost there.
@@ -78,6 +82,8 @@ impl<'a> Tree<'a> {
             opaque: HashSet::new(),
             deferred: BTreeMap::new(),
             cache: HashMap::new(),
+            borrowed: BTreeSet::new(),
+            borrowing: false,
         }
     }
 
@@ -257,24 +263,28 @@ impl<'a> Tree<'a> {
     /// Whether something of this layer above `path` hides all of the lower layers there.
     fn covers(&self, path: &Path) -> io::Result<bool> {
         for above in path.ancestors().skip(1) {
-            if self.opaque.contains(above) {
-                return Ok(true);
-            }
-            if above.as_os_str().is_empty() {
-                continue;
-            }
-            if self.hidden.contains(above) {
-                return Ok(true);
-            }
-            if self
-                .upper
-                .lookup(above)?
-                .is_some_and(|found| !found.is_dir())
-            {
+            let whole = !above.as_os_str().is_empty() && self.hidden.contains(above);
+            if whole || self.opaque.contains(above) {
                 return Ok(true);
             }
         }
-        Ok(false)
+        Ok(!self.is_canonical(path)?)
+    }
+
+    /// Whether everything above `path` in the upper folder is a directory, or not there. A path
+    /// that was canonical once need not be for ever: a directory may have become a link since.
+    pub(crate) fn is_canonical(&self, path: &Path) -> io::Result<bool> {
+        let mut above = PathBuf::new();
+        let parts = path.parent().unwrap_or(Path::new(""));
+        for part in parts {
+            above.push(part);
+            match self.upper.lookup(&above)? {
+                None => return Ok(true),
+                Some(found) if found.is_dir() => {}
+                Some(_) => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -298,6 +308,9 @@ impl Tree<'_> {
     /// Gives a directory of a lower layer a place in this one, with everything it says.
     fn copy_folder(&mut self, layer: usize, path: &Path, found: &Metadata) -> io::Result<()> {
         self.upper.create_dir(path, 0o700)?;
+        if self.borrowing {
+            self.borrowed.insert(path.to_owned());
+        }
         self.copy_attributes(layer, path, found)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.deferred
@@ -355,7 +368,11 @@ impl Tree<'_> {
         let Seen::Lower(layer, found) = self.see(path)? else {
             return Ok(false);
         };
-        let (folder, name) = self.place(path)?;
+        self.borrowing = true;
+        let place = self.place(path);
+        self.borrowing = false;
+        let (folder, name) = place?;
+        self.borrowed.insert(path.to_owned());
         let lower = &self.lowers[layer];
         match found.kind {
             Kind::Directory => return Err(rustix::io::Errno::PERM.into()),
@@ -372,6 +389,30 @@ impl Tree<'_> {
         }
         self.upper.set_mtime(path, found.mtime)?;
         Ok(true)
+    }
+
+    /// The layer itself brings something at `path`.
+    pub(crate) fn own(&mut self, path: &Path) {
+        if self.borrowed.is_empty() {
+            return;
+        }
+        for part in path.ancestors() {
+            self.borrowed.remove(part);
+        }
+    }
+
+    /// Gives back what was borrowed at `path` (`at_top`) or below it: it is being hidden.
+    pub(crate) fn give_back(&mut self, path: &Path, at_top: bool) -> io::Result<()> {
+        let hit = |known: &&PathBuf| known.starts_with(path) && (at_top || *known != path);
+        let hits: Vec<PathBuf> = self.borrowed.iter().filter(hit).cloned().collect();
+        for known in hits {
+            self.borrowed.remove(&known);
+            // Sorted, so a directory goes with everything in it.
+            if self.is_canonical(&known)? && self.upper.lookup(&known)?.is_some() {
+                self.remove(&known)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what the upper folder has at a canonical path. What lower layers have there is

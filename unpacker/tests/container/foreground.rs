@@ -12,12 +12,13 @@ use unpacker::progress::Cancel;
 use crate::fixture::{Room, good, run_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 14] = [
         ("run: exit codes and signals", exits),
         ("run: environment, folder and host name", surroundings),
         ("run: both outputs", outputs),
         ("run: refusals say why", refusals),
         ("run: timeout and cancellation kill everything", killed),
+        ("run: the caller's death kills everything", orphaned),
         ("run: the host is out of sight", host_hidden),
         ("run: masked and read-only paths", masked),
         ("run: mounts", mounts),
@@ -25,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("run: the upper folder stays clean", clean_upper),
         ("run: capabilities and filter", confined),
         ("run: an init reaps", init_reaps),
+        ("run: an init is out of reach", init_hidden),
     ];
     tests
         .map(|(name, test)| Trial::test(name, move || run(test)))
@@ -151,6 +153,37 @@ fn killed() {
         assert!(matches!(exit, Err(RunError::Cancelled(_))), "{exit:?}");
         assert_eq!(processes(&marker), 0);
     }
+}
+
+/// Argument of a process that runs a container until it is killed.
+pub(crate) const VICTIM: &str = "--run-until-killed";
+
+/// Plays that process.
+pub(crate) fn play_victim(marker: &str) {
+    let room = Room::new();
+    let script = format!("busybox setsid sleep {marker} & sleep {marker}");
+    let _ = run_for(&room.spec(&script), None, &Cancel::default());
+}
+
+fn orphaned() {
+    let marker = format!("{}.25", 200_000 + std::process::id());
+    let scratch = tempfile::tempdir().unwrap();
+    let mut victim = std::process::Command::new("/proc/self/exe")
+        .args([VICTIM, &marker])
+        .env("TMPDIR", scratch.path())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    let wait_for = |count: &dyn Fn(usize) -> bool| {
+        while !count(processes(&format!("sleep\0{marker}"))) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "waited too long");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(&|count| count == 2);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    wait_for(&|count| count == 0);
 }
 
 fn host_hidden() {
@@ -281,4 +314,28 @@ fn init_reaps() {
     let out = good(&spec);
     assert!(!out.contains('Z'), "{out}");
     assert!(out.lines().last() != Some("1"), "{out}");
+}
+
+/// Behind PID 1 are the host's binary and descriptors (CVE-2019-5736).
+fn init_hidden() {
+    let room = Room::new();
+    let mut spec = room.spec(
+        "readable() { cat $1 >/dev/null 2>&1 && echo readable $1; }
+         readable /proc/1/exe; readable /proc/1/mem; readable /proc/1/environ
+         for link in /proc/1/exe /proc/1/fd/*; do busybox readlink $link; done
+         busybox grep -E 'Cap(Prm|Eff)|Seccomp:' /proc/1/status",
+    );
+    spec.init = true;
+    let out = good(&spec);
+    assert!(out.starts_with("CapPrm"), "{out}");
+    assert!(
+        out.contains("CapEff:\t00000000a80425fb") && out.contains("Seccomp:\t2"),
+        "{out}"
+    );
+    // A program of ours leaves nothing of the host open in the container's own either.
+    let out = good(&room.spec("ls -l /proc/self/fd | busybox awk '{print $NF}'"));
+    let foreign = out.lines().filter(|path| {
+        path.starts_with('/') && !path.starts_with("/proc/") && *path != "/dev/null"
+    });
+    assert_eq!(foreign.count(), 0, "{out}");
 }

@@ -406,4 +406,10 @@ fn much() {
     writer.join().unwrap();
     assert_eq!((out.len(), exit), (size, Exit::Code(0)));
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+
+    // The process has long ended when its output is read, and none of it is lost.
+    let script = "busybox dd if=/dev/zero bs=1024 count=1400 2>/dev/null; echo end";
+    let stream = exec(&Launcher::this(), &sandbox.dir, &process(script)).unwrap();
+    std::thread::sleep(Duration::from_millis(1000));
+    assert_eq!(collect(stream).0.len(), 1400 * 1024 + 4);
 }

@@ -48,6 +48,27 @@ fn cases() -> Vec<Case> {
             &["a=x", "d=x"],
         ),
         case(
+            "A7 whiteout of what a link needed",
+            vec![
+                vec![file("d/t", "x"), file("e/t", "y")],
+                vec![
+                    hard("a", "d/t"),
+                    hard("e/u", "e/t"),
+                    wh(".wh.d"),
+                    wh("e/.wh.t"),
+                ],
+            ],
+            &["a=x", "e/", "e/u=y"],
+        ),
+        case(
+            "A8 a whiteout below what became a link",
+            vec![
+                vec![dir("a/b"), dir("c/b")],
+                vec![wh("a/.wh.b"), symlink("a", "c")],
+            ],
+            &["a->c", "c/", "c/b/"],
+        ),
+        case(
             "B below a lower symlink",
             vec![
                 vec![file("usr/lib/ld", "l"), symlink("lib", "usr/lib")],
@@ -304,12 +325,6 @@ fn both_forms_show_what_the_table_says() {
             case.name
         );
     }
-}
-
-/// Links between layers are one file when flat and cannot be in a stack.
-fn plain(listing: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let cut = |line: String| line.split(" =").next().unwrap_or_default().to_owned();
-    listing.into_iter().map(|(k, v)| (k, cut(v))).collect()
 }
 
 fn expected(case: &Case) -> Vec<String> {

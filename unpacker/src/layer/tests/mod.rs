@@ -252,3 +252,9 @@ pub(crate) fn listing(root: &Root, times: bool) -> BTreeMap<String, String> {
     }
     found
 }
+
+/// Links between layers are one file when flat and cannot be in a stack.
+pub(crate) fn plain(listing: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let cut = |line: String| line.split(" =").next().unwrap_or_default().to_owned();
+    listing.into_iter().map(|(k, v)| (k, cut(v))).collect()
+}

@@ -1,0 +1,68 @@
+//! Images and builds over the control API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+
+use crate::api::stream::{blocking, long};
+use crate::api::types::{
+    BuildRequest, FromHostRequest, PullRequest, PushRequest, TagRequest, UnpackRequest,
+};
+use crate::app::App;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/images", get(list))
+        .route("/v1/images/pull", post(pull))
+        .route("/v1/images/push", post(push))
+        .route("/v1/images/tag", post(tag))
+        .route("/v1/images/remove", post(remove))
+        .route("/v1/images/inspect", post(inspect))
+        .route("/v1/images/raw", post(raw))
+        .route("/v1/images/unpack", post(unpack))
+        .route("/v1/images/from-host", post(from_host))
+        .route("/v1/builds", post(build))
+}
+
+async fn list(State(app): State<Arc<App>>) -> Response {
+    blocking(move || app.images.list()).await
+}
+
+async fn pull(State(app): State<Arc<App>>, Json(request): Json<PullRequest>) -> Response {
+    long(move |progress, cancel| app.images.pull(&request, progress, &cancel))
+}
+
+async fn push(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+    long(move |progress, cancel| app.images.push(&request.reference, progress, &cancel))
+}
+
+async fn tag(State(app): State<Arc<App>>, Json(request): Json<TagRequest>) -> Response {
+    blocking(move || app.images.tag(&request.source, &request.target)).await
+}
+
+async fn remove(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+    blocking(move || app.images.remove(&request.reference)).await
+}
+
+async fn inspect(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+    blocking(move || app.images.inspect(&request.reference)).await
+}
+
+async fn raw(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+    blocking(move || app.images.raw(&request.reference)).await
+}
+
+async fn unpack(State(app): State<Arc<App>>, Json(request): Json<UnpackRequest>) -> Response {
+    long(move |progress, cancel| app.images.unpack(&request, progress, &cancel))
+}
+
+async fn from_host(State(app): State<Arc<App>>, Json(request): Json<FromHostRequest>) -> Response {
+    long(move |progress, cancel| app.images.from_host(&request, progress.as_ref(), &cancel))
+}
+
+async fn build(State(app): State<Arc<App>>, Json(request): Json<BuildRequest>) -> Response {
+    long(move |progress, cancel| app.images.build(&request, progress, &cancel))
+}

@@ -1,0 +1,34 @@
+//! The control API: HTTP/1.1 with JSON over a unix socket that only its owner may open.
+//!
+//! Short verbs answer one JSON value. Long ones answer lines of JSON, [`types::News`], the last of
+//! which is the result or the failure. Interactive ones upgrade the connection to the container
+//! crate's frames.
+
+mod daemon;
+mod frames;
+mod images;
+mod sandboxes;
+pub mod stream;
+pub mod types;
+mod workspaces;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+
+use crate::app::App;
+
+/// Requests are small: names, options, an environment.
+const MAX_REQUEST: usize = 8 << 20;
+
+/// Every route of the control API.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(daemon::routes())
+        .merge(images::routes())
+        .merge(sandboxes::routes())
+        .merge(workspaces::routes())
+        .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .with_state(app)
+}

@@ -1,0 +1,196 @@
+//! What crosses the control API, and what `--output json` prints. Fields are only ever added.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use unpacker::progress::Event;
+
+use crate::error::Failure;
+
+/// One line of a long verb's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News<T> {
+    Event(Event),
+    Result(T),
+    Failure(Failure),
+}
+
+/// `devpod daemon status`, and the `daemon.json` that a ready daemon leaves in its data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonStatus {
+    pub pid: u32,
+    pub version: String,
+    /// The registry's address as bound: `127.0.0.1:5000`.
+    pub registry: String,
+    pub socket: PathBuf,
+    pub data: PathBuf,
+    /// RFC 3339.
+    pub started_at: String,
+    /// How identities are mapped: "root", "range" or "single".
+    pub identity: String,
+}
+
+/// A row of `devpod images`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageRow {
+    /// `localhost:5000/demo` or `docker.io/library/alpine`.
+    pub repository: String,
+    pub tag: String,
+    pub digest: String,
+    /// `linux/amd64`; several for an index.
+    pub platforms: Vec<String>,
+    /// Bytes of the blobs.
+    pub size: u64,
+    pub created: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PullRequest {
+    pub reference: String,
+    pub platform: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PushRequest {
+    pub reference: String,
+}
+
+/// Where a pull or push ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    pub reference: String,
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TagRequest {
+    pub source: String,
+    pub target: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnpackRequest {
+    pub reference: String,
+    pub destination: PathBuf,
+    pub platform: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FromHostRequest {
+    pub reference: Option<String>,
+    pub include: Vec<String>,
+    pub without_git: bool,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BuildRequest {
+    pub context: PathBuf,
+    /// Absolute; default `<context>/Dockerfile`.
+    pub dockerfile: Option<PathBuf>,
+    pub tags: Vec<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub target: Option<String>,
+    pub platform: Option<String>,
+    pub base_image: Option<String>,
+    pub no_cache: bool,
+    /// Push each tag to its remote registry afterwards.
+    pub push: bool,
+    /// "gzip", "zstd" or "none".
+    pub compression: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildResult {
+    pub digest: String,
+    pub names: Vec<String>,
+    pub steps: usize,
+    pub cached: usize,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SandboxRequest {
+    pub image: String,
+    pub name: Option<String>,
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    /// `user[:group]`; the image's by default.
+    pub user: Option<String>,
+    pub cwd: Option<String>,
+    pub hostname: Option<String>,
+    pub mounts: Vec<MountRequest>,
+    /// "host" or "none".
+    pub network: Option<String>,
+    pub terminal: bool,
+    pub entrypoint: Option<String>,
+    /// Remove it when its process ends.
+    pub remove: bool,
+    /// The caller will attach at once and wants all output.
+    pub attach: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountRequest {
+    pub source: PathBuf,
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+/// A row of `devpod sandbox ps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxRow {
+    pub id: String,
+    pub name: String,
+    pub image: String,
+    pub command: Vec<String>,
+    /// "running", "exited" or "lost".
+    pub status: String,
+    pub exit_code: Option<i32>,
+    pub pid: Option<u32>,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ExecRequest {
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub user: Option<String>,
+    pub cwd: Option<String>,
+    pub terminal: bool,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StopRequest {
+    /// Seconds between the stop signal and SIGKILL.
+    pub grace: Option<u64>,
+}
+
+/// `devpod up`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct UpRequest {
+    /// A folder (absolute), or the name of a workspace that exists.
+    pub source: UpSource,
+    pub name: Option<String>,
+    pub branch: Option<String>,
+    pub recreate: bool,
+    /// The caller's environment, for `${localEnv:…}` and for git's credentials. Never stored.
+    pub env: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpSource {
+    #[default]
+    Unset,
+    Folder(PathBuf),
+    Repo(String),
+    Name(String),
+}

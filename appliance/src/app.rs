@@ -1,0 +1,145 @@
+//! One process composed of its parts, in order of dependence.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use registry::service::Registry;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use unpacker::container::idmap::IdMap;
+use unpacker::container::launch::Launcher;
+use unpacker::snapshot::store::Snapshots;
+
+use crate::api::types::DaemonStatus;
+use crate::daemon::folder::DataFolder;
+use crate::error::{Failure, Kind, Outcome};
+use crate::images::locate::Here;
+use crate::images::service::Images;
+use crate::options::Options;
+use crate::sandbox::local::Sandboxes;
+use crate::sandbox::record::Record;
+use crate::workspace::service::Workspaces;
+
+/// How often the end of a `--rm` sandbox is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A caller attaches to the sandbox that it started within a moment, or never.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Everything that a request may need.
+#[derive(Debug)]
+pub struct App {
+    pub status: DaemonStatus,
+    pub registry: Registry,
+    pub images: Arc<Images>,
+    pub sandboxes: Arc<Sandboxes>,
+    pub waiting: Waiting,
+    pub shutdown: CancellationToken,
+    options: Options,
+    runtime: Handle,
+}
+
+impl App {
+    /// Opens every store of the data folder. `port` is the registry's as bound.
+    pub fn build(
+        options: Options,
+        registry: Registry,
+        status: DaemonStatus,
+        port: u16,
+        runtime: Handle,
+    ) -> Outcome<Self> {
+        let folder = DataFolder::new(options.data.clone());
+        let snapshots = Snapshots::open(&folder.snapshots()).map_err(|error| {
+            Failure::because(Kind::Internal, "cannot open the snapshots", &error)
+        })?;
+        let snapshots = Arc::new(snapshots);
+        let launcher = Launcher::this();
+        let sandboxes =
+            Sandboxes::open(folder.sandboxes(), Arc::clone(&snapshots), launcher.clone())?;
+        let sandboxes = Arc::new(sandboxes);
+        let images = Images::new(
+            Here { port },
+            registry.clone(),
+            snapshots,
+            launcher,
+            folder,
+            &options,
+            runtime.clone(),
+        )?;
+        Ok(Self {
+            status,
+            registry,
+            images: Arc::new(images),
+            sandboxes,
+            waiting: Waiting::default(),
+            shutdown: CancellationToken::new(),
+            options,
+            runtime,
+        })
+    }
+
+    pub fn workspaces(&self) -> Workspaces {
+        Workspaces::new(
+            &self.options,
+            Arc::clone(&self.images),
+            Arc::clone(&self.sandboxes),
+        )
+    }
+
+    /// Keeps a stream for the caller who started the sandbox; one who does not come for it loses it,
+    /// so that the sandbox never waits for a reader.
+    pub fn await_caller(self: &Arc<Self>, id: &str, stream: UnixStream) {
+        self.waiting.put(id, stream);
+        let (app, id) = (Arc::clone(self), id.to_owned());
+        self.runtime.spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            drop(app.waiting.take(&id));
+        });
+    }
+
+    /// Removes a `--rm` sandbox once it has ended. A daemon that is restarted meanwhile sweeps it
+    /// when it opens the folder.
+    pub fn sweep_when_done(&self, record: &Record) {
+        let (sandboxes, record) = (Arc::clone(&self.sandboxes), record.clone());
+        self.runtime.spawn(async move {
+            while sandboxes.is_running(&record).unwrap_or(false) {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+            }
+            let swept = tokio::task::spawn_blocking(move || sandboxes.remove(&record, true)).await;
+            if let Ok(Err(failure)) = swept {
+                tracing::warn!(%failure, "a finished sandbox could not be removed");
+            }
+        });
+    }
+}
+
+/// How an identity map is called in `daemon status`.
+pub fn identity() -> Outcome<String> {
+    let map = IdMap::current()?;
+    let name = match (map.is_whole(), map.is_single()) {
+        (true, _) => "root (all ids)",
+        (_, true) => "single (one id: no range in /etc/subuid)",
+        _ => "range (ids of /etc/subuid)",
+    };
+    Ok(name.to_owned())
+}
+
+/// Streams of sandboxes that were started for a caller who will attach in a moment.
+#[derive(Debug, Default)]
+pub struct Waiting(Mutex<HashMap<String, UnixStream>>);
+
+impl Waiting {
+    pub fn put(&self, id: &str, stream: UnixStream) {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.insert(id.to_owned(), stream);
+    }
+
+    pub fn take(&self, id: &str) -> Option<UnixStream> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id)
+    }
+}

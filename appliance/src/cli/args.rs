@@ -1,0 +1,402 @@
+//! The command line as types. One function per verb lives in the sibling modules.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::ui::Format;
+
+/// Builds, stores, fetches and runs container images for development on one Linux host: no Docker
+/// daemon, no root, no internet.
+#[derive(Debug, Parser)]
+#[command(
+    name = "devpod",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub struct Arguments {
+    /// Folder of images, snapshots and sandboxes [default: /var/lib/devpod as root,
+    /// ~/.local/share/devpod otherwise]
+    #[arg(long, global = true, env = "DEVPOD_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// How results are printed
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub output: Format,
+
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a workspace from a folder or a repository, or bring one back, and leave it running
+    Up(Up),
+    /// List the workspaces
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one workspace
+    Status(Name),
+    /// Open a shell, or run a command, in a workspace
+    Ssh(Ssh),
+    /// Stop a workspace; its files stay
+    Stop(Name),
+    /// Start a stopped workspace
+    Start(Name),
+    /// Delete a workspace, its volume and its sandbox; a folder of yours stays
+    Delete(Delete),
+    /// Show the logs of a workspace: its builds and lifecycle commands
+    Logs(Logs),
+    /// Read and change the settings in ~/.devpod/config.json
+    #[command(subcommand)]
+    Config(Config),
+
+    /// List the images of the embedded registry
+    Images,
+    /// Fetch an image from a registry
+    Pull(Pull),
+    /// Send an image to the registry that its name says
+    Push(Reference),
+    /// Give an image another name
+    Tag(Tag),
+    /// Remove images
+    Rmi(Rmi),
+    /// Show an image's manifest and configuration
+    Inspect(Inspect),
+    /// Unpack an image's root file system into a folder
+    Unpack(Unpack),
+    /// Build an image from a Dockerfile
+    Build(Build),
+    /// More about images
+    #[command(subcommand)]
+    Image(Image),
+
+    /// Run containers of images
+    #[command(subcommand, visible_alias = "sb")]
+    Sandbox(Sandbox),
+
+    /// Run the daemon in the foreground (other commands start it by themselves)
+    Serve(Serve),
+    /// Look at the daemon, or stop it
+    #[command(subcommand)]
+    Daemon(Daemon),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// A folder, a repository's URL, or the name of a workspace [default: the current folder]
+    pub source: Option<String>,
+    /// A git repository (https, ssh, file) to clone into the workspace's volume
+    #[arg(long, value_name = "URL", conflicts_with = "source")]
+    pub repo: Option<String>,
+    /// The branch to clone
+    #[arg(long, value_name = "BRANCH")]
+    pub branch: Option<String>,
+    /// The workspace's name [default: from the folder or the URL]
+    #[arg(long, visible_alias = "id", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Build anew and replace the sandbox; files stay
+    #[arg(long)]
+    pub recreate: bool,
+    /// Open a shell in the workspace when it is up
+    #[arg(long)]
+    pub ssh: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Name {
+    /// The workspace's name
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Ssh {
+    /// The workspace's name
+    pub name: String,
+    /// Run as this user of the image [default: the workspace's]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Start in this folder [default: the workspace's]
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// A command and its arguments [default: a login shell]
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// The workspaces' names
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    /// Also when it runs or is broken; no complaint when it does not exist
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The workspace's name
+    pub name: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Change a setting
+    Set { key: String, value: String },
+    /// Print a setting
+    Get { key: String },
+    /// Print every setting and where it comes from
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// For example `alpine`, `ghcr.io/owner/image:tag`, `host:5000/name@sha256:…`
+    pub reference: String,
+    /// For example `linux/arm64` [default: this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Reference {
+    /// The image's name
+    pub reference: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// An image that is here
+    pub source: String,
+    /// Its new name
+    pub target: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Rmi {
+    /// The images' names
+    #[arg(required = true)]
+    pub references: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The image's name
+    pub reference: String,
+    /// Print the manifest's bytes as they are
+    #[arg(long)]
+    pub raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Unpack {
+    /// The image's name; fetched when it is not here
+    pub reference: String,
+    /// A folder that is empty or does not exist
+    pub destination: PathBuf,
+    /// For example `linux/arm64` [default: this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The build context
+    #[arg(default_value = ".")]
+    pub context: PathBuf,
+    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Names for the image; without a registry host it lands in the embedded registry
+    #[arg(long = "tag", short, value_name = "NAME")]
+    pub tags: Vec<String>,
+    /// A value for an ARG; without `=VALUE` the environment's
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub build_args: Vec<String>,
+    /// A label for the image
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// For example `linux/amd64` [default: this host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// Use this image in place of the Dockerfile's base
+    #[arg(long, value_name = "IMAGE")]
+    pub base_image: Option<String>,
+    /// Run every step
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Send the image to the registries that its names say
+    #[arg(long)]
+    pub push: bool,
+    /// How layers are compressed: gzip, zstd or none
+    #[arg(long, value_name = "KIND")]
+    pub compression: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Make a first image out of this host's own shell, tools and libraries
+    FromHost {
+        /// The image's name
+        #[arg(long, short, value_name = "NAME")]
+        tag: Option<String>,
+        /// One more program, with the libraries that it needs
+        #[arg(long, value_name = "PROGRAM")]
+        include: Vec<String>,
+        /// Leave git out
+        #[arg(long)]
+        without_git: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Sandbox {
+    /// Run a command in a new sandbox
+    Run(Box<Run>),
+    /// Run a command in a running sandbox
+    Exec(Exec),
+    /// List the sandboxes
+    #[command(visible_alias = "ls")]
+    Ps,
+    /// Stop sandboxes
+    Stop {
+        /// Names or ids
+        #[arg(required = true)]
+        sandboxes: Vec<String>,
+        /// Seconds until it is killed
+        #[arg(long, short, default_value_t = 10)]
+        time: u64,
+    },
+    /// Remove sandboxes and what they changed
+    Rm {
+        /// Names or ids
+        #[arg(required = true)]
+        sandboxes: Vec<String>,
+        /// Also when it runs
+        #[arg(long, short)]
+        force: bool,
+    },
+    /// Show what a sandbox printed
+    Logs {
+        /// Name or id
+        sandbox: String,
+        /// Go on until it ends
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The image; fetched when it is not here
+    pub image: String,
+    /// The command and its arguments [default: the image's]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<String>,
+    /// A name [default: the id]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Leave it running in the background and print its id
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Give it a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// Pass standard input to it
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// Remove it when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// An environment variable; without `=VALUE` this environment's
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Run as this user of the image
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Start in this folder
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Mount a file or folder of the host
+    #[arg(long = "volume", short = 'v', value_name = "HOST:INSIDE[:ro]")]
+    pub volumes: Vec<String>,
+    /// The network: host or none
+    #[arg(long, value_name = "NET", default_value = "host")]
+    pub network: String,
+    /// The host name inside
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// In place of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Name or id
+    pub sandbox: String,
+    /// The command and its arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<String>,
+    /// Give it a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// Pass standard input to it
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// An environment variable; without `=VALUE` this environment's
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Run as this user of the image
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Start in this folder
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The registry's address [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Leave the session of the command that started it
+    #[arg(long, hide = true)]
+    pub detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Daemon {
+    /// Show whether it runs and where it listens
+    Status,
+    /// End it; sandboxes and workspaces go on
+    Stop,
+    /// Print its log
+    Logs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

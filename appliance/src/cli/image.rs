@@ -1,0 +1,194 @@
+//! Image verbs: images, pull, push, tag, rmi, inspect, unpack, build, image from-host.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::api::types::{
+    BuildRequest, BuildResult, FromHostRequest, ImageRow, Moved, PullRequest, PushRequest,
+    TagRequest, UnpackRequest,
+};
+use crate::cli::args::{Build, Image, Inspect, Pull, Tag, Unpack};
+use crate::cli::{Session, pairs};
+use crate::error::{Failure, Outcome};
+use crate::ui::{self, Format, table};
+
+pub(super) async fn list(session: &Session) -> Outcome<u8> {
+    let rows: Vec<ImageRow> = session.daemon().await?.get("/v1/images").await?;
+    if session.format == Format::Json {
+        ui::json(&rows);
+        return Ok(0);
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.repository.clone(),
+                row.tag.clone(),
+                short(&row.digest),
+                row.platforms.join(","),
+                table::size(row.size),
+                row.created.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table::print(
+        &["REPOSITORY", "TAG", "DIGEST", "PLATFORM", "SIZE", "CREATED"],
+        &cells,
+    );
+    Ok(0)
+}
+
+/// The first twelve hexadecimal digits of a digest.
+fn short(digest: &str) -> String {
+    let hash = digest.split_once(':').map_or(digest, |(_, hash)| hash);
+    hash.chars().take(12).collect()
+}
+
+pub(super) async fn pull(session: &Session, pull: Pull) -> Outcome<u8> {
+    let request = PullRequest {
+        reference: pull.reference,
+        platform: pull.platform,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/pull", &request)
+        .await?;
+    moved_line(session, "Pulled", &moved);
+    Ok(0)
+}
+
+pub(super) async fn push(session: &Session, reference: String) -> Outcome<u8> {
+    let request = PushRequest { reference };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/push", &request)
+        .await?;
+    moved_line(session, "Pushed", &moved);
+    Ok(0)
+}
+
+fn moved_line(session: &Session, word: &str, moved: &Moved) {
+    match session.format {
+        Format::Json => ui::json(moved),
+        Format::Text => ui::line(&format!("{word} {}@{}", moved.reference, moved.digest)),
+    }
+}
+
+pub(super) async fn tag(session: &Session, tag: Tag) -> Outcome<u8> {
+    let request = TagRequest {
+        source: tag.source,
+        target: tag.target,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .post("/v1/images/tag", &request)
+        .await?;
+    moved_line(session, "Tagged", &moved);
+    Ok(0)
+}
+
+pub(super) async fn remove(session: &Session, references: Vec<String>) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    for reference in references {
+        let request = PushRequest { reference };
+        let moved: Moved = client.post("/v1/images/remove", &request).await?;
+        moved_line(session, "Removed", &moved);
+    }
+    Ok(0)
+}
+
+pub(super) async fn inspect(session: &Session, inspect: Inspect) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    let request = PushRequest {
+        reference: inspect.reference,
+    };
+    if inspect.raw {
+        let text: String = client.post("/v1/images/raw", &request).await?;
+        ui::raw(text.as_bytes());
+        return Ok(0);
+    }
+    let value: Value = client.post("/v1/images/inspect", &request).await?;
+    match session.format {
+        Format::Json => ui::json(&value),
+        Format::Text => ui::line(&serde_json::to_string_pretty(&value).unwrap_or_default()),
+    }
+    Ok(0)
+}
+
+pub(super) async fn unpack(session: &Session, unpack: Unpack) -> Outcome<u8> {
+    let destination = absolute(&unpack.destination)?;
+    let request = UnpackRequest {
+        reference: unpack.reference,
+        destination,
+        platform: unpack.platform,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/unpack", &request)
+        .await?;
+    moved_line(session, "Unpacked", &moved);
+    Ok(0)
+}
+
+pub(super) async fn run(session: &Session, image: Image) -> Outcome<u8> {
+    let Image::FromHost {
+        tag,
+        include,
+        without_git,
+    } = image;
+    let request = FromHostRequest {
+        reference: tag,
+        include,
+        without_git,
+    };
+    let moved: Moved = session
+        .daemon()
+        .await?
+        .watch("/v1/images/from-host", &request)
+        .await?;
+    moved_line(session, "Made", &moved);
+    Ok(0)
+}
+
+pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
+    let context = absolute(&build.context)?;
+    if !context.is_dir() {
+        return Err(Failure::invalid(format!(
+            "the context {} is not a folder",
+            context.display()
+        )));
+    }
+    let request = BuildRequest {
+        context,
+        dockerfile: build.file.as_deref().map(absolute).transpose()?,
+        tags: build.tags,
+        build_args: pairs(&build.build_args),
+        labels: pairs(&build.labels),
+        target: build.target,
+        platform: build.platform,
+        base_image: build.base_image,
+        no_cache: build.no_cache,
+        push: build.push,
+        compression: build.compression,
+    };
+    let result: BuildResult = session
+        .daemon()
+        .await?
+        .watch("/v1/builds", &request)
+        .await?;
+    match session.format {
+        Format::Json => ui::json(&result),
+        Format::Text => ui::line(&result.digest),
+    }
+    Ok(0)
+}
+
+/// The daemon has another working folder than we do.
+pub(super) fn absolute(path: &Path) -> Outcome<PathBuf> {
+    std::path::absolute(path).map_err(Failure::from)
+}

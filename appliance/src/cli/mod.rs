@@ -1,0 +1,131 @@
+//! The commands: each parses its arguments, asks the daemon, and prints the answer.
+
+pub mod args;
+mod configure;
+mod daemon;
+mod image;
+mod sandbox;
+mod terminal;
+mod workspace;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::client::Client;
+use crate::daemon::folder::DataFolder;
+use crate::daemon::start;
+use crate::error::Outcome;
+use crate::options::{self, Options};
+use crate::ui::{self, Format};
+use args::{Arguments, Verb};
+
+/// Parses the command line and runs the verb; the exit code says how it went.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => ExitCode::from(ui::failure::report(&failure)),
+    }
+}
+
+/// What every verb has at hand.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) options: Options,
+    pub(crate) folder: DataFolder,
+    pub(crate) format: Format,
+}
+
+impl Session {
+    /// A client of the daemon, which is started when it does not run.
+    pub(crate) async fn daemon(&self) -> Outcome<Client> {
+        start::ensure(&self.folder, &[]).await
+    }
+}
+
+fn run(arguments: Arguments) -> Outcome<u8> {
+    let Arguments { data, output, verb } = arguments;
+    let options = options::resolve(data)?;
+    let folder = DataFolder::new(options.data.clone());
+    let session = Session {
+        options,
+        folder,
+        format: output,
+    };
+    // The daemon enters its user namespace before any thread exists, so it makes its own runtime.
+    if let Verb::Serve(serve) = verb {
+        return daemon::serve(session, serve);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(dispatch(&session, verb));
+    // A thread that still reads the terminal must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
+    match verb {
+        Verb::Up(up) => workspace::up(session, up).await,
+        Verb::List => workspace::list(session).await,
+        Verb::Status(name) => workspace::status(session, &name.name).await,
+        Verb::Ssh(ssh) => workspace::ssh(session, ssh).await,
+        Verb::Stop(name) => workspace::stop(session, &name.name).await,
+        Verb::Start(name) => workspace::start(session, &name.name).await,
+        Verb::Delete(delete) => workspace::delete(session, delete).await,
+        Verb::Logs(logs) => workspace::logs(session, &logs.name).await,
+        Verb::Config(config) => configure::run(session, config),
+        Verb::Images => image::list(session).await,
+        Verb::Pull(pull) => image::pull(session, pull).await,
+        Verb::Push(reference) => image::push(session, reference.reference).await,
+        Verb::Tag(tag) => image::tag(session, tag).await,
+        Verb::Rmi(rmi) => image::remove(session, rmi.references).await,
+        Verb::Inspect(inspect) => image::inspect(session, inspect).await,
+        Verb::Unpack(unpack) => image::unpack(session, unpack).await,
+        Verb::Build(build) => image::build(session, build).await,
+        Verb::Image(image) => image::run(session, image).await,
+        Verb::Sandbox(sandbox) => sandbox::run(session, sandbox).await,
+        Verb::Daemon(verb) => daemon::run(session, verb).await,
+        Verb::Version => {
+            ui::line(concat!("v", env!("CARGO_PKG_VERSION")));
+            Ok(0)
+        }
+        Verb::Serve(_) => Ok(0),
+    }
+}
+
+/// An exit code of a process as ours.
+pub(crate) fn exit_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(255)
+}
+
+/// `NAME=VALUE` as written; a bare `NAME` takes this environment's value, if it has one.
+pub(crate) fn variables(written: &[String]) -> Vec<String> {
+    let value = |name: &String| {
+        std::env::var(name)
+            .ok()
+            .map(|value| format!("{name}={value}"))
+    };
+    written
+        .iter()
+        .filter_map(|text| {
+            if text.contains('=') {
+                Some(text.clone())
+            } else {
+                value(text)
+            }
+        })
+        .collect()
+}
+
+/// The same as a map, for build arguments and labels.
+pub(crate) fn pairs(written: &[String]) -> BTreeMap<String, String> {
+    variables(written)
+        .iter()
+        .filter_map(|text| text.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}

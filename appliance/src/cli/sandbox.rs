@@ -1,0 +1,182 @@
+//! `devpod sandbox …`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::api::types::{ExecRequest, MountRequest, SandboxRequest, SandboxRow, StopRequest};
+use crate::cli::args::{Exec, Run, Sandbox};
+use crate::cli::terminal::{self, Wanted};
+use crate::cli::{Session, exit_code, image, variables};
+use crate::error::{Failure, Outcome};
+use crate::sandbox::plan;
+use crate::ui::{self, Format, table};
+
+pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
+    match verb {
+        Sandbox::Run(run) => start(session, *run).await,
+        Sandbox::Exec(exec) => enter(session, exec).await,
+        Sandbox::Ps => list(session).await,
+        Sandbox::Stop { sandboxes, time } => stop(session, sandboxes, time).await,
+        Sandbox::Rm { sandboxes, force } => remove(session, sandboxes, force).await,
+        Sandbox::Logs { sandbox, follow } => logs(session, &sandbox, follow).await,
+    }
+}
+
+async fn start(session: &Session, run: Run) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    let request = SandboxRequest {
+        image: run.image,
+        name: run.name,
+        command: run.command,
+        env: variables(&run.env),
+        user: run.user,
+        cwd: run.workdir,
+        hostname: run.hostname,
+        mounts: run
+            .volumes
+            .iter()
+            .map(|text| mount(text))
+            .collect::<Outcome<_>>()?,
+        network: Some(run.network),
+        terminal: run.tty,
+        entrypoint: run.entrypoint,
+        remove: run.rm,
+        attach: !run.detach,
+    };
+    let row: SandboxRow = client.watch("/v1/sandboxes", &request).await?;
+    if run.detach {
+        match session.format {
+            Format::Json => ui::json(&row),
+            Format::Text => ui::line(&row.id),
+        }
+        return Ok(0);
+    }
+    let stream = client
+        .upgrade(&format!("/v1/sandboxes/{}/attach", row.id), &())
+        .await?;
+    let wanted = Wanted {
+        stdin: run.interactive,
+        terminal: run.tty,
+    };
+    terminal::relay(stream, wanted).await.map(exit_code)
+}
+
+async fn enter(session: &Session, exec: Exec) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    let request = ExecRequest {
+        command: exec.command,
+        env: variables(&exec.env),
+        user: exec.user,
+        cwd: exec.workdir,
+        terminal: exec.tty,
+    };
+    let path = format!("/v1/sandboxes/{}/exec", segment(&exec.sandbox)?);
+    let stream = client.upgrade(&path, &request).await?;
+    let wanted = Wanted {
+        stdin: exec.interactive,
+        terminal: exec.tty,
+    };
+    terminal::relay(stream, wanted).await.map(exit_code)
+}
+
+async fn list(session: &Session) -> Outcome<u8> {
+    let rows: Vec<SandboxRow> = session.daemon().await?.get("/v1/sandboxes").await?;
+    if session.format == Format::Json {
+        ui::json(&rows);
+        return Ok(0);
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let status = match row.exit_code {
+                Some(code) => format!("{} ({code})", row.status),
+                None => row.status.clone(),
+            };
+            let command = row.command.join(" ");
+            vec![
+                row.id.clone(),
+                row.name.clone(),
+                row.image.clone(),
+                status,
+                row.created_at.clone(),
+                command,
+            ]
+        })
+        .collect();
+    table::print(
+        &["ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"],
+        &cells,
+    );
+    Ok(0)
+}
+
+async fn stop(session: &Session, sandboxes: Vec<String>, time: u64) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    for sandbox in sandboxes {
+        let path = format!("/v1/sandboxes/{}/stop", segment(&sandbox)?);
+        let _: Value = client
+            .post(&path, &StopRequest { grace: Some(time) })
+            .await?;
+        ui::line(&sandbox);
+    }
+    Ok(0)
+}
+
+async fn remove(session: &Session, sandboxes: Vec<String>, force: bool) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    for sandbox in sandboxes {
+        let path = format!("/v1/sandboxes/{}?force={force}", segment(&sandbox)?);
+        let _: Value = client.delete(&path).await?;
+        ui::line(&sandbox);
+    }
+    Ok(0)
+}
+
+async fn logs(session: &Session, sandbox: &str, follow: bool) -> Outcome<u8> {
+    let path = format!("/v1/sandboxes/{}/logs?follow={follow}", segment(sandbox)?);
+    session.daemon().await?.bytes(&path, ui::raw).await?;
+    Ok(0)
+}
+
+/// `HOST:INSIDE[:ro]`.
+fn mount(text: &str) -> Outcome<MountRequest> {
+    let bad = || {
+        Failure::invalid(format!("{text:?} is not a volume"))
+            .hint("Write HOST:INSIDE or HOST:INSIDE:ro, INSIDE absolute.")
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, read_only) = match parts.as_slice() {
+        [source, target] | [source, target, "rw"] => (*source, *target, false),
+        [source, target, "ro"] => (*source, *target, true),
+        _ => return Err(bad()),
+    };
+    if source.is_empty() || !target.starts_with('/') {
+        return Err(bad());
+    }
+    let source = image::absolute(Path::new(source))?;
+    Ok(MountRequest {
+        source,
+        target: target.into(),
+        read_only,
+    })
+}
+
+/// A name as one segment of a path; anything that could not be a name is refused here.
+pub(super) fn segment(name: &str) -> Outcome<&str> {
+    plan::check_name(name).map(|()| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        assert!(mount("/a:/b:ro").unwrap().read_only);
+        assert!(!mount("/a:/b").unwrap().read_only);
+        for bad in ["/a", "/a:b", ":/b", "/a:/b:xx", "a:b:c:d"] {
+            assert!(mount(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The daemon's life: one per data folder, started by whoever needs it, gone cleanly on SIGTERM.
+
+pub mod folder;
+pub mod lock;
+pub mod serve;
+pub mod socket;
+pub mod start;

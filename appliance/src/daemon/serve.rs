@@ -1,0 +1,168 @@
+//! `devpod serve`: the daemon from its first instruction to its last.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry::service::{Policy, Registry};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use unpacker::container::idmap;
+
+use crate::api;
+use crate::api::types::DaemonStatus;
+use crate::app::{self, App};
+use crate::clock;
+use crate::daemon::folder::DataFolder;
+use crate::daemon::{lock, socket};
+use crate::error::{Failure, Kind, Outcome};
+use crate::options::Options;
+use crate::ui;
+
+/// Requests that are still being answered at shutdown get so long.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM, SIGINT or `devpod daemon stop`.
+pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<()> {
+    if detach {
+        // Fails only for a session leader, which is detached already.
+        let _ = rustix::process::setsid();
+    }
+    let listen = match listen {
+        Some(text) => crate::options::address(text)?,
+        None => options.settings.registry.listen,
+    };
+    let folder = DataFolder::new(options.data.clone());
+    folder.create().map_err(|error| {
+        let message = format!("cannot make the data folder {}", folder.root().display());
+        Failure::because(Kind::Internal, message, &error)
+            .hint("Choose a folder that you may write with --data or DEVPOD_DATA.")
+    })?;
+    // Before any thread exists: a user namespace is entered by a whole process or not at all.
+    idmap::enter(&folder.sandboxes())
+        .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
+    let _lock = lock::acquire(&folder)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(serve(options, folder, listen));
+    runtime.shutdown_timeout(DRAIN);
+    outcome
+}
+
+async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outcome<()> {
+    unpacker::remote::install_crypto();
+    let tcp = TcpListener::bind(listen)
+        .await
+        .map_err(|error| refused(listen, &error))?;
+    let address = tcp.local_addr()?;
+    let registry = open_registry(&folder)?;
+    let unix = socket::bind(&folder.socket())?;
+    let status = DaemonStatus {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        registry: address.to_string(),
+        socket: folder.socket(),
+        data: folder.root().to_owned(),
+        started_at: clock::now_rfc3339(),
+        identity: app::identity()?,
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let built = App::build(
+        options,
+        registry.clone(),
+        status.clone(),
+        address.port(),
+        runtime,
+    )?;
+    let app = Arc::new(built);
+    let stop = app.shutdown.clone();
+    tokio::spawn(until_signal(stop.clone()));
+    let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
+    write_status(&folder, &status)?;
+    ui::news(&format!(
+        "devpod {} serves {address} (pid {}, data in {}).",
+        status.version,
+        status.pid,
+        folder.root().display()
+    ));
+    let served = registry::http::serve(tcp, registry.clone(), stop.clone().cancelled_owned()).await;
+    stop.cancel();
+    // The control API drains too, but not for ever: somebody may follow a log.
+    let _ = tokio::time::timeout(DRAIN, control).await;
+    close(&folder, &registry);
+    served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
+}
+
+fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
+    let options = registry::store::Options::below(folder.root());
+    Registry::open(options, Policy::default()).map_err(|error| {
+        let message = format!("cannot open the registry in {}", folder.root().display());
+        Failure::because(Kind::Internal, message, &error)
+    })
+}
+
+fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
+    let failure = |kind, why: &str| Failure::because(kind, why, error);
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => failure(
+            Kind::Conflict,
+            &format!("port {} is taken by another program", listen.port()),
+        )
+        .hint("Choose another: `devpod config set registry.listen 127.0.0.1:5001`.")
+        .hint(format!(
+            "Who has it: `ss -ltnp 'sport = :{}'`.",
+            listen.port()
+        )),
+        _ => failure(Kind::Unavailable, &format!("cannot listen on {listen}")),
+    }
+}
+
+async fn control(listener: UnixListener, app: Arc<App>, stop: CancellationToken) {
+    let router = api::router(app);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the control API stopped");
+    }
+}
+
+async fn until_signal(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.cancelled() => {}
+    }
+    stop.cancel();
+}
+
+/// Others read this file when the daemon is ready.
+fn write_status(folder: &DataFolder, status: &DaemonStatus) -> Outcome<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder.root())?;
+    let text = serde_json::to_string(status).map_err(std::io::Error::from)?;
+    writeln!(file, "{text}")?;
+    file.persist(folder.status()).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn close(folder: &DataFolder, registry: &Registry) {
+    if let Err(error) = registry.store().export() {
+        tracing::warn!(%error, "index.json could not be written");
+    }
+    remove(&folder.status());
+    remove(&folder.socket());
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove");
+    }
+}

@@ -1,0 +1,126 @@
+//! Starting the daemon in the background when a command needs it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::daemon::folder::DataFolder;
+use crate::daemon::{lock, socket};
+use crate::error::{Failure, Kind, Outcome};
+use crate::ui;
+
+/// Opening the stores and mapping identities takes milliseconds; a busy machine gets its time.
+const PATIENCE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A client of the running daemon; starts one first where none runs, and says so.
+pub async fn ensure(folder: &DataFolder, arguments: &[String]) -> Outcome<Client> {
+    if socket::connect(&folder.socket()).await.is_ok() {
+        return Ok(Client::new(folder.socket()));
+    }
+    folder.create().map_err(|error| {
+        let message = format!("cannot make the data folder {}", folder.root().display());
+        Failure::because(Kind::Internal, message, &error)
+            .hint("Choose a folder that you may write with --data or DEVPOD_DATA.")
+    })?;
+    if !lock::is_held(folder) {
+        ui::news(&format!(
+            "Starting the devpod daemon (data in {}).",
+            folder.root().display()
+        ));
+    }
+    let (child, log) = spawn(folder, arguments)?;
+    wait(folder, child, log).await?;
+    Ok(Client::new(folder.socket()))
+}
+
+/// A client of a daemon that already runs.
+pub async fn running(folder: &DataFolder) -> Option<Client> {
+    socket::connect(&folder.socket())
+        .await
+        .ok()
+        .map(|_| Client::new(folder.socket()))
+}
+
+fn spawn(folder: &DataFolder, arguments: &[String]) -> Outcome<(Child, File)> {
+    let failed = |error: &std::io::Error| {
+        Failure::because(Kind::Internal, "cannot start the devpod daemon", error)
+    };
+    let mut log = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(folder.log())
+        .map_err(|error| failed(&error))?;
+    log.seek(SeekFrom::End(0)).map_err(|error| failed(&error))?;
+    let output = || log.try_clone().map(Stdio::from);
+    let child = Command::new(std::env::current_exe().map_err(|error| failed(&error))?)
+        .arg("--data")
+        .arg(folder.root())
+        .args(["serve", "--detach"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(output().map_err(|error| failed(&error))?)
+        .stderr(output().map_err(|error| failed(&error))?)
+        .current_dir("/")
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    Ok((child, log))
+}
+
+async fn wait(folder: &DataFolder, mut child: Child, mut log: File) -> Outcome<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if socket::connect(&folder.socket()).await.is_ok() {
+            return Ok(());
+        }
+        // Another command may have started one at the same moment: then ours ends, theirs answers.
+        let ended = child
+            .try_wait()
+            .ok()
+            .flatten()
+            .filter(|_| !lock::is_held(folder));
+        if let Some(status) = ended {
+            return Err(died(folder, status, &mut log));
+        }
+        if Instant::now() > deadline {
+            return Err(
+                Failure::new(Kind::Unavailable, "the devpod daemon does not answer")
+                    .hint(format!("See {}.", folder.log().display())),
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The daemon's own words are the best explanation.
+fn died(folder: &DataFolder, status: ExitStatus, log: &mut File) -> Failure {
+    let mut said = String::new();
+    // Without its words the status still stands.
+    let _ = log.take(64 << 10).read_to_string(&mut said);
+    let kind = match status.code() {
+        Some(2) => Kind::Invalid,
+        Some(4) => Kind::Conflict,
+        Some(6) => Kind::Denied,
+        Some(7) => Kind::Exhausted,
+        _ => Kind::Unavailable,
+    };
+    let mut failure = Failure::new(kind, format!("the devpod daemon did not start ({status})"));
+    for line in said.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.strip_prefix("hint:") {
+            Some(hint) => failure.hints.push(hint.trim().to_owned()),
+            None => {
+                let line = line.strip_prefix("error:").or(line.strip_prefix("because"));
+                let line = line.map_or(String::new(), |text| text.trim().to_owned());
+                if !line.is_empty() {
+                    failure.causes.push(line);
+                }
+            }
+        }
+    }
+    failure.hint(format!("Its log is {}.", folder.log().display()))
+}

@@ -1,0 +1,50 @@
+//! The registry's blob files as the unpacker's content store.
+
+use std::io::{self, Write};
+
+use registry::digest::Algorithm;
+use registry::service::Registry;
+use registry::store::writer::BlobWriter;
+use unpacker::content::{Blob, Content, ContentWriter};
+use unpacker::digest::Digest;
+
+/// All blobs of the registry, whatever repository shows them.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistryContent(pub(crate) Registry);
+
+impl Content for RegistryContent {
+    fn open(&self, digest: &Digest) -> io::Result<Option<Blob>> {
+        let found = self.0.store().blobs().get(digest)?;
+        Ok(found.map(|(file, size)| Blob { file, size }))
+    }
+
+    fn writer(&self, expected: Option<&Digest>) -> io::Result<Box<dyn ContentWriter>> {
+        let algorithm = expected.and_then(Algorithm::of).unwrap_or_default();
+        let writer = self.0.store().blobs().writer(algorithm)?;
+        Ok(Box::new(Writer {
+            writer,
+            expected: expected.cloned(),
+        }))
+    }
+}
+
+struct Writer {
+    writer: BlobWriter,
+    expected: Option<Digest>,
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl ContentWriter for Writer {
+    fn commit(self: Box<Self>) -> io::Result<(Digest, u64)> {
+        Ok(self.writer.commit(self.expected.as_ref())?)
+    }
+}

@@ -1,0 +1,355 @@
+//! The image verbs of the daemon.
+
+use std::sync::{Arc, Mutex};
+
+use config::name::{Reference, RepositoryName, Tag, Target};
+use registry::service::{Listing, ManifestPut, References, Registry};
+use tokio::runtime::Handle;
+use unpacker::container::launch::Launcher;
+use unpacker::content::Content;
+use unpacker::digest::Digest;
+use unpacker::image::Image;
+use unpacker::image::read::{self, Platform};
+use unpacker::image::unpack;
+use unpacker::layer::apply::ApplyOptions;
+use unpacker::progress::{Cancel, Progress};
+use unpacker::remote::client::Remote;
+use unpacker::snapshot::id::SnapshotId;
+use unpacker::snapshot::store::Snapshots;
+
+use crate::api::types::{Moved, UnpackRequest};
+use crate::daemon::folder::DataFolder;
+use crate::error::{Failure, Kind, Outcome};
+use crate::images::content::RegistryContent;
+use crate::images::locate::Here;
+use crate::images::transfer::Reporter;
+use crate::options::Options;
+use crate::sandbox::local::Runnable;
+
+/// Everything that is known about images on this host.
+pub struct Images {
+    pub(crate) here: Here,
+    pub(crate) registry: Registry,
+    pub(crate) content: Arc<dyn Content>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) launcher: Launcher,
+    pub(crate) folder: DataFolder,
+    pub(crate) remote: Remote,
+    pub(crate) runtime: Handle,
+    /// The image of this host's own programs is made by one caller at a time.
+    pub(crate) making_host: Mutex<()>,
+}
+
+impl std::fmt::Debug for Images {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images")
+            .field("here", &self.here)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A manifest that this host keeps, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) repository: RepositoryName,
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Images {
+    pub fn new(
+        here: Here,
+        registry: Registry,
+        snapshots: Arc<Snapshots>,
+        launcher: Launcher,
+        folder: DataFolder,
+        options: &Options,
+        runtime: Handle,
+    ) -> Outcome<Self> {
+        let content = Arc::new(RegistryContent(registry.clone()));
+        let remote = crate::images::transfer::remote(options)?;
+        Ok(Self {
+            here,
+            registry,
+            content,
+            snapshots,
+            launcher,
+            folder,
+            remote,
+            runtime,
+            making_host: Mutex::new(()),
+        })
+    }
+
+    /// The manifest or index that a name means here; `None` where this host has no such image.
+    pub(crate) fn find(&self, reference: &Reference) -> Outcome<Option<Kept>> {
+        for repository in self.here.candidates(reference)? {
+            if let Some(manifest) = self
+                .registry
+                .manifest(&repository, &reference.target())
+                .map_err(store)?
+            {
+                return Ok(Some(Kept {
+                    repository,
+                    digest: manifest.digest,
+                    media_type: manifest.media_type,
+                    bytes: manifest.bytes,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`Images::find`], with the failure that tells what to do.
+    pub(crate) fn expect(&self, text: &str) -> Outcome<(Reference, Kept)> {
+        let reference: Reference = text.parse()?;
+        let kept = self.find(&reference)?.ok_or_else(|| self.unknown(text))?;
+        Ok((reference, kept))
+    }
+
+    fn unknown(&self, text: &str) -> Failure {
+        Failure::not_found(format!("there is no image {text:?} here"))
+            .hint("See `devpod images`; fetch one with `devpod pull`, or build it with `devpod build -t`.")
+    }
+
+    /// The image of one platform: one that is here, or else fetched.
+    pub(crate) fn have(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Image> {
+        if let Some(kept) = self.find(reference)? {
+            return self.load(&kept, platform);
+        }
+        if self.is_host_image(reference)? {
+            let kept = self.make_host_image(progress, cancel)?;
+            return self.load(&kept, platform);
+        }
+        if self.here.is_ours(reference) {
+            return Err(self.unknown(&reference.to_string()));
+        }
+        let kept = self.fetch(reference, platform, progress, cancel)?;
+        self.load(&kept, platform)
+    }
+
+    /// Reads a kept manifest, through an index to the platform's.
+    pub(crate) fn load(&self, kept: &Kept, platform: &Platform) -> Outcome<Image> {
+        read::load_for(self.content.as_ref(), &kept.bytes, platform).map_err(|error| {
+            let message = format!("image {}@{} cannot be used", kept.repository, kept.digest);
+            Failure::because(Kind::Invalid, message, &error)
+        })
+    }
+
+    /// The snapshots of an image, unpacked where they were not, lowest first.
+    pub(crate) fn unpacked(
+        &self,
+        image: &Image,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Vec<SnapshotId>> {
+        unpack::unpack(
+            image,
+            self.content.as_ref(),
+            &self.snapshots,
+            progress,
+            cancel,
+        )
+        .map_err(|error| unpack_failed(image, &error))
+    }
+
+    /// An image ready to be run.
+    pub fn runnable(
+        &self,
+        text: &str,
+        wanted: Option<&str>,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Runnable> {
+        let reference: Reference = text.parse()?;
+        let image = self.have(&reference, &platform(wanted)?, progress, cancel)?;
+        let stack = self.unpacked(&image, progress, cancel)?;
+        Ok(Runnable {
+            name: text.to_owned(),
+            digest: image.digest.to_string(),
+            config: image.config.config,
+            stack,
+        })
+    }
+
+    /// Shows blobs that are here and a manifest in a repository, all or nothing.
+    pub(crate) fn keep(
+        &self,
+        repository: &RepositoryName,
+        target: &Target,
+        media_type: &str,
+        manifest: &[u8],
+        blobs: &[Digest],
+    ) -> Outcome<Kept> {
+        for digest in blobs {
+            if !self.registry.link_blob(repository, digest).map_err(store)? {
+                return Err(Failure::internal(format!("blob {digest} is not here")));
+            }
+        }
+        let put = ManifestPut {
+            target,
+            tags: &[],
+            media_type: Some(media_type),
+            bytes: manifest,
+            references: References::Required,
+        };
+        let stored = self
+            .registry
+            .put_manifest(repository, &put)
+            .map_err(|error| {
+                Failure::because(
+                    Kind::Internal,
+                    format!("cannot keep image {repository}"),
+                    &error,
+                )
+            })?;
+        Ok(Kept {
+            repository: repository.clone(),
+            digest: stored.digest,
+            media_type: media_type.to_owned(),
+            bytes: manifest.to_vec(),
+        })
+    }
+
+    pub fn tag(&self, source: &str, target: &str) -> Outcome<Moved> {
+        let (_, kept) = self.expect(source)?;
+        let target: Reference = target.parse()?;
+        let Target::Tag(tag) = target.target() else {
+            return Err(Failure::invalid("a new name must have a tag, not a digest"));
+        };
+        let repository = self.here.destination(&target)?;
+        self.copy(&kept, &repository, &Target::Tag(tag))?;
+        Ok(Moved {
+            reference: self.shown(&target)?,
+            digest: kept.digest.to_string(),
+        })
+    }
+
+    /// The same manifest (and an index's children) in another repository: rows only, no bytes.
+    fn copy(&self, kept: &Kept, repository: &RepositoryName, target: &Target) -> Outcome<Kept> {
+        let needed = self.needed(kept)?;
+        let mut blobs = Vec::new();
+        for digest in needed {
+            let child = Target::Digest(digest.clone());
+            match self
+                .registry
+                .manifest(&kept.repository, &child)
+                .map_err(store)?
+            {
+                Some(manifest) => {
+                    let child_kept = Kept {
+                        repository: kept.repository.clone(),
+                        digest,
+                        media_type: manifest.media_type,
+                        bytes: manifest.bytes,
+                    };
+                    self.copy(&child_kept, repository, &child)?;
+                }
+                None => blobs.push(digest),
+            }
+        }
+        self.keep(repository, target, &kept.media_type, &kept.bytes, &blobs)
+    }
+
+    /// What a manifest names: configuration and layers, or an index's children.
+    pub(crate) fn needed(&self, kept: &Kept) -> Outcome<Vec<Digest>> {
+        let target = Target::Digest(kept.digest.clone());
+        let row = self
+            .registry
+            .stat_manifest(&kept.repository, &target)
+            .map_err(store)?;
+        Ok(row.map(|(_, row)| row.references).unwrap_or_default())
+    }
+
+    /// Removes a name; with a digest, the image and all its tags in that repository.
+    pub fn remove(&self, text: &str) -> Outcome<Moved> {
+        let (reference, kept) = self.expect(text)?;
+        let removed = match reference.target() {
+            Target::Tag(tag) => self.registry.delete_tag(&kept.repository, &tag),
+            Target::Digest(digest) => self.registry.delete_manifest(&kept.repository, &digest),
+        };
+        if !removed.map_err(store)? {
+            return Err(self.unknown(text));
+        }
+        let shown = self.here.name(&kept.repository, &reference.target());
+        Ok(Moved {
+            reference: shown,
+            digest: kept.digest.to_string(),
+        })
+    }
+
+    /// Removes every tag of the repository that a name means; blobs stay until they are collected.
+    pub(crate) fn forget_repository(&self, text: &str) -> Outcome<()> {
+        let reference: Reference = text.parse()?;
+        let repository = self.here.destination(&reference)?;
+        let tags = self
+            .registry
+            .tags(&repository, Listing::default())
+            .map_err(store)?;
+        for tag in tags.map(|page| page.items).unwrap_or_default() {
+            let tag: Tag = tag.parse()?;
+            self.registry.delete_tag(&repository, &tag).map_err(store)?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks an image flat into a folder, fetching it first where it is not here.
+    pub fn unpack(
+        &self,
+        request: &UnpackRequest,
+        progress: Reporter,
+        cancel: &Cancel,
+    ) -> Outcome<Moved> {
+        let reference: Reference = request.reference.parse()?;
+        let platform = platform(request.platform.as_deref())?;
+        let image = self.have(&reference, &platform, progress.as_ref(), cancel)?;
+        let destination = &request.destination;
+        unpack::unpack_to(
+            &image,
+            self.content.as_ref(),
+            destination,
+            &ApplyOptions::default(),
+            progress.as_ref(),
+            cancel,
+        )
+        .map_err(|error| unpack_failed(&image, &error))?;
+        Ok(Moved {
+            reference: destination.display().to_string(),
+            digest: image.digest.to_string(),
+        })
+    }
+}
+
+/// `os/arch[/variant]`, this host's by default.
+pub(crate) fn platform(text: Option<&str>) -> Outcome<Platform> {
+    match text {
+        None => Ok(Platform::host()),
+        Some(text) => text
+            .parse()
+            .map_err(|error: read::BadPlatform| Failure::from_error(Kind::Invalid, &error)),
+    }
+}
+
+pub(crate) fn store(error: registry::store::StoreError) -> Failure {
+    let kind = if error.is_full() {
+        Kind::Exhausted
+    } else {
+        Kind::Internal
+    };
+    Failure::because(kind, "the image store failed", &error)
+}
+
+fn unpack_failed(image: &Image, error: &unpack::UnpackError) -> Failure {
+    let kind = match error {
+        unpack::UnpackError::Cancelled(_) => Kind::Cancelled,
+        _ => Kind::Internal,
+    };
+    Failure::because(kind, format!("cannot unpack image {}", image.digest), error)
+}

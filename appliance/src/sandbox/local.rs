@@ -1,0 +1,422 @@
+//! The sandboxes of this host.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use unpacker::container::launch::Launcher;
+use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
+use unpacker::container::supervise::{self, LogLine, LogOptions, State};
+use unpacker::container::user::{self, Resolved};
+use unpacker::image::config::Execution;
+use unpacker::progress::Cancel;
+use unpacker::snapshot::id::SnapshotId;
+use unpacker::snapshot::overlay::Overlay;
+use unpacker::snapshot::store::Snapshots;
+
+use crate::api::types::{ExecRequest, SandboxRequest, SandboxRow};
+use crate::clock;
+use crate::error::{Failure, Kind, Outcome};
+use crate::sandbox::record::Record;
+use crate::sandbox::{plan, record};
+
+/// How long a process has between its stop signal and SIGKILL when nobody says.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// An image made ready to be run: unpacked, and its configuration read.
+#[derive(Debug, Clone)]
+pub struct Runnable {
+    /// As the user wrote it.
+    pub name: String,
+    pub digest: String,
+    pub config: Execution,
+    /// Lowest first.
+    pub stack: Vec<SnapshotId>,
+}
+
+/// What a new sandbox is called.
+struct Names {
+    id: String,
+    name: String,
+}
+
+/// All sandboxes of one data folder.
+#[derive(Debug)]
+pub struct Sandboxes {
+    root: PathBuf,
+    snapshots: std::sync::Arc<Snapshots>,
+    launcher: Launcher,
+    /// Names are given out one at a time.
+    naming: Mutex<()>,
+}
+
+impl Sandboxes {
+    /// Opens the folder and sweeps what a crash left half-made.
+    pub fn open(
+        root: PathBuf,
+        snapshots: std::sync::Arc<Snapshots>,
+        launcher: Launcher,
+    ) -> Outcome<Self> {
+        let sandboxes = Self {
+            root,
+            snapshots,
+            launcher,
+            naming: Mutex::new(()),
+        };
+        for folder in record::folders(&sandboxes.root)? {
+            match Record::load(&folder)? {
+                None => remove_tree(&folder)?,
+                Some(record) if record.remove && !sandboxes.is_running(&record)? => {
+                    remove_tree(&folder)?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(sandboxes)
+    }
+
+    pub fn folder(&self, record: &Record) -> PathBuf {
+        self.root.join(&record.id)
+    }
+
+    /// Every sandbox, oldest first.
+    pub fn list(&self) -> Outcome<Vec<Record>> {
+        let mut records = Vec::new();
+        for folder in record::folders(&self.root)? {
+            records.extend(Record::load(&folder)?);
+        }
+        records.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
+        Ok(records)
+    }
+
+    /// By name, by id, or by the beginning of an id that only one has.
+    pub fn find(&self, name: &str) -> Outcome<Record> {
+        let records = self.list()?;
+        if let Some(exact) = records.iter().find(|r| r.name == name || r.id == name) {
+            return Ok(exact.clone());
+        }
+        let mut close = records
+            .into_iter()
+            .filter(|r| name.len() >= 3 && r.id.starts_with(name));
+        match (close.next(), close.next()) {
+            (Some(record), None) => Ok(record),
+            (Some(_), Some(_)) => Err(Failure::invalid(format!(
+                "several sandboxes' ids begin with {name:?}"
+            ))),
+            _ => Err(Failure::not_found(format!("there is no sandbox {name:?}"))
+                .hint("See `devpod sandbox ps`.")),
+        }
+    }
+
+    /// Makes a sandbox without starting it.
+    pub fn create(&self, runnable: &Runnable, request: &SandboxRequest) -> Outcome<Record> {
+        self.create_with(runnable, request, &[])
+    }
+
+    /// As [`Sandboxes::create`], with mounts of the caller's own after the request's.
+    pub fn create_with(
+        &self,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        mounts: &[Mount],
+    ) -> Outcome<Record> {
+        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = new_id()?;
+        let name = self.free_name(request.name.as_deref(), &id)?;
+        let folder = self.root.join(&id);
+        fs::create_dir(&folder)?;
+        let names = Names { id, name };
+        let made = self.fill(&folder, names, runnable, request, mounts);
+        if made.is_err() {
+            remove_tree(&folder)?;
+        }
+        made
+    }
+
+    fn fill(
+        &self,
+        folder: &Path,
+        names: Names,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        mounts: &[Mount],
+    ) -> Outcome<Record> {
+        let Names { id, name } = names;
+        for part in ["upper", "work"] {
+            fs::create_dir(folder.join(part))?;
+        }
+        let rootfs = RootFs {
+            lower: self.lower(&runnable.stack)?,
+            upper: folder.join("upper"),
+            work: folder.join("work"),
+            volatile: false,
+        };
+        let mut spec = spec(&id, rootfs, &runnable.config, request)?;
+        spec.mounts.extend_from_slice(mounts);
+        let record = Record {
+            name,
+            image: runnable.name.clone(),
+            image_digest: runnable.digest.clone(),
+            stack: runnable.stack.clone(),
+            spec,
+            stop_signal: runnable.config.stop_signal.clone(),
+            remove: request.remove,
+            created_at: clock::now_rfc3339(),
+            id,
+        };
+        record.save(folder)?;
+        Ok(record)
+    }
+
+    fn lower(&self, stack: &[SnapshotId]) -> Outcome<Vec<PathBuf>> {
+        stack
+            .iter()
+            .map(|id| match self.snapshots.get(id)? {
+                Some(path) => Ok(path),
+                None => Err(Failure::internal(format!("snapshot {id} is gone"))),
+            })
+            .collect()
+    }
+
+    fn free_name(&self, wanted: Option<&str>, id: &str) -> Outcome<String> {
+        let Some(wanted) = wanted else {
+            return Ok(id.to_owned());
+        };
+        plan::check_name(wanted)?;
+        if let Some(other) = self
+            .list()?
+            .iter()
+            .find(|r| r.name == wanted || r.id == wanted)
+        {
+            return Err(Failure::conflict(format!(
+                "the name {wanted:?} is taken by sandbox {}",
+                other.id
+            ))
+            .hint(format!(
+                "Remove it with `devpod sandbox rm {wanted}`, or use another name."
+            )));
+        }
+        Ok(wanted.to_owned())
+    }
+
+    /// Starts a sandbox that does not run; what it changed before is still there.
+    pub fn start(&self, record: &Record) -> Outcome<()> {
+        supervise::start(&self.launcher, &self.folder(record), &record.spec)
+            .map(|_| ())
+            .map_err(|error| start_failed(record, &error))
+    }
+
+    /// Starts it with a stream to its first process that misses nothing.
+    pub fn start_attached(&self, record: &Record) -> Outcome<UnixStream> {
+        supervise::start(&self.launcher, &self.folder(record), &record.spec)
+            .and_then(|_| supervise::attach(&self.folder(record)))
+            .map_err(|error| start_failed(record, &error))
+    }
+
+    pub fn state(&self, record: &Record) -> Outcome<State> {
+        supervise::state(&self.folder(record)).map_err(Failure::from)
+    }
+
+    pub fn is_running(&self, record: &Record) -> Outcome<bool> {
+        Ok(matches!(self.state(record)?, State::Running { .. }))
+    }
+
+    pub fn row(&self, record: &Record) -> Outcome<SandboxRow> {
+        let (status, exit_code, pid) = match self.state(record)? {
+            State::Running { pid } => ("running", None, u32::try_from(pid).ok()),
+            State::Exited(exit) => ("exited", Some(exit.code()), None),
+            State::Lost => ("lost", None, None),
+            State::Never => ("created", None, None),
+        };
+        Ok(SandboxRow {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            image: record.image.clone(),
+            command: record.spec.process.args.clone(),
+            status: status.to_owned(),
+            exit_code,
+            pid,
+            created_at: record.created_at.clone(),
+        })
+    }
+
+    pub fn attach(&self, record: &Record) -> Outcome<UnixStream> {
+        supervise::attach(&self.folder(record)).map_err(|error| not_usable(record, &error))
+    }
+
+    /// One more process; the image's user, folder and environment unless the request says others.
+    pub fn exec(&self, record: &Record, request: &ExecRequest) -> Outcome<UnixStream> {
+        if !self.is_running(record)? {
+            return Err(Failure::conflict(format!(
+                "sandbox {:?} does not run",
+                record.name
+            )));
+        }
+        let process = self.process(record, request)?;
+        self.exec_process(record, &process)
+    }
+
+    /// One more process, exactly as described.
+    pub fn exec_process(&self, record: &Record, process: &Process) -> Outcome<UnixStream> {
+        supervise::exec(&self.launcher, &self.folder(record), process)
+            .map_err(|error| not_usable(record, &error))
+    }
+
+    fn process(&self, record: &Record, request: &ExecRequest) -> Outcome<Process> {
+        let first = &record.spec.process;
+        let image = Execution {
+            env: first.env.clone(),
+            ..Execution::default()
+        };
+        let mut env = image.clone();
+        let user = match request.user.as_deref() {
+            None => first.user.clone(),
+            Some(text) => {
+                let resolved = self.resolve(record, text)?;
+                env.set_variable("HOME", &resolved.home);
+                resolved.user
+            }
+        };
+        Ok(Process {
+            args: request.command.clone(),
+            env: plan::environment(&env, &request.env, "/", request.terminal),
+            cwd: request.cwd.clone().unwrap_or_else(|| first.cwd.clone()),
+            user,
+            terminal: request.terminal,
+        })
+    }
+
+    /// A user as the sandbox's own /etc/passwd knows it.
+    pub fn resolve(&self, record: &Record, text: &str) -> Outcome<Resolved> {
+        resolve_user(&record.spec.rootfs, text)
+    }
+
+    pub fn stop(&self, record: &Record, grace: Option<Duration>) -> Outcome<()> {
+        if !self.is_running(record)? {
+            return Ok(());
+        }
+        let signal = plan::signal(record.stop_signal.as_deref());
+        supervise::stop(&self.folder(record), signal, grace.unwrap_or(GRACE))
+            .map(|_| ())
+            .map_err(|error| not_usable(record, &error))
+    }
+
+    pub fn remove(&self, record: &Record, force: bool) -> Outcome<()> {
+        if self.is_running(record)? {
+            if !force {
+                return Err(
+                    Failure::conflict(format!("sandbox {:?} is running", record.name))
+                        .hint("Stop it first, or remove it with --force."),
+                );
+            }
+            supervise::kill(&self.folder(record)).map_err(|error| not_usable(record, &error))?;
+        }
+        remove_tree(&self.folder(record))
+    }
+
+    /// Whether any sandbox stands on this snapshot.
+    pub fn uses(&self, id: &SnapshotId) -> Outcome<bool> {
+        Ok(self.list()?.iter().any(|record| record.stack.contains(id)))
+    }
+
+    pub fn logs(
+        &self,
+        record: &Record,
+        follow: bool,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(LogLine),
+    ) -> Outcome<()> {
+        let options = LogOptions {
+            follow,
+            ..LogOptions::default()
+        };
+        supervise::logs(&self.folder(record), options, cancel, each).map_err(Failure::from)
+    }
+}
+
+fn spec(
+    id: &str,
+    rootfs: RootFs,
+    image: &Execution,
+    request: &SandboxRequest,
+) -> Outcome<ContainerSpec> {
+    let user = request.user.as_deref().unwrap_or(&image.user);
+    let resolved = resolve_user(&rootfs, user)?;
+    let cwd = request
+        .cwd
+        .clone()
+        .unwrap_or_else(|| image.working_dir.clone());
+    Ok(ContainerSpec {
+        rootfs,
+        hostname: request.hostname.clone().unwrap_or_else(|| id.to_owned()),
+        mounts: plan::mounts(&request.mounts)?,
+        network: plan::network(request.network.as_deref())?,
+        process: Process {
+            args: plan::command(request, image)?,
+            env: plan::environment(image, &request.env, &resolved.home, request.terminal),
+            cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
+            user: resolved.user,
+            terminal: request.terminal,
+        },
+        init: true,
+    })
+}
+
+/// Looks a user up in the stacked root file system, through a mount that nobody else sees.
+fn resolve_user(rootfs: &RootFs, text: &str) -> Outcome<Resolved> {
+    let mut lower = rootfs.lower.clone();
+    // Read-only: the sandbox may be running on this upper folder.
+    lower.push(rootfs.upper.clone());
+    let overlay = Overlay {
+        lower,
+        upper: None,
+        volatile: false,
+    };
+    let root = overlay.mount_detached().map_err(|error| {
+        Failure::because(Kind::Internal, "cannot stack the image's layers", &error)
+    })?;
+    user::resolve(root.as_fd(), text).map_err(|error| Failure::from_error(Kind::Invalid, &error))
+}
+
+fn remove_tree(folder: &Path) -> Outcome<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("cannot remove {}", folder.display());
+            Err(Failure::because(Kind::Internal, message, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
+    let kind = match error {
+        supervise::SuperviseError::Running { .. } => Kind::Conflict,
+        supervise::SuperviseError::Refused(_) => Kind::Invalid,
+        _ => Kind::Internal,
+    };
+    Failure::because(
+        kind,
+        format!("cannot start sandbox {:?}", record.name),
+        error,
+    )
+}
+
+fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {
+    let kind = match error {
+        supervise::SuperviseError::NotRunning => Kind::Conflict,
+        supervise::SuperviseError::Refused(_) => Kind::Invalid,
+        _ => Kind::Internal,
+    };
+    Failure::because(kind, format!("sandbox {:?}", record.name), error)
+}
+
+/// Twelve random hexadecimal digits.
+fn new_id() -> Outcome<String> {
+    let mut bytes = [0u8; 6];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| Failure::internal("the system's random source failed"))?;
+    Ok(unpacker::digest::hex(&bytes))
+}

@@ -1,0 +1,15 @@
+//! Sandboxes on this host: containers of images that outlive the command that started them and are
+//! found again after the daemon restarts.
+//!
+//! ```text
+//! <data>/sandboxes/<id>/
+//!   sandbox.json     the record; written last, so a folder without it is half-made and is swept
+//!   upper  work      what the sandbox changed, over the image's snapshots
+//!   monitor.json exit.json log attach.sock     kept by the monitor (unpacker::container::supervise)
+//! ```
+//!
+//! The folder is the record: there is no second place that could disagree with it.
+
+pub mod local;
+pub mod plan;
+pub mod record;

@@ -1,0 +1,186 @@
+//! What a sandbox will be, worked out from the image's configuration and the request. Pure.
+
+use unpacker::container::spec::{Mount, Network};
+use unpacker::image::config::Execution;
+
+use crate::api::types::{MountRequest, SandboxRequest};
+use crate::error::{Failure, Outcome};
+
+/// What docker gives a process whose image sets no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Entrypoint and command, docker's rule: a new entrypoint drops the image's command.
+pub fn command(request: &SandboxRequest, image: &Execution) -> Outcome<Vec<String>> {
+    let own = request
+        .entrypoint
+        .as_ref()
+        .filter(|program| !program.is_empty());
+    let mut args = match (own, request.entrypoint.is_some()) {
+        (Some(program), _) => vec![program.clone()],
+        (None, true) => Vec::new(),
+        (None, false) => image.entrypoint.clone().unwrap_or_default(),
+    };
+    if !request.command.is_empty() {
+        args.extend(request.command.iter().cloned());
+    } else if request.entrypoint.is_none() {
+        args.extend(image.cmd.clone().unwrap_or_default());
+    }
+    if args.is_empty() {
+        return Err(
+            Failure::invalid("the image names no command, and none was given")
+                .hint("Write one after the image: devpod sandbox run IMAGE CMD."),
+        );
+    }
+    Ok(args)
+}
+
+/// The image's environment, then the request's; PATH, HOME and (with a terminal) TERM where unset.
+pub fn environment(image: &Execution, extra: &[String], home: &str, terminal: bool) -> Vec<String> {
+    let mut all = Execution {
+        env: image.env.clone(),
+        ..Execution::default()
+    };
+    for entry in extra {
+        if let Some((name, value)) = entry.split_once('=') {
+            all.set_variable(name, value);
+        }
+    }
+    let defaults = [("PATH", DEFAULT_PATH), ("HOME", home)];
+    let terminal = terminal.then_some(("TERM", "xterm"));
+    for (name, value) in defaults.into_iter().chain(terminal) {
+        if all.variable(name).is_none() {
+            all.set_variable(name, value);
+        }
+    }
+    all.env
+}
+
+pub fn network(text: Option<&str>) -> Outcome<Network> {
+    match text {
+        None | Some("host") => Ok(Network::Host),
+        Some("none") => Ok(Network::None),
+        Some(other) => Err(Failure::invalid(format!("network {other:?} is not known"))
+            .hint("Networks are host and none for now.")),
+    }
+}
+
+/// Mounts whose sources exist.
+pub fn mounts(requests: &[MountRequest]) -> Outcome<Vec<Mount>> {
+    requests.iter().map(bind).collect()
+}
+
+fn bind(request: &MountRequest) -> Outcome<Mount> {
+    let source = &request.source;
+    if let Err(error) = std::fs::metadata(source) {
+        let message = format!("cannot mount {}", source.display());
+        return Err(Failure::because(
+            crate::error::Kind::Invalid,
+            message,
+            &error,
+        ));
+    }
+    Ok(Mount::Bind {
+        source: source.clone(),
+        target: request.target.clone(),
+        read_only: request.read_only,
+    })
+}
+
+/// Names of sandboxes and workspaces stand in paths and URLs.
+pub fn check_name(name: &str) -> Outcome<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && name.len() <= 128 && name.chars().all(good) {
+        Ok(())
+    } else {
+        Err(Failure::invalid(format!("{name:?} is not a name"))
+            .hint("Names are letters, digits, '-', '_' and '.', without '/' or '..'."))
+    }
+}
+
+/// A signal's number from `SIGTERM`, `TERM` or `15`; SIGTERM for what no kernel knows.
+pub fn signal(text: Option<&str>) -> i32 {
+    let Some(text) = text else {
+        return libc::SIGTERM;
+    };
+    if let Ok(number) = text.parse::<i32>()
+        && (1..=64).contains(&number)
+    {
+        return number;
+    }
+    match text.trim_start_matches("SIG") {
+        "HUP" => libc::SIGHUP,
+        "INT" => libc::SIGINT,
+        "QUIT" => libc::SIGQUIT,
+        "KILL" => libc::SIGKILL,
+        "USR1" => libc::SIGUSR1,
+        "USR2" => libc::SIGUSR2,
+        "WINCH" => libc::SIGWINCH,
+        "RTMIN+3" => libc::SIGRTMIN() + 3,
+        _ => libc::SIGTERM,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Execution {
+        Execution {
+            entrypoint: Some(vec!["entry".to_owned()]),
+            cmd: Some(vec!["cmd".to_owned()]),
+            env: vec!["A=1".to_owned(), "PATH=/x".to_owned()],
+            ..Execution::default()
+        }
+    }
+
+    fn asked(entrypoint: Option<&str>, words: &[&str]) -> String {
+        let request = SandboxRequest {
+            entrypoint: entrypoint.map(str::to_owned),
+            command: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..SandboxRequest::default()
+        };
+        command(&request, &image()).map_or("refused".to_owned(), |args| args.join(" "))
+    }
+
+    #[test]
+    fn entrypoint_and_command() {
+        for (entrypoint, words, result) in [
+            (None, vec![], "entry cmd"),
+            (None, vec!["x"], "entry x"),
+            (Some("e"), vec![], "e"),
+            (Some("e"), vec!["x"], "e x"),
+            (Some(""), vec!["x"], "x"),
+            (Some(""), vec![], "refused"),
+        ] {
+            assert_eq!(asked(entrypoint, &words), result);
+        }
+    }
+
+    #[test]
+    fn later_variables_win_and_defaults_fill_up() {
+        let extra = ["A=2".to_owned(), "B=3".to_owned()];
+        let env = environment(&image(), &extra, "/root", true);
+        assert_eq!(env, ["A=2", "PATH=/x", "B=3", "HOME=/root", "TERM=xterm"]);
+    }
+
+    #[test]
+    fn names_stay_in_their_segment() {
+        for bad in ["", "..", "a/b", "a?b", "a b", ".x", "-x"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+        assert!(check_name("a.b-c_1").is_ok());
+    }
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for (text, number) in [
+            (Some("SIGQUIT"), 3),
+            (Some("INT"), 2),
+            (Some("9"), 9),
+            (None, 15),
+        ] {
+            assert_eq!(signal(text), number);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is remembered of a sandbox: `sandbox.json`.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use unpacker::container::spec::ContainerSpec;
+use unpacker::snapshot::id::SnapshotId;
+
+const FILE: &str = "sandbox.json";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Twelve hexadecimal digits; the folder's name.
+    pub id: String,
+    /// Unique among sandboxes.
+    pub name: String,
+    /// As the user wrote it.
+    pub image: String,
+    pub image_digest: String,
+    /// The image's snapshots, lowest first: they may not be removed while this sandbox exists.
+    pub stack: Vec<SnapshotId>,
+    /// How it is started, also again.
+    pub spec: ContainerSpec,
+    /// A signal's name or number, from the image.
+    pub stop_signal: Option<String>,
+    /// Remove it when it ends.
+    pub remove: bool,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+impl Record {
+    /// Writes the record whole or not at all.
+    pub fn save(&self, folder: &Path) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(&bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(folder.join(FILE))?;
+        File::open(folder)?.sync_all()
+    }
+
+    /// The record of a folder; `None` where the folder is half-made.
+    pub fn load(folder: &Path) -> io::Result<Option<Self>> {
+        match fs::read(folder.join(FILE)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The folders of all sandboxes, half-made ones too.
+pub fn folders(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}

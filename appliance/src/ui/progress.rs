@@ -1,0 +1,153 @@
+//! News of long work: bars per transfer on a terminal, plain lines elsewhere, JSON lines on request.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use unpacker::progress::{Event, Phase};
+
+use crate::ui::style;
+use crate::ui::table::size;
+
+/// Renders the events of one command.
+#[derive(Debug)]
+pub struct Screen {
+    /// `None` where stderr is no terminal.
+    bars: Option<MultiProgress>,
+    transfers: HashMap<(String, Phase), ProgressBar>,
+    /// Output that has not ended its line yet, kept apart so that bars do not tear it.
+    partial: String,
+}
+
+impl Screen {
+    /// A screen for this process's stderr.
+    pub fn new() -> Self {
+        let bars = std::io::stderr()
+            .is_terminal()
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
+        Self {
+            bars,
+            transfers: HashMap::new(),
+            partial: String::new(),
+        }
+    }
+
+    pub fn show(&mut self, event: Event) {
+        match event {
+            Event::Transfer {
+                id,
+                phase,
+                done,
+                total,
+            } => self.transfer(id, phase, done, total),
+            Event::Finished { id, phase, note } => self.finished(id, phase, note),
+            Event::Line { text } => self.print(&style::harmless(&text)),
+            Event::Warning { text } => {
+                let text = style::harmless(&text);
+                self.print(&format!("{} {text}", style::warning("warning:")));
+            }
+            Event::Output { text, .. } => self.output(&text),
+        }
+    }
+
+    /// Removes the bars and flushes what is left.
+    pub fn finish(&mut self) {
+        for (_, bar) in self.transfers.drain() {
+            bar.finish_and_clear();
+        }
+        if !self.partial.is_empty() {
+            let rest = std::mem::take(&mut self.partial);
+            self.print(&rest);
+        }
+    }
+
+    fn transfer(&mut self, id: String, phase: Phase, done: u64, total: Option<u64>) {
+        let Some(bars) = &self.bars else { return };
+        let bar = self
+            .transfers
+            .entry((id.clone(), phase))
+            .or_insert_with(|| bars.add(new_bar(&id, phase, total)));
+        if let Some(total) = total {
+            bar.set_length(total);
+        }
+        bar.set_position(done);
+    }
+
+    fn finished(&mut self, id: String, phase: Phase, note: Option<String>) {
+        let bar = self.transfers.remove(&(id.clone(), phase));
+        let bytes = bar
+            .as_ref()
+            .map(|bar| bar.position())
+            .filter(|bytes| *bytes > 0);
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let how = note
+            .or(bytes.map(size))
+            .map(|text| format!(" ({text})"))
+            .unwrap_or_default();
+        self.print(&format!("{} {id}{how}", done_word(phase)));
+    }
+
+    /// Output of commands is shown as it came, line by line.
+    fn output(&mut self, text: &str) {
+        self.partial.push_str(text);
+        while let Some(end) = self.partial.find('\n') {
+            let rest = self.partial.split_off(end + 1);
+            let line = std::mem::replace(&mut self.partial, rest);
+            self.print(line.trim_end_matches(['\n', '\r']));
+        }
+    }
+
+    fn print(&self, text: &str) {
+        match &self.bars {
+            // The bars are redrawn below the line; nobody can be told that the terminal is gone.
+            Some(bars) => bars.suspend(|| {
+                let _ = writeln!(std::io::stderr().lock(), "{text}");
+            }),
+            None => crate::ui::news(text),
+        }
+    }
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn new_bar(id: &str, phase: Phase, total: Option<u64>) -> ProgressBar {
+    let bar = match total {
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::new_spinner(),
+    };
+    let template = match total {
+        Some(_) => "{prefix:22} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
+        None => "{prefix:22} {spinner} {bytes} {bytes_per_sec}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_prefix(format!("{:9} {id}", busy_word(phase)));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn busy_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Download => "pulling",
+        Phase::Upload => "pushing",
+        Phase::Unpack => "unpacking",
+        Phase::Pack => "packing",
+    }
+}
+
+fn done_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Download => "pulled",
+        Phase::Upload => "pushed",
+        Phase::Unpack => "unpacked",
+        Phase::Pack => "packed",
+    }
+}

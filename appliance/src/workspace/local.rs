@@ -1,0 +1,327 @@
+//! The appliance's own images and sandboxes as a workspace's backend.
+
+use std::fs::DirBuilder;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use builder::request::{BuildRequest, DockerfileSource};
+use config::name::Reference;
+use unpacker::container::spec::{Mount, Process};
+use unpacker::container::stream::{self, Frame};
+use unpacker::layer::root::Root;
+use unpacker::progress::{Cancel, Progress};
+
+use super::backend::{
+    Backend, ImageBuild, ImageFacts, Person, Reporter, SandboxPlan, SandboxState,
+};
+use super::failure::{Class, Fault};
+use crate::api::types::SandboxRequest;
+use crate::error::{Failure, Kind};
+use crate::images::service::Images;
+use crate::sandbox::local::Sandboxes;
+use crate::sandbox::plan::check_name;
+use crate::sandbox::record::Record;
+
+/// A Dockerfile is text that people write.
+const MAX_DOCKERFILE: u64 = 4 << 20;
+/// What a workspace's first process does: it waits, and ends at once when it is told to.
+const WAIT: [&str; 3] = [
+    "/bin/sh",
+    "-c",
+    "trap 'exit 0' TERM INT; while :; do sleep 2147483647 & wait $!; done",
+];
+
+/// This host.
+#[derive(Debug)]
+pub struct Local {
+    pub images: Arc<Images>,
+    pub sandboxes: Arc<Sandboxes>,
+    /// `<data>/volumes`
+    pub volumes: PathBuf,
+    pub compression: unpacker::layer::compress::Compression,
+    pub timeout: Option<Duration>,
+}
+
+impl Local {
+    fn find(&self, name: &str) -> Result<Option<Record>, Fault> {
+        match self.sandboxes.find(name) {
+            Ok(record) => Ok(Some(record)),
+            Err(failure) if failure.kind == Kind::NotFound => Ok(None),
+            Err(failure) => Err(fault(failure)),
+        }
+    }
+
+    fn expect(&self, name: &str) -> Result<Record, Fault> {
+        self.sandboxes.find(name).map_err(fault)
+    }
+
+    fn facts(
+        &self,
+        reference: &str,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<ImageFacts, Fault> {
+        let image = self
+            .images
+            .runnable(reference, None, progress, cancel)
+            .map_err(fault)?;
+        Ok(ImageFacts {
+            reference: reference.to_owned(),
+            digest: image.digest,
+            user: image.config.user,
+            env: image.config.env,
+        })
+    }
+
+    fn volume(&self, name: &str) -> Result<PathBuf, Fault> {
+        check_name(name).map_err(fault)?;
+        Ok(self.volumes.join(name))
+    }
+}
+
+impl Backend for Local {
+    fn build(
+        &self,
+        build: &ImageBuild,
+        progress: &Reporter,
+        cancel: &Cancel,
+    ) -> Result<ImageFacts, Fault> {
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| Fault::io(what, &error)
+        };
+        let root = Root::open(&build.root).map_err(io("cannot open the repository"))?;
+        // Through descriptors: a link in a repository must not lead the build out of it.
+        let context = root
+            .sub(build.context.as_ref())
+            .map_err(io("cannot open the context"))?;
+        let text = root.read_small(build.dockerfile.as_ref(), MAX_DOCKERFILE);
+        let text = text.map_err(io(&format!("cannot read {}", build.dockerfile)))?;
+        let path = format!("/proc/self/fd/{}", context.as_fd().as_raw_fd());
+        let mut request = BuildRequest::new(path.as_ref());
+        request.dockerfile = DockerfileSource::Text {
+            name: build.dockerfile.clone(),
+            text,
+        };
+        request.build_args.clone_from(&build.args);
+        request.target.clone_from(&build.target);
+        request.no_cache = build.no_cache;
+        request.compression = self.compression;
+        request.timeout = self.timeout;
+        for tag in &build.tags {
+            request
+                .names
+                .push(tag.parse::<Reference>().map_err(|e| fault(e.into()))?);
+        }
+        self.images
+            .run_build(&request, progress.as_ref(), cancel)
+            .map_err(build_fault)?;
+        let first = build.tags.first().ok_or_else(|| {
+            Fault::new(
+                Class::Internal,
+                "a workspace's image was built without a name",
+            )
+        })?;
+        self.facts(first, progress.as_ref(), cancel)
+    }
+
+    fn pull(
+        &self,
+        reference: &str,
+        progress: &Reporter,
+        cancel: &Cancel,
+    ) -> Result<ImageFacts, Fault> {
+        self.facts(reference, progress.as_ref(), cancel)
+    }
+
+    fn remove_images(&self, reference: &str) -> Result<(), Fault> {
+        self.images.forget_repository(reference).map_err(fault)
+    }
+
+    fn sandbox(&self, name: &str) -> Result<SandboxState, Fault> {
+        let Some(record) = self.find(name)? else {
+            return Ok(SandboxState::Missing);
+        };
+        match self.sandboxes.is_running(&record).map_err(fault)? {
+            true => Ok(SandboxState::Running),
+            false => Ok(SandboxState::Stopped),
+        }
+    }
+
+    fn create_sandbox(&self, plan: &SandboxPlan) -> Result<String, Fault> {
+        let silent = unpacker::progress::Silent;
+        let runnable = self
+            .images
+            .runnable(&plan.image, None, &silent, &Cancel::default())
+            .map_err(fault)?;
+        let wait = plan
+            .override_command
+            .then(|| WAIT.map(str::to_owned).to_vec());
+        let request = SandboxRequest {
+            image: plan.image.clone(),
+            name: Some(plan.name.clone()),
+            hostname: Some(plan.hostname.clone()),
+            entrypoint: wait.is_some().then(String::new),
+            command: wait.unwrap_or_default(),
+            env: plan.env.clone(),
+            user: plan.user.clone(),
+            ..SandboxRequest::default()
+        };
+        let record = self
+            .sandboxes
+            .create_with(&runnable, &request, &plan.mounts)
+            .map_err(fault)?;
+        Ok(record.id)
+    }
+
+    fn start_sandbox(&self, name: &str) -> Result<(), Fault> {
+        let record = self.expect(name)?;
+        if self.sandboxes.is_running(&record).map_err(fault)? {
+            return Ok(());
+        }
+        missing_mounts(&record)?;
+        self.sandboxes.start(&record).map_err(fault)
+    }
+
+    fn stop_sandbox(&self, name: &str, grace: Duration) -> Result<(), Fault> {
+        match self.find(name)? {
+            Some(record) => self.sandboxes.stop(&record, Some(grace)).map_err(fault),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_sandbox(&self, name: &str) -> Result<(), Fault> {
+        match self.find(name)? {
+            Some(record) => self.sandboxes.remove(&record, true).map_err(fault),
+            None => Ok(()),
+        }
+    }
+
+    fn person(&self, sandbox: &str, user: &str) -> Result<Person, Fault> {
+        let record = self.expect(sandbox)?;
+        let resolved = self.sandboxes.resolve(&record, user).map_err(fault)?;
+        Ok(Person {
+            uid: resolved.user.uid,
+            gid: resolved.user.gid,
+            groups: resolved.user.groups,
+            name: resolved.name,
+            home: resolved.home,
+            shell: resolved.shell,
+        })
+    }
+
+    fn exec(
+        &self,
+        sandbox: &str,
+        process: &Process,
+        output: &mut dyn FnMut(bool, &[u8]),
+        cancel: &Cancel,
+    ) -> Result<i32, Fault> {
+        let record = self.expect(sandbox)?;
+        let mut stream = self
+            .sandboxes
+            .exec_process(&record, process)
+            .map_err(fault)?;
+        let broken = |error: std::io::Error| Fault::io("the command's stream broke", &error);
+        stream::write(&mut stream, &Frame::CloseStdin).map_err(broken)?;
+        // A cancel is noticed between frames; closing the stream ends the command.
+        stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .map_err(broken)?;
+        let mut decoder = stream::Decoder::default();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if cancel.is_cancelled() {
+                return Err(Fault::new(Class::Cancelled, "cancelled"));
+            }
+            let count = match std::io::Read::read(&mut stream, &mut buffer) {
+                Ok(0) => return Err(Fault::new(Class::Internal, "the command was lost")),
+                Ok(count) => count,
+                Err(error) if is_pause(&error) => continue,
+                Err(error) => return Err(broken(error)),
+            };
+            decoder.push(buffer.get(..count).unwrap_or_default());
+            while let Some(frame) = decoder
+                .next_frame()
+                .map_err(|error| Fault::new(Class::Internal, error.to_string()))?
+            {
+                match frame {
+                    Frame::Stdout(bytes) => output(false, &bytes),
+                    Frame::Stderr(bytes) => output(true, &bytes),
+                    Frame::Exit(exit) => return Ok(exit.code()),
+                    Frame::Error(text) => return Err(Fault::new(Class::Internal, text)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn create_volume(&self, name: &str) -> Result<PathBuf, Fault> {
+        let path = self.volume(name)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&path)
+            .map_err(|error| Fault::io(format!("cannot make the volume {name}"), &error))?;
+        Ok(path)
+    }
+
+    fn remove_volume(&self, name: &str) -> Result<(), Fault> {
+        let path = self.volume(name)?;
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(
+                format!("cannot remove the volume {name}"),
+                &error,
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_pause(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+}
+
+/// A folder that was moved away since is the usual reason, and a mount error says it badly.
+fn missing_mounts(record: &Record) -> Result<(), Fault> {
+    for mount in &record.spec.mounts {
+        if let Mount::Bind { source, .. } = mount
+            && !source.exists()
+        {
+            let message = format!("{} is gone", source.display());
+            return Err(Fault::new(Class::NotFound, message)
+                .suggest("Put it back, or run `devpod up --recreate`."));
+        }
+    }
+    Ok(())
+}
+
+fn fault(failure: Failure) -> Fault {
+    let class = match failure.kind {
+        Kind::Internal => Class::Internal,
+        Kind::Invalid => Class::Invalid,
+        Kind::NotFound => Class::NotFound,
+        Kind::Conflict => Class::Conflict,
+        Kind::Unavailable => Class::Network,
+        Kind::Denied => Class::Permission,
+        Kind::Exhausted => Class::Resources,
+        Kind::Cancelled => Class::Cancelled,
+    };
+    let mut fault = Fault::new(class, failure.message);
+    fault.causes = failure.causes;
+    fault.suggestion = (!failure.hints.is_empty()).then(|| failure.hints.join(" "));
+    fault
+}
+
+/// A build that failed for no other reason failed over its Dockerfile.
+fn build_fault(failure: Failure) -> Fault {
+    let mut fault = fault(failure);
+    if matches!(fault.class, Class::Internal | Class::Invalid) {
+        fault.class = Class::Dockerfile;
+    }
+    fault
+}

@@ -1,0 +1,34 @@
+//! devpod against the tools that people use now, in one run on one machine.
+//!
+//! `cargo bench -p integration` prints one line per figure: our median, the peer's, and the ratio. A
+//! peer that is not installed is named with the reason and left out. Ratios are what counts: wall
+//! times differ from machine to machine and from minute to minute.
+//!
+//! | figure | what runs | peer |
+//! |---|---|---|
+//! | unpack | a Debian base from local storage into an empty folder | umoci unpack |
+//! | build, cold | six steps on that base, 4,000 files of context | buildah bud --layers |
+//! | build, cached | the same again | buildah bud --layers |
+//! | push, pull | ten blobs of 20 MB by skopeo --preserve-digests | docker-registry |
+//! | up, warm | `devpod up` of a workspace that runs | none |
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
+
+mod build;
+mod figures;
+mod transfer;
+mod unpack;
+mod up;
+
+fn main() {
+    let bench = figures::Bench::start();
+    unpack::measure(&bench);
+    build::measure(&bench);
+    transfer::measure(&bench);
+    up::measure(&bench);
+}

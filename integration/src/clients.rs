@@ -1,0 +1,53 @@
+//! Other people's tools, each with storage of its own, so that no test touches the system's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Ran, run};
+
+/// Copies an image between two transports, byte for byte.
+#[track_caller]
+pub fn skopeo_copy(from: &str, to: &str) -> Ran {
+    run(&mut skopeo_copy_command(from, to)).ok()
+}
+
+/// The copy as a command, for callers that expect it to fail.
+pub fn skopeo_copy_command(from: &str, to: &str) -> Command {
+    let mut command = Command::new("skopeo");
+    command.args(["copy", "--quiet", "--preserve-digests"]);
+    command.args([
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+        from,
+        to,
+    ]);
+    command
+}
+
+/// podman or buildah with folders of its own.
+#[derive(Debug)]
+pub struct Storage {
+    program: &'static str,
+    folder: PathBuf,
+}
+
+impl Storage {
+    /// `folder` must be writable and short: podman puts sockets below it.
+    pub fn new(program: &'static str, folder: &Path) -> Self {
+        let folder = folder.join(program);
+        std::fs::create_dir_all(folder.join("tmp")).expect("folders");
+        Self { program, folder }
+    }
+
+    /// Runs the tool; vfs works on every file system and needs no mount.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(self.program);
+        command.arg("--root").arg(self.folder.join("root"));
+        command.arg("--runroot").arg(self.folder.join("run"));
+        command.args(["--storage-driver", "vfs"]);
+        command.env("TMPDIR", self.folder.join("tmp"));
+        command.current_dir(&self.folder);
+        run(command.args(arguments))
+    }
+}

@@ -1,0 +1,17 @@
+//! End to end: the real binary, real clients, one module per journey.
+//!
+//! Tests that lack a program or a privilege say so on standard error and pass; with `CI` set they
+//! fail instead. Each has a data folder, ports and storage of its own, so all may run at once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod build;
+mod clients;
+mod daemon;
+mod from_host;
+mod house;
+mod imports;
+mod rootless;
+mod sandbox;
+mod workspace;

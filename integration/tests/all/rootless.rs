@@ -1,0 +1,186 @@
+//! The same journeys as an ordinary user: with a range of subordinate ids, and with one id only.
+
+use integration::account::Account;
+use integration::appliance::{Place, TestAppliance};
+use integration::folder::Folder;
+use integration::{base_image, probe};
+
+use crate::workspace::example;
+
+/// A daemon of a user made for this test.
+fn appliance(account: fn() -> Account, programs: &[&str]) -> Option<TestAppliance> {
+    if !probe::root() || !probe::programs(programs) {
+        return None;
+    }
+    Some(TestAppliance::start_at(Place::of(account())))
+}
+
+fn with_range() -> Option<TestAppliance> {
+    appliance(
+        Account::with_range,
+        &["useradd", "usermod", "userdel", "newuidmap", "newgidmap"],
+    )
+}
+
+fn without_range() -> Option<TestAppliance> {
+    appliance(Account::without_range, &["useradd", "userdel"])
+}
+
+fn identity(appliance: &TestAppliance) -> String {
+    let status = appliance
+        .run(&["daemon", "status", "--output", "json"])
+        .ok()
+        .json();
+    status["identity"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_daemon_says_which_ids_it_has() {
+    if let Some(appliance) = with_range() {
+        assert_eq!(identity(&appliance), "range");
+    }
+    if let Some(appliance) = without_range() {
+        assert_eq!(identity(&appliance), "single");
+    }
+}
+
+#[test]
+fn the_example_with_a_range() {
+    if let Some(appliance) = with_range() {
+        example_lives(&appliance);
+    }
+}
+
+#[test]
+fn the_example_with_one_id() {
+    if let Some(appliance) = without_range() {
+        example_lives(&appliance);
+    }
+}
+
+fn example_lives(appliance: &TestAppliance) {
+    let folder = Folder::new();
+    let project = example(&folder);
+    appliance.place().hand_over(&project);
+    appliance.run(&["up", &project.display().to_string()]).ok();
+    let ssh = |command: &[&str]| appliance.run(&[&["ssh", "hello", "--"], command].concat());
+    assert_eq!(
+        ssh(&["cat", "/etc/greeting"]).ok().text(),
+        "hello from devpod"
+    );
+    ssh(&["sh", "-c", "echo inside > made-inside"]).ok();
+    // What is made inside belongs to the user outside.
+    use std::os::unix::fs::MetadataExt;
+    let outside = std::fs::metadata(project.join("made-inside")).unwrap();
+    assert_eq!(outside.uid(), std::fs::metadata(&project).unwrap().uid());
+    appliance.run(&["stop", "hello"]).ok();
+    appliance.run(&["start", "hello"]).ok();
+    assert_eq!(ssh(&["cat", "made-inside"]).ok().text(), "inside");
+    appliance.run(&["delete", "--force", "hello"]).ok();
+}
+
+#[test]
+fn a_sandbox_outlives_a_users_daemon() {
+    for appliance in [with_range(), without_range()].into_iter().flatten() {
+        let folder = Folder::new();
+        let from = folder.join("from");
+        if !probe::programs(&["skopeo"]) || !base_image::busybox(&from) {
+            return;
+        }
+        appliance.load(&from, "busybox:1");
+        appliance
+            .run(&[
+                "sandbox",
+                "run",
+                "-d",
+                "--name",
+                "old",
+                "busybox:1",
+                "sleep",
+                "600",
+            ])
+            .ok();
+        appliance
+            .run(&["sandbox", "exec", "old", "sh", "-c", "echo 1 > /tmp/before"])
+            .ok();
+        let appliance = TestAppliance::start_at(appliance.stop());
+        let read = ["sandbox", "exec", "old", "cat", "/tmp/before"];
+        assert_eq!(appliance.run(&read).ok().text(), "1");
+        appliance
+            .run(&["sandbox", "stop", "--time", "1", "old"])
+            .ok();
+        appliance.run(&["sandbox", "rm", "old"]).ok();
+    }
+}
+
+#[test]
+fn apt_works_in_a_build_with_a_range() {
+    if let Some(appliance) = with_range() {
+        builds_with_apt(&appliance);
+    }
+}
+
+#[test]
+fn apt_works_in_a_build_with_one_id() {
+    if let Some(appliance) = without_range() {
+        builds_with_apt(&appliance);
+    }
+}
+
+fn builds_with_apt(appliance: &TestAppliance) {
+    let Some(debian) = base_image::debian() else {
+        return;
+    };
+    appliance.load(&debian, "debian:bookworm");
+    let folder = Folder::new();
+    // dbus makes a user and a directory of that user's, with a set-id program of a group's.
+    let text = format!(
+        "FROM {}\nRUN apt-get update && apt-get install -y --no-install-recommends dbus less\n\
+         RUN chown 7:50 /etc/motd 2>/dev/null || touch /etc/motd && chown 7:50 /etc/motd\n\
+         RUN stat -c %u:%g /etc/motd > /owner\n",
+        appliance.reference("debian:bookworm")
+    );
+    folder.write("Dockerfile", text);
+    appliance.place().hand_over(folder.path());
+    let context = folder.path().display().to_string();
+    appliance.run(&["build", "--tag", "apt:1", &context]).ok();
+    let ran = appliance.run(&[
+        "sandbox",
+        "run",
+        "--rm",
+        "apt:1",
+        "sh",
+        "-c",
+        "less --version | head -n 1",
+    ]);
+    assert!(ran.clone().ok().text().starts_with("less"), "{ran}");
+    // Pulled away by somebody else, the owners are those that the Dockerfile set.
+    let to = folder.join("out");
+    let source = format!("docker://{}", appliance.reference("apt:1"));
+    integration::clients::skopeo_copy(&source, &format!("dir:{}", to.display()));
+    assert!(
+        owner_in_layers(&to, "etc/motd") == Some((7, 50)),
+        "{}",
+        to.display()
+    );
+}
+
+/// Owner of a file in the topmost layer that has it.
+fn owner_in_layers(folder: &std::path::Path, name: &str) -> Option<(u64, u64)> {
+    let manifest = std::fs::read(folder.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    layers.iter().rev().find_map(|layer| {
+        let digest = layer["digest"].as_str().unwrap();
+        let file =
+            std::fs::File::open(folder.join(digest.strip_prefix("sha256:").unwrap())).unwrap();
+        let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(file));
+        let mut entries = archive.entries().unwrap();
+        entries.find_map(|entry| {
+            let entry = entry.unwrap();
+            let path = entry.path().unwrap();
+            let same = path.strip_prefix("./").unwrap_or(&path) == std::path::Path::new(name);
+            same.then(|| (entry.header().uid().unwrap(), entry.header().gid().unwrap()))
+        })
+    })
+}

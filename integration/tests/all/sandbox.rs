@@ -1,0 +1,211 @@
+//! The life of a sandbox, and of one that outlives its daemon.
+
+use std::time::Duration;
+
+use integration::appliance::TestAppliance;
+use integration::base_image;
+use integration::folder::Folder;
+use integration::probe;
+use integration::process::eventually;
+use serde_json::Value;
+
+/// An appliance with a busybox image called `busybox:1`.
+fn appliance() -> Option<TestAppliance> {
+    let folder = Folder::new();
+    let from = folder.join("from");
+    if !probe::programs(&["skopeo"]) || !base_image::busybox(&from) {
+        return None;
+    }
+    let appliance = TestAppliance::start();
+    appliance.load(&from, "busybox:1");
+    Some(appliance)
+}
+
+/// The row of a sandbox in `ps`.
+fn row(appliance: &TestAppliance, name: &str) -> Option<Value> {
+    let rows = appliance
+        .run(&["sandbox", "ps", "--output", "json"])
+        .ok()
+        .json();
+    let mut rows = rows.as_array().unwrap().iter();
+    rows.find(|row| row["name"] == name).cloned()
+}
+
+fn status(appliance: &TestAppliance, name: &str) -> String {
+    let row = row(appliance, name);
+    row.map_or_else(String::new, |row| {
+        row["status"].as_str().unwrap().to_owned()
+    })
+}
+
+#[test]
+fn a_command_runs_and_its_outcome_is_ours() {
+    let Some(appliance) = appliance() else { return };
+    let run =
+        |arguments: &[&str]| appliance.run(&[&["sandbox", "run", "--rm"], arguments].concat());
+    let script = "echo out; echo err >&2; exit 5";
+    let ran = run(&["busybox:1", "sh", "-c", script]).failed(5);
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("out\n", "err\n")
+    );
+    assert_eq!(run(&["busybox:1", "id", "-u"]).ok().text(), "0");
+    assert_eq!(
+        run(&["--user", "guest", "busybox:1", "id", "-un"])
+            .ok()
+            .text(),
+        "guest"
+    );
+    assert_eq!(
+        run(&["--workdir", "/etc", "busybox:1", "pwd"]).ok().text(),
+        "/etc"
+    );
+    let env = run(&["--env", "A=b c", "busybox:1", "sh", "-c", "echo $A"]);
+    assert_eq!(env.ok().text(), "b c");
+    let host = run(&[
+        "--hostname",
+        "boxed",
+        "busybox:1",
+        "cat",
+        "/proc/sys/kernel/hostname",
+    ]);
+    assert_eq!(host.ok().text(), "boxed");
+    // A process that a signal ends: 128 plus its number.
+    run(&["busybox:1", "sh", "-c", "kill -9 $$"]).failed(137);
+    let gone = run(&["busybox:1", "no-such-program"]);
+    assert_ne!(gone.code, 0, "{gone}");
+    gone.says("no-such-program");
+    let rows = appliance
+        .run(&["sandbox", "ps", "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(
+        rows.as_array().unwrap().len(),
+        0,
+        "--rm left something: {rows}"
+    );
+}
+
+#[test]
+fn a_volume_is_shared_and_can_be_read_only() {
+    let Some(appliance) = appliance() else { return };
+    let folder = Folder::new();
+    folder.write("file", "from outside\n");
+    let volume = format!("{}:/mnt", folder.path().display());
+    let run = |volume: &str, script: &str| {
+        appliance.run(&[
+            "sandbox",
+            "run",
+            "--rm",
+            "-v",
+            volume,
+            "busybox:1",
+            "sh",
+            "-c",
+            script,
+        ])
+    };
+    assert_eq!(run(&volume, "cat /mnt/file").ok().text(), "from outside");
+    run(&volume, "echo inside > /mnt/new").ok();
+    assert_eq!(
+        std::fs::read_to_string(folder.join("new")).unwrap(),
+        "inside\n"
+    );
+    let refused = run(&format!("{volume}:ro"), "echo x > /mnt/file");
+    assert_ne!(refused.code, 0, "{refused}");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("file")).unwrap(),
+        "from outside\n"
+    );
+}
+
+#[test]
+fn a_sandbox_lives_from_run_to_rm() {
+    let Some(appliance) = appliance() else { return };
+    let script = "echo begun; while true; do sleep 1; done";
+    let run = [
+        "sandbox",
+        "run",
+        "-d",
+        "--name",
+        "life",
+        "busybox:1",
+        "sh",
+        "-c",
+        script,
+    ];
+    let id = appliance.run(&run).ok().text().to_owned();
+    let found = row(&appliance, "life").unwrap();
+    assert_eq!(found["id"], id.as_str());
+    assert_eq!(found["status"], "running");
+    appliance.run(&run).failed(4);
+    let exec =
+        |arguments: &[&str]| appliance.run(&[&["sandbox", "exec", "life"], arguments].concat());
+    exec(&["sh", "-c", "echo kept > /tmp/file"]).ok();
+    assert_eq!(exec(&["cat", "/tmp/file"]).ok().text(), "kept");
+    exec(&["sh", "-c", "exit 9"]).failed(9);
+    eventually("the log", Duration::from_secs(10), || {
+        appliance.run(&["sandbox", "logs", "life"]).ok().text() == "begun"
+    });
+    let refused = appliance.run(&["sandbox", "rm", "life"]);
+    assert_ne!(refused.code, 0, "a running sandbox was removed: {refused}");
+    appliance
+        .run(&["sandbox", "stop", "--time", "1", "life"])
+        .ok();
+    assert_eq!(status(&appliance, "life"), "exited");
+    assert_ne!(exec(&["true"]).code, 0);
+    appliance.run(&["sandbox", "rm", "life"]).ok();
+    assert!(row(&appliance, "life").is_none());
+    appliance.run(&["sandbox", "logs", "life"]).failed(3);
+}
+
+#[test]
+fn a_sandbox_outlives_its_daemon() {
+    let Some(appliance) = appliance() else { return };
+    let run = [
+        "sandbox",
+        "run",
+        "-d",
+        "--name",
+        "old",
+        "busybox:1",
+        "sleep",
+        "600",
+    ];
+    appliance.run(&run).ok();
+    appliance
+        .run(&["sandbox", "exec", "old", "sh", "-c", "echo 1 > /tmp/before"])
+        .ok();
+    let pid = row(&appliance, "old").unwrap()["pid"].clone();
+    let appliance = TestAppliance::start_at(appliance.stop());
+    assert_eq!(row(&appliance, "old").unwrap()["pid"], pid);
+    let read = ["sandbox", "exec", "old", "cat", "/tmp/before"];
+    assert_eq!(appliance.run(&read).ok().text(), "1");
+    // A crash is no different.
+    let appliance = TestAppliance::start_at(appliance.kill());
+    assert_eq!(appliance.run(&read).ok().text(), "1");
+    appliance
+        .run(&["sandbox", "stop", "--time", "1", "old"])
+        .ok();
+    assert_eq!(status(&appliance, "old"), "exited");
+    appliance.run(&["sandbox", "rm", "old"]).ok();
+}
+
+#[test]
+fn a_sandbox_sees_only_itself() {
+    let Some(appliance) = appliance() else { return };
+    let run = |script: &str| {
+        let ran = appliance.run(&["sandbox", "run", "--rm", "busybox:1", "sh", "-c", script]);
+        ran.ok().text().to_owned()
+    };
+    assert_eq!(run("echo $$"), "1");
+    let mount = "mkdir /tmp/m; busybox mount -o remount,rw /proc/sys 2>&1; echo 1 > /proc/sys/vm/drop_caches && echo wrote || echo kept";
+    assert!(run(mount).ends_with("kept"));
+    assert_eq!(
+        run("test -e /dev/sda -o -e /dev/vda -o -e /dev/mem && echo seen || echo none"),
+        "none"
+    );
+    // Two sandboxes of one image do not see each other's changes.
+    run("touch /etc/mine");
+    assert_eq!(run("test -e /etc/mine && echo seen || echo none"), "none");
+}

@@ -1,0 +1,174 @@
+//! Bodies between the network and blocking files.
+//!
+//! A received body is written by one blocking thread while this side reads the socket; a sent blob
+//! is read in large pieces. Neither is ever whole in memory. Small manifests are the exception, and
+//! bounded.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::io::ReaderStream;
+
+use super::error::ApiError;
+use super::range::Span;
+
+/// Pieces read ahead of a slow disk, each at most the connection's read buffer.
+const QUEUE: usize = 16;
+/// A peer that sends nothing for so long is gone.
+const BODY_IDLE: Duration = Duration::from_secs(60);
+/// tokio's default of 4 KiB costs a thread hop for every page.
+const SEND_PIECE: usize = 256 * 1024;
+/// A blob up to this size is answered in one piece, without a streaming reader.
+const SMALL: u64 = 64 * 1024;
+/// Of a body that was refused, so much is still read, so that the client gets to see the refusal.
+const DRAIN: usize = 8 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Runs blocking work of the service away from the async threads.
+pub(super) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    E: Into<ApiError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => Err(ApiError::internal(&error)),
+    }
+}
+
+/// The next piece of a body; `None` at its end.
+async fn piece(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
+    loop {
+        let frame = timeout(BODY_IDLE, body.frame()).await;
+        match frame.map_err(|error| ApiError::broken_body(&error))? {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(ApiError::broken_body(&error)),
+            // Trailers mean nothing here.
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Ok(Some(data)),
+                Err(_) => {}
+            },
+        }
+    }
+}
+
+/// Writes the body into `sink` on a blocking thread and gives the sink back. When either side
+/// fails, the sink is dropped: that is where it keeps or discards what it has.
+pub(super) async fn receive<S, E>(
+    body: &mut Body,
+    mut sink: S,
+    write: fn(&mut S, &[u8]) -> Result<(), E>,
+) -> Result<S, ApiError>
+where
+    S: Send + 'static,
+    E: Into<ApiError> + Send + 'static,
+{
+    let (queue, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
+    let writer = tokio::task::spawn_blocking(move || {
+        while let Some(piece) = pieces.blocking_recv() {
+            write(&mut sink, &piece)?;
+        }
+        Ok::<S, E>(sink)
+    });
+    let mut broken = Ok(());
+    loop {
+        match piece(body).await {
+            Ok(Some(piece)) => {
+                if queue.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                broken = Err(error);
+                break;
+            }
+        }
+    }
+    drop(queue);
+    // What came before the break is written before the sink goes.
+    let sink = match writer.await {
+        Ok(result) => result.map_err(Into::into)?,
+        Err(error) => return Err(ApiError::internal(&error)),
+    };
+    broken.map(|()| sink)
+}
+
+/// Reads a small body. `None` for one of more than `limit` bytes.
+pub(super) async fn collect(body: &mut Body, limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = piece(body).await? {
+        if bytes.len() + piece.len() > limit {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(Some(bytes))
+}
+
+/// Reads some more of a body that nobody wants.
+pub(super) async fn drain(body: &mut Body) {
+    let drained = async {
+        let mut left = DRAIN;
+        while let Ok(Some(piece)) = piece(body).await {
+            match left.checked_sub(piece.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // The answer goes out in any case.
+    let _ = timeout(DRAIN_TIME, drained).await;
+}
+
+/// A part of a file, ready to be sent.
+pub(super) enum Part {
+    Small(Vec<u8>),
+    Stream(File, u64),
+}
+
+impl Part {
+    /// Blocking: positions the file, and reads it when it is small.
+    pub(super) fn of(mut file: File, span: Span) -> std::io::Result<Self> {
+        file.seek(SeekFrom::Start(span.start))?;
+        if span.length() > SMALL {
+            return Ok(Self::Stream(file, span.length()));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(span.length()).unwrap_or(0));
+        file.take(span.length()).read_to_end(&mut bytes)?;
+        Ok(Self::Small(bytes))
+    }
+
+    pub(super) fn into_body(self) -> Body {
+        match self {
+            Self::Small(bytes) => Body::from(bytes),
+            Self::Stream(file, length) => {
+                let file = tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), length);
+                Body::from_stream(ReaderStream::with_capacity(file, SEND_PIECE))
+            }
+        }
+    }
+}
+
+/// Answers a refusal, after the body that it refuses.
+pub(super) async fn refuse(
+    error: ApiError,
+    body: &mut Body,
+    expects_continue: bool,
+) -> axum::response::Response {
+    // A client that waits for leave to send must not be given it now.
+    if !expects_continue {
+        drain(body).await;
+    }
+    error.into_response()
+}

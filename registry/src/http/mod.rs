@@ -1,0 +1,118 @@
+//! The OCI Distribution API over a [`Registry`].
+//!
+//! One handler serves all of `/v2/`: the route is decided by [`route`], the verbs are the service's,
+//! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
+//! touched on blocking threads only.
+
+mod answer;
+mod blobs;
+mod body;
+mod error;
+mod listings;
+mod manifests;
+mod query;
+mod range;
+pub mod route;
+mod server;
+mod uploads;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::any;
+use http::header::{EXPECT, HeaderName};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+
+use self::answer::Answer;
+use self::error::{ApiError, Code};
+use self::query::Query;
+use self::route::Route;
+pub use self::server::{Limits, serve, serve_router};
+use crate::service::Registry;
+
+/// Which protocol this is, on every response (docker's v2 API; clients probe for it).
+const VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// The routes below `/v2/`, to be served alone or merged with others.
+pub fn router(registry: Registry) -> Router {
+    Router::new()
+        .route("/v2", any(handle))
+        .route("/v2/", any(handle))
+        .route("/v2/{*rest}", any(handle))
+        .with_state(registry)
+}
+
+async fn handle(State(registry): State<Registry>, request: Request) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let mut response = match dispatch(registry, &parts, &mut body).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(method = %parts.method, path = ?parts.uri.path(), ?error, "refused");
+            body::refuse(error, &mut body, parts.headers.contains_key(EXPECT)).await
+        }
+    };
+    let version = HeaderValue::from_static("registry/2.0");
+    response.headers_mut().insert(VERSION, version);
+    response
+}
+
+async fn dispatch(
+    registry: Registry,
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<Response, ApiError> {
+    let query = Query::parse(parts.uri.query());
+    match route::parse(parts.uri.path())? {
+        Route::Ping if is_read(&parts.method) => {
+            Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
+        }
+        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, &query).await,
+        Route::Tags(repository) if is_read(&parts.method) => {
+            listings::tags(registry, repository, &query).await
+        }
+        Route::Referrers(repository, subject) if is_read(&parts.method) => {
+            listings::referrers(registry, repository, subject, &query).await
+        }
+        Route::Blob(repository, digest) => match parts.method {
+            Method::GET => blobs::get(registry, repository, digest, &parts.headers).await,
+            Method::HEAD => blobs::head(registry, repository, digest).await,
+            Method::DELETE => blobs::delete(registry, repository, digest).await,
+            _ => Err(wrong_method(&parts.method)),
+        },
+        Route::Manifest(repository, target) => match parts.method {
+            Method::GET => manifests::get(registry, repository, target, &parts.headers).await,
+            Method::HEAD => manifests::head(registry, repository, target).await,
+            Method::DELETE => manifests::delete(registry, repository, target).await,
+            Method::PUT => {
+                manifests::put(registry, repository, target, &query, &parts.headers, body).await
+            }
+            _ => Err(wrong_method(&parts.method)),
+        },
+        Route::Uploads(repository) if parts.method == Method::POST => {
+            uploads::start(registry, repository, &query, &parts.headers, body).await
+        }
+        Route::Upload(repository, session) => match parts.method {
+            Method::GET | Method::HEAD => uploads::status(registry, repository, session).await,
+            Method::PATCH => {
+                uploads::patch(registry, repository, session, &parts.headers, body).await
+            }
+            Method::PUT => {
+                uploads::finish(registry, repository, session, &query, &parts.headers, body).await
+            }
+            Method::DELETE => uploads::cancel(registry, repository, session).await,
+            _ => Err(wrong_method(&parts.method)),
+        },
+        _ => Err(wrong_method(&parts.method)),
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn wrong_method(method: &Method) -> ApiError {
+    let message = format!("method {method} means nothing here");
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+}

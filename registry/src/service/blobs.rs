@@ -1,0 +1,99 @@
+//! Verbs over blobs: what one repository shows of the shared content.
+
+use std::fs::File;
+
+use config::name::RepositoryName;
+
+use super::Registry;
+use crate::digest::{Algorithm, Digest};
+use crate::store::index::links;
+use crate::store::writer::BlobWriter;
+use crate::store::{CommitBlobError, StoreError};
+
+impl Registry {
+    /// The size of a blob that the repository shows.
+    pub fn stat_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<u64>, StoreError> {
+        let index = self.store().index();
+        if index
+            .read(|rows| links::size(rows, repository.as_str(), digest))?
+            .is_none()
+        {
+            return Ok(None);
+        }
+        // The file decides: a blob that is gone must be pushed again, not believed in.
+        Ok(self.store().blobs().get(digest)?.map(|(_, size)| size))
+    }
+
+    /// A blob that the repository shows, open at its beginning, and its size.
+    pub fn open_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(File, u64)>, StoreError> {
+        let index = self.store().index();
+        if index
+            .read(|rows| links::size(rows, repository.as_str(), digest))?
+            .is_none()
+        {
+            return Ok(None);
+        }
+        Ok(self.store().blobs().get(digest)?)
+    }
+
+    /// Starts a blob; nothing is visible before [`Registry::commit_blob`].
+    pub fn blob_writer(&self, algorithm: Algorithm) -> Result<BlobWriter, StoreError> {
+        Ok(self.store().blobs().writer(algorithm)?)
+    }
+
+    /// Makes the written content a blob of the repository and answers its size.
+    pub fn commit_blob(
+        &self,
+        repository: &RepositoryName,
+        writer: BlobWriter,
+        expected: &Digest,
+    ) -> Result<u64, CommitBlobError> {
+        self.store().commit(repository.as_str(), writer, expected)
+    }
+
+    /// Shows a blob that is in the content folder (an in-process writer committed it) in a
+    /// repository. False where the content folder does not have it.
+    pub fn link_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        self.store().link(repository.as_str(), digest)
+    }
+
+    /// Shows a blob of the repository `from`, or with `None` of any, in another one. False where
+    /// there is no such blob; then it must be pushed (distribution-spec, "Mounting a blob").
+    pub fn mount(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: Option<&RepositoryName>,
+    ) -> Result<bool, StoreError> {
+        let from = from.map(RepositoryName::as_str);
+        let index = self.store().index();
+        if !index.read(|rows| links::is_linked(rows, from, digest))? {
+            return Ok(false);
+        }
+        self.link_blob(repository, digest)
+    }
+
+    /// Hides a blob from the repository; the file stays until a sweep finds that nobody else has
+    /// it. False where the repository does not show it.
+    pub fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let (repository, digest) = (repository.to_string(), digest.clone());
+        let index = self.store().index();
+        Ok(index.write(move |rows| links::unlink(rows, &repository, &digest))?)
+    }
+}

@@ -1,0 +1,238 @@
+//! Verbs over manifests and tags.
+
+use std::io::Read;
+
+use config::name::{RepositoryName, Tag, Target};
+
+use super::{References, Registry};
+use crate::digest::{Algorithm, Digest, digest_of};
+use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
+use crate::store::StoreError;
+use crate::store::index::{ManifestRow, manifests};
+
+/// A manifest to be stored.
+#[derive(Debug, Clone)]
+pub struct ManifestPut<'a> {
+    /// The tag it is pushed as, or its digest.
+    pub target: &'a Target,
+    /// Further tags (distribution-spec, end-7b).
+    pub tags: &'a [Tag],
+    /// Content-Type; `None` believes the manifest.
+    pub media_type: Option<&'a str>,
+    /// Stored as they are.
+    pub bytes: &'a [u8],
+    pub references: References,
+}
+
+/// A manifest that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub digest: Digest,
+    pub subject: Option<Digest>,
+}
+
+/// A manifest at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    pub digest: Digest,
+    pub media_type: String,
+    /// As they were pushed.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a manifest was refused. Nothing of it is visible then.
+#[derive(Debug, thiserror::Error)]
+pub enum PutManifestError {
+    #[error("manifest has {size} bytes, more than {limit}")]
+    TooLarge { size: usize, limit: usize },
+    #[error("manifest is invalid")]
+    Invalid(#[from] ManifestError),
+    #[error("manifest has digest {actual}, not {expected}")]
+    Digest { expected: Digest, actual: Digest },
+    #[error(
+        "manifest references {} that the repository does not have",
+        list(missing)
+    )]
+    Missing { missing: Vec<Digest> },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn list(digests: &[Digest]) -> String {
+    let texts: Vec<_> = digests.iter().take(4).map(Digest::to_string).collect();
+    let more = digests.len().saturating_sub(texts.len());
+    match more {
+        0 => texts.join(", "),
+        more => format!("{} and {more} more", texts.join(", ")),
+    }
+}
+
+impl Registry {
+    /// Stores a manifest and its tags, all or nothing.
+    pub fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        put: &ManifestPut<'_>,
+    ) -> Result<Stored, PutManifestError> {
+        let size = put.bytes.len();
+        if size > MAX_MANIFEST {
+            let limit = MAX_MANIFEST;
+            return Err(PutManifestError::TooLarge { size, limit });
+        }
+        let digest = check_digest(put)?;
+        let view = ManifestView::parse(put.bytes, put.media_type)?;
+        let new = self.new_manifest(repository, put, digest.clone(), &view)?;
+        let missing = self.store().put_manifest(put.bytes, new)?;
+        if !missing.is_empty() {
+            return Err(PutManifestError::Missing { missing });
+        }
+        let subject = view.subject;
+        Ok(Stored { digest, subject })
+    }
+
+    fn new_manifest(
+        &self,
+        repository: &RepositoryName,
+        put: &ManifestPut<'_>,
+        digest: Digest,
+        view: &ManifestView,
+    ) -> Result<manifests::NewManifest, PutManifestError> {
+        let size = put.bytes.len() as u64;
+        let descriptor = match view.subject {
+            Some(_) => Some(
+                view.descriptor(&digest, size)
+                    .map_err(ManifestError::Json)?,
+            ),
+            None => None,
+        };
+        let named = match put.target {
+            Target::Tag(tag) => Some(tag),
+            Target::Digest(_) => None,
+        };
+        Ok(manifests::NewManifest {
+            repository: repository.to_string(),
+            digest,
+            row: ManifestRow {
+                media_type: view.media_type.clone(),
+                size,
+                subject: view.subject.clone(),
+                artifact_type: view.artifact_type.clone(),
+                references: view.references.clone(),
+                pushed: self.store().now(),
+            },
+            tags: named
+                .into_iter()
+                .chain(put.tags)
+                .map(Tag::to_string)
+                .collect(),
+            descriptor,
+            required: match put.references {
+                References::Required => view.required(),
+                References::Sparse => Vec::new(),
+            },
+        })
+    }
+
+    /// What a tag points at.
+    pub fn resolve(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, StoreError> {
+        let index = self.store().index();
+        Ok(index.read(|rows| manifests::resolve(rows, repository.as_str(), tag.as_str()))?)
+    }
+
+    /// Digest and row of a manifest, without its bytes.
+    pub fn stat_manifest(
+        &self,
+        repository: &RepositoryName,
+        target: &Target,
+    ) -> Result<Option<(Digest, ManifestRow)>, StoreError> {
+        let index = self.store().index();
+        Ok(index.read(|rows| {
+            let digest = match target {
+                Target::Digest(digest) => Some(digest.clone()),
+                Target::Tag(tag) => manifests::resolve(rows, repository.as_str(), tag.as_str())?,
+            };
+            let Some(digest) = digest else {
+                return Ok(None);
+            };
+            let row = manifests::get(rows, repository.as_str(), &digest)?;
+            Ok(row.map(|row| (digest, row)))
+        })?)
+    }
+
+    /// A manifest with its bytes, as they were pushed.
+    pub fn manifest(
+        &self,
+        repository: &RepositoryName,
+        target: &Target,
+    ) -> Result<Option<Manifest>, StoreError> {
+        let Some((digest, row)) = self.stat_manifest(repository, target)? else {
+            return Ok(None);
+        };
+        let Some((file, _)) = self.store().blobs().get(&digest)? else {
+            return Ok(None);
+        };
+        let mut bytes =
+            Vec::with_capacity(usize::try_from(row.size).unwrap_or(0).min(MAX_MANIFEST));
+        file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes)?;
+        Ok(Some(Manifest {
+            digest,
+            media_type: row.media_type,
+            bytes,
+        }))
+    }
+
+    /// Points a tag at a manifest of the same repository; false where it has no such manifest.
+    pub fn tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let (repository, tag, digest) = (repository.to_string(), tag.to_string(), digest.clone());
+        let index = self.store().index();
+        let done = index.write(move |rows| manifests::tag(rows, &repository, &tag, &digest))?;
+        self.store().tags_changed();
+        Ok(done)
+    }
+
+    /// Removes one tag and nothing else; false where there is none.
+    pub fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
+        let (repository, tag) = (repository.to_string(), tag.to_string());
+        let index = self.store().index();
+        let done = index.write(move |rows| manifests::untag(rows, &repository, &tag))?;
+        self.store().tags_changed();
+        Ok(done)
+    }
+
+    /// Removes a manifest with all its tags; false where there is none.
+    pub fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let (repository, digest) = (repository.to_string(), digest.clone());
+        let index = self.store().index();
+        let done = index.write(move |rows| manifests::remove(rows, &repository, &digest))?;
+        self.store().tags_changed();
+        Ok(done)
+    }
+}
+
+/// The digest of the bytes, in the algorithm that the target names; it must be the target's.
+fn check_digest(put: &ManifestPut<'_>) -> Result<Digest, PutManifestError> {
+    let Target::Digest(expected) = put.target else {
+        return Ok(digest_of(Algorithm::Sha256, put.bytes));
+    };
+    let actual = digest_of(Algorithm::of(expected).unwrap_or_default(), put.bytes);
+    if actual != *expected {
+        return Err(PutManifestError::Digest {
+            expected: expected.clone(),
+            actual,
+        });
+    }
+    Ok(actual)
+}

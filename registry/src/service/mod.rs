@@ -1,0 +1,106 @@
+//! The verbs of a registry, synchronous and free of HTTP.
+//!
+//! The HTTP side calls them on blocking threads; the daemon calls them in-process. A [`Registry`] is
+//! cheap to clone and all clones are one registry. A verb that changes something returns when the
+//! change is durable.
+
+mod blobs;
+mod listing;
+mod manifests;
+mod uploads;
+
+use std::sync::Arc;
+
+pub use self::listing::{Listing, Referrers, TaggedImage};
+pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
+use self::uploads::OpenSessions;
+pub use self::uploads::{Appender, UploadError};
+use crate::digest::Digest;
+use crate::store::{Fault, Options, Store, StoreError, Swept};
+
+/// Whether a manifest may name what its repository does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum References {
+    /// Everything but the subject and foreign layers must be there, so whatever is tagged can be
+    /// pulled.
+    #[default]
+    Required,
+    /// Nothing is checked: indexes of which only one platform is kept.
+    Sparse,
+}
+
+/// What the registry allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// For manifests that come over HTTP.
+    pub references: References,
+    /// Bytes of the greatest blob.
+    pub max_blob: u64,
+    /// Upload sessions that may be open at once; each costs a file and a few hundred bytes.
+    pub max_sessions: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            references: References::Required,
+            // Larger than any layer seen in practice, smaller than what fills a host by accident.
+            max_blob: 512 * 1024 * 1024 * 1024,
+            max_sessions: 10_000,
+        }
+    }
+}
+
+/// A registry over one [`Store`].
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    sessions: OpenSessions,
+    policy: Policy,
+}
+
+impl Registry {
+    /// Opens the store and takes up the upload sessions that it still has.
+    pub fn open(options: Options, policy: Policy) -> Result<Self, StoreError> {
+        Self::new(Store::open(options)?, policy)
+    }
+
+    /// A registry over an open store.
+    pub fn new(store: Store, policy: Policy) -> Result<Self, StoreError> {
+        let sessions = OpenSessions::of(store.sessions())?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            sessions,
+            policy,
+        })))
+    }
+
+    /// What lies below the verbs.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// What this registry allows.
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// Removes what nobody needs, see [`Store::sweep`], and upload sessions that were abandoned.
+    pub fn sweep(
+        &self,
+        grace: std::time::Duration,
+        keep: &dyn Fn(&Digest) -> bool,
+    ) -> Result<Swept, StoreError> {
+        let mut swept = self.store().sweep(grace, keep)?;
+        swept.sessions = self.expire_uploads()?;
+        Ok(swept)
+    }
+
+    /// Reads everything again and reports rows without a whole blob; empty is good.
+    pub fn verify(&self) -> Result<Vec<Fault>, StoreError> {
+        self.store().verify()
+    }
+}

@@ -1,0 +1,283 @@
+//! Content-addressed files: `<content>/blobs/<algorithm>/<hex>`.
+//!
+//! A blob under its final name is whole: it was hashed while it was written, synced, renamed, and
+//! its folder was synced, in that order; one data sync and one folder sync for each blob. A blob
+//! never changes; it may be unlinked while somebody reads it. A commit over an existing blob
+//! replaces its file, so pushing a damaged blob again heals it, and two writers of one digest both
+//! succeed.
+//!
+//! All work goes through directory descriptors and names that come out of a parsed digest; no path
+//! from a request is ever joined.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use config::name::parse_digest;
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, unlinkat};
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::store::step::{Step, Steps};
+use crate::store::writer::{BlobWriter, CommitError};
+
+/// Readers of a whole file take this much at a time.
+const READ_BUFFER: usize = 256 * 1024;
+const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// The folder of blobs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Blobs(Arc<Folders>);
+
+#[derive(Debug)]
+struct Folders {
+    sha256: OwnedFd,
+    sha512: OwnedFd,
+    uploads: OwnedFd,
+    steps: Steps,
+}
+
+impl Blobs {
+    /// Opens the folder `content`, making what is absent.
+    pub fn open(content: &Path, steps: Steps) -> io::Result<Self> {
+        let folder = |name: &str| -> io::Result<OwnedFd> {
+            let path = content.join(name);
+            fs::create_dir_all(&path)?;
+            Ok(File::open(path)?.into())
+        };
+        let folders = Folders {
+            sha256: folder("blobs/sha256")?,
+            sha512: folder("blobs/sha512")?,
+            uploads: folder("uploads")?,
+            steps,
+        };
+        // The folders themselves must outlive a power cut before anything inside them can.
+        fsync(File::open(content.join("blobs"))?)?;
+        fsync(File::open(content)?)?;
+        Ok(Self(Arc::new(folders)))
+    }
+
+    pub(super) fn steps(&self) -> &Steps {
+        &self.0.steps
+    }
+
+    /// The folder of unfinished content.
+    pub(super) fn uploads(&self) -> &OwnedFd {
+        &self.0.uploads
+    }
+
+    pub(super) fn folder(&self, algorithm: Algorithm) -> &OwnedFd {
+        match algorithm {
+            Algorithm::Sha256 => &self.0.sha256,
+            Algorithm::Sha512 => &self.0.sha512,
+        }
+    }
+
+    /// The blob and its size, or `None` where it is not here.
+    pub fn get(&self, digest: &Digest) -> io::Result<Option<(File, u64)>> {
+        let Some(algorithm) = Algorithm::of(digest) else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(
+            self.folder(algorithm),
+            digest.digest(),
+            flags,
+            Mode::empty(),
+        ) {
+            Ok(fd) => {
+                let file = File::from(fd);
+                let size = file.metadata()?.len();
+                Ok(Some((file, size)))
+            }
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Starts a blob under a temporary name. Dropping the writer discards it.
+    pub fn writer(&self, algorithm: Algorithm) -> io::Result<BlobWriter> {
+        let name = format!("{TEMPORARY}{}", random_hex()?);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(&self.0.uploads, &name, flags, BLOB_MODE)?;
+        Ok(BlobWriter::begun(
+            self,
+            file.into(),
+            name,
+            Hasher::new(algorithm),
+        ))
+    }
+
+    /// Stores bytes that are already in memory.
+    pub fn put(&self, bytes: &[u8], algorithm: Algorithm) -> Result<Digest, CommitError> {
+        let mut writer = self.writer(algorithm)?;
+        writer.write_all(bytes)?;
+        writer.commit(None).map(|(digest, _)| digest)
+    }
+
+    /// Takes the blob's name away; readers keep what they opened. Absent is fine.
+    pub(super) fn unlink(&self, digest: &Digest) -> io::Result<()> {
+        self.0.steps.at(Step::Unlinking)?;
+        let Some(algorithm) = Algorithm::of(digest) else {
+            return Ok(());
+        };
+        match unlinkat(self.folder(algorithm), digest.digest(), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every blob with its size and the time of its last commit. Strange names are passed over.
+    pub(super) fn list(&self) -> io::Result<Vec<(Digest, u64, SystemTime)>> {
+        let mut found = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for name in names(self.folder(algorithm))? {
+                let Ok(digest) = parse_digest(&format!("{}:{name}", algorithm.name())) else {
+                    continue;
+                };
+                if let Some((file, size)) = self.get(&digest)? {
+                    found.push((digest, size, file.metadata()?.modified()?));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the blob again and tells whether it still is what its name says.
+    pub(super) fn is_whole(&self, digest: &Digest) -> io::Result<bool> {
+        let (Some((file, _)), Some(algorithm)) = (self.get(digest)?, Algorithm::of(digest)) else {
+            return Ok(false);
+        };
+        let (hasher, _) = hash_file(&file, algorithm)?;
+        Ok(hasher.finish() == *digest)
+    }
+}
+
+/// Names of unfinished content that no session owns begin so; what a crash leaves is swept at open.
+pub(super) const TEMPORARY: &str = "w-";
+
+/// 128 random bits.
+pub(super) fn random_hex() -> io::Result<String> {
+    let mut bytes = [0u8; 16];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| io::Error::other("the system's random source failed"))?;
+    Ok(crate::digest::hex(&bytes))
+}
+
+/// The names in a folder, without `.` and `..`.
+pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().to_str()
+            && !matches!(name, "." | "..")
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Hashes a file from its beginning; leaves it positioned at its end.
+pub(super) fn hash_file(mut file: &File, algorithm: Algorithm) -> io::Result<(Hasher, u64)> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; READ_BUFFER];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hasher, size)),
+            count => {
+                hasher.update(buffer.get(..count).unwrap_or_default());
+                size += count as u64;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::digest_of;
+
+    fn blobs() -> (tempfile::TempDir, Blobs) {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path(), Steps::default()).unwrap();
+        (folder, blobs)
+    }
+
+    fn leftovers(blobs: &Blobs) -> Vec<String> {
+        names(blobs.uploads()).unwrap()
+    }
+
+    #[test]
+    fn commits_and_reads_back_in_both_algorithms() {
+        let (_folder, blobs) = blobs();
+        for hashed in [Algorithm::Sha256, Algorithm::Sha512] {
+            for wanted in [Algorithm::Sha256, Algorithm::Sha512] {
+                let expected = digest_of(wanted, b"content");
+                let mut writer = blobs.writer(hashed).unwrap();
+                writer.write_all(b"con").unwrap();
+                writer.write_all(b"tent").unwrap();
+                let committed = writer.commit(Some(&expected)).unwrap();
+                assert_eq!(committed, (expected.clone(), 7));
+                let (mut file, size) = blobs.get(&expected).unwrap().unwrap();
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                assert_eq!((text.as_str(), size), ("content", 7));
+            }
+        }
+        assert!(leftovers(&blobs).is_empty());
+    }
+
+    #[test]
+    fn a_wrong_digest_leaves_nothing() {
+        let (_folder, blobs) = blobs();
+        let expected = digest_of(Algorithm::Sha256, b"something else");
+        let mut writer = blobs.writer(Algorithm::Sha256).unwrap();
+        writer.write_all(b"content").unwrap();
+        let error = writer.commit(Some(&expected)).unwrap_err();
+        assert!(matches!(error, CommitError::Digest { .. }));
+        assert!(blobs.list().unwrap().is_empty());
+        assert!(leftovers(&blobs).is_empty());
+    }
+
+    #[test]
+    fn a_dropped_writer_leaves_nothing() {
+        let (_folder, blobs) = blobs();
+        let mut writer = blobs.writer(Algorithm::Sha256).unwrap();
+        writer.write_all(b"content").unwrap();
+        assert_eq!(leftovers(&blobs).len(), 1);
+        drop(writer);
+        assert!(leftovers(&blobs).is_empty());
+    }
+
+    #[test]
+    fn a_second_push_heals_a_damaged_blob() {
+        let (folder, blobs) = blobs();
+        let digest = blobs.put(b"content", Algorithm::Sha256).unwrap();
+        let path = folder.path().join("blobs/sha256").join(digest.digest());
+        fs::write(path, b"cXntent").unwrap();
+        assert!(!blobs.is_whole(&digest).unwrap());
+        blobs.put(b"content", Algorithm::Sha256).unwrap();
+        assert!(blobs.is_whole(&digest).unwrap());
+    }
+
+    #[test]
+    fn many_writers_of_one_blob_all_succeed() {
+        let (_folder, blobs) = blobs();
+        let expected = digest_of(Algorithm::Sha256, &[7; 100_000]);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let committed = blobs.put(&[7; 100_000], Algorithm::Sha256).unwrap();
+                    assert_eq!(committed, expected);
+                });
+            }
+        });
+        assert!(blobs.is_whole(&expected).unwrap());
+        assert!(leftovers(&blobs).is_empty());
+    }
+}

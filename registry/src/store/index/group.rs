@@ -1,0 +1,107 @@
+//! Group commit: one thread, one transaction for everything that is queued.
+//!
+//! While a commit waits for the disk the next requests gather; none waits for more than one commit
+//! in progress and its own. A transaction that fails fails everyone in it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use redb::{Database, WriteTransaction};
+
+use super::{DatabaseFile, IndexError, begin_write};
+use crate::store::step::{Step, Steps};
+
+/// Jobs in one transaction. More would only make the unlucky first wait longer.
+const BATCH: usize = 256;
+
+type Reply = Box<dyn FnOnce(Result<(), IndexError>) + Send>;
+/// Writes rows; answers whether that worked and how to tell the caller.
+type Job = Box<dyn FnOnce(&WriteTransaction) -> (Result<(), redb::Error>, Reply) + Send>;
+
+/// The writer thread. Dropping this waits until it has finished.
+#[derive(Debug)]
+pub(super) struct Group {
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Group {
+    pub(super) fn start(file: Arc<DatabaseFile>, steps: Steps) -> Result<Self, IndexError> {
+        let (queue, jobs) = sync_channel(BATCH);
+        let path = file.path.clone();
+        let thread = Builder::new()
+            .name("registry-index".to_owned())
+            .spawn(move || run(&file, &steps, &jobs))
+            .map_err(|error| IndexError::Database {
+                path,
+                source: Arc::new(redb::Error::Io(error)),
+            })?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues `work` and waits until it is durable or failed.
+    pub(super) fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        let (tell, told) = sync_channel(1);
+        let job: Job = Box::new(move |transaction| {
+            let (value, result) = match work(transaction) {
+                Ok(value) => (Some(value), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            let reply: Reply = Box::new(move |outcome| {
+                // Nobody listens when the caller has gone; its rows stand all the same.
+                let _ = tell.send(outcome.and(value.ok_or(IndexError::Closed)));
+            });
+            (result, reply)
+        });
+        let queue = self.queue.as_ref().ok_or(IndexError::Closed)?;
+        queue.send(job).map_err(|_| IndexError::Closed)?;
+        told.recv().unwrap_or(Err(IndexError::Closed))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the writer has already failed the calls that waited for it.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(file: &DatabaseFile, steps: &Steps, jobs: &Receiver<Job>) {
+    while let Ok(first) = jobs.recv() {
+        let mut replies = Vec::new();
+        let mut batch = std::iter::once(first).chain(jobs.try_iter().take(BATCH - 1));
+        let result = file.with(|database| commit(database, steps, &mut batch, &mut replies));
+        // A batch that failed half-way leaves jobs unrun; dropping them tells their callers.
+        for reply in replies {
+            reply(result.clone());
+        }
+    }
+}
+
+fn commit(
+    database: &Database,
+    steps: &Steps,
+    batch: &mut dyn Iterator<Item = Job>,
+    replies: &mut Vec<Reply>,
+) -> Result<(), redb::Error> {
+    let transaction = begin_write(database)?;
+    for job in batch {
+        let (result, reply) = job(&transaction);
+        replies.push(reply);
+        result?;
+    }
+    steps.at(Step::Staged)?;
+    transaction.commit()?;
+    steps.at(Step::Committed)?;
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Files, directories and nodes: created, filled, and given their attributes.
+//!
+//! The order is the kernel's: data, owner (which takes setuid and capabilities away), extended
+//! attributes, mode, time.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::{ApplyError, Layer, creating};
+use crate::layer::Ownership;
+use crate::layer::archive::Archive;
+use crate::layer::entry::{Attributes, Node};
+use crate::layer::ownership::{OVERRIDE_STAT, recorded};
+use crate::layer::root::attributes::{ids, mode_in, mtime_in, owner_in, set_xattr_in, times_of};
+use crate::layer::root::metadata::{DeviceNumber, Kind};
+use crate::layer::root::{create_in, node_in, stat_in};
+use crate::layer::tree::{Deferred, Folder};
+use crate::progress::{Cancel, Event};
+
+/// Files from this size on are searched for holes.
+const SPARSE_FROM: u64 = 1 << 20;
+
+impl Layer<'_> {
+    pub(super) fn put(
+        &mut self,
+        path: &Path,
+        node: &Node,
+        attributes: &Attributes,
+        archive: &mut Archive<'_>,
+        cancel: &Cancel,
+    ) -> Result<(), ApplyError> {
+        if path.as_os_str().is_empty() {
+            let root = self.tree.folder(path);
+            let root = root.map_err(|source| creating(Path::new("/"), source))?;
+            return self.dress_folder(&root, OsStr::new("."), Path::new(""), attributes);
+        }
+        let place = self.tree.place(path);
+        let (folder, name) = place.map_err(|source| creating(path, source))?;
+        let canonical = folder.path.join(&name);
+        self.touch(&canonical);
+        match node {
+            Node::Directory => {
+                self.make_folder(&folder, &name)
+                    .map_err(|source| creating(path, source))?;
+                self.dress_folder(&folder, &name, &canonical, attributes)
+            }
+            Node::File { size } => {
+                let file = self.retry(&folder, &name, create_in);
+                let mut file = file.map_err(|source| creating(path, source))?;
+                self.fill(&mut file, *size, path, archive, cancel)?;
+                self.dress_file(&file, path, attributes)
+            }
+            Node::Symlink { target } => {
+                self.retry(&folder, &name, |dir, name| {
+                    Ok(rustix::fs::symlinkat(target, dir, name)?)
+                })
+                .map_err(|source| creating(path, source))?;
+                self.dress(&folder, &name, path, Kind::Symlink, attributes)
+            }
+            Node::Fifo => {
+                let none = DeviceNumber::default();
+                self.retry(&folder, &name, |dir, name| {
+                    node_in(dir, name, Kind::Fifo, none)
+                })
+                .map_err(|source| creating(path, source))?;
+                self.dress(&folder, &name, path, Kind::Fifo, attributes)
+            }
+            Node::Device { kind, number } => {
+                let made = self.retry(&folder, &name, |dir, name| {
+                    node_in(dir, name, *kind, *number)
+                });
+                match made {
+                    Ok(()) => self.dress(&folder, &name, path, *kind, attributes),
+                    // No user namespace but the first may make one; images only have those that a
+                    // container gets anyway.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        self.warn(&format!("device node {path:?} is left out: no permission"));
+                        Ok(())
+                    }
+                    Err(source) => Err(creating(path, source)),
+                }
+            }
+        }
+    }
+
+    /// Creates something; whatever has the name already makes room.
+    fn retry<T>(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        create: impl Fn(BorrowedFd<'_>, &OsStr) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match create(folder.as_fd(), name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.clear(folder, name)?;
+                create(folder.as_fd(), name)
+            }
+            other => other,
+        }
+    }
+
+    fn make_folder(&mut self, folder: &Folder, name: &OsStr) -> io::Result<()> {
+        let mode = rustix::fs::Mode::RWXU;
+        match rustix::fs::mkdirat(folder, name, mode) {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        if !stat_in(folder.as_fd(), name)?.is_dir() {
+            self.clear(folder, name)?;
+            return Ok(rustix::fs::mkdirat(folder, name, mode)?);
+        }
+        mode_in(folder.as_fd(), name, 0o700)?;
+        // The attributes of the earlier directory do not shine through.
+        let path = folder.path.join(name);
+        for old in self.tree.upper.list_xattrs(&path)? {
+            let bytes = old.as_encoded_bytes();
+            if bytes.starts_with(b"user.") || bytes.starts_with(b"system.posix_acl") {
+                self.tree.upper.remove_xattr(&path, &old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner and extended attributes now, mode and time at the end.
+    fn dress_folder(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        canonical: &Path,
+        attributes: &Attributes,
+    ) -> Result<(), ApplyError> {
+        self.own(folder, name, canonical, Kind::Directory, attributes)?;
+        self.set_xattrs(canonical, attributes, |key, value| {
+            set_xattr_in(folder.as_fd(), name, key, value)
+        })?;
+        let (mode, mtime) = (attributes.mode, attributes.mtime);
+        self.tree
+            .deferred
+            .insert(canonical.to_owned(), Deferred { mode, mtime });
+        Ok(())
+    }
+
+    fn dress(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        path: &Path,
+        kind: Kind,
+        attributes: &Attributes,
+    ) -> Result<(), ApplyError> {
+        let fail = |source| creating(path, source);
+        self.own(folder, name, path, kind, attributes)?;
+        self.set_xattrs(path, attributes, |key, value| {
+            set_xattr_in(folder.as_fd(), name, key, value)
+        })?;
+        if kind != Kind::Symlink {
+            mode_in(folder.as_fd(), name, attributes.mode).map_err(fail)?;
+        }
+        mtime_in(folder.as_fd(), name, attributes.mtime).map_err(fail)
+    }
+
+    fn own(
+        &self,
+        folder: &Folder,
+        name: &OsStr,
+        path: &Path,
+        kind: Kind,
+        attributes: &Attributes,
+    ) -> Result<(), ApplyError> {
+        let done = match (self.ownership, kind) {
+            (Ownership::Mapped, _) => owner_in(folder.as_fd(), name, attributes.owner),
+            (Ownership::Recorded, Kind::File | Kind::Directory) => {
+                let value = recorded(attributes.owner, attributes.mode);
+                let key = OsStr::new(OVERRIDE_STAT);
+                set_xattr_in(folder.as_fd(), name, key, value.as_bytes())
+            }
+            (Ownership::Recorded, _) => Ok(()),
+        };
+        done.map_err(|source| owning(path, attributes, source))
+    }
+
+    /// As `dress`, through the open file: that saves resolving the name again and again.
+    fn dress_file(
+        &mut self,
+        file: &File,
+        path: &Path,
+        attributes: &Attributes,
+    ) -> Result<(), ApplyError> {
+        let flags = rustix::fs::XattrFlags::empty();
+        let owned = match self.ownership {
+            Ownership::Mapped => ids(attributes.owner)
+                .and_then(|(uid, gid)| Ok(rustix::fs::fchown(file, Some(uid), Some(gid))?)),
+            Ownership::Recorded => {
+                let value = recorded(attributes.owner, attributes.mode);
+                rustix::fs::fsetxattr(file, OVERRIDE_STAT, value.as_bytes(), flags)
+                    .map_err(io::Error::from)
+            }
+        };
+        owned.map_err(|source| owning(path, attributes, source))?;
+        self.set_xattrs(path, attributes, |key, value| {
+            Ok(rustix::fs::fsetxattr(file, key, value, flags)?)
+        })?;
+        let mode = rustix::fs::Mode::from_raw_mode(attributes.mode);
+        let done = rustix::fs::fchmod(file, mode)
+            .and_then(|()| rustix::fs::futimens(file, &times_of(attributes.mtime)));
+        done.map_err(|error| creating(path, error.into()))
+    }
+
+    fn set_xattrs(
+        &mut self,
+        path: &Path,
+        attributes: &Attributes,
+        set: impl Fn(&OsStr, &[u8]) -> io::Result<()>,
+    ) -> Result<(), ApplyError> {
+        for (name, value) in &attributes.xattrs {
+            let name = name.as_os_str();
+            match set(name, value) {
+                Ok(()) => {}
+                // Links and nodes have no user attributes, file systems lack some, and some want
+                // a privilege. The file works without.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+                    ) =>
+                {
+                    let text = format!("extended attribute {name:?} cannot be kept here: {error}");
+                    self.warn(&text);
+                }
+                Err(source) => {
+                    return Err(ApplyError::Xattr {
+                        path: path.to_owned(),
+                        name: name.to_string_lossy().into_owned(),
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the data of an entry. Long runs of zeros become holes.
+    fn fill(
+        &mut self,
+        file: &mut File,
+        size: u64,
+        path: &Path,
+        archive: &mut Archive<'_>,
+        cancel: &Cancel,
+    ) -> Result<(), ApplyError> {
+        let fail = |source| ApplyError::Data {
+            path: path.to_owned(),
+            source,
+        };
+        let mut done = 0;
+        let mut hole = false;
+        while done < size {
+            let read = archive.read_data(&mut self.buffer)?;
+            let bytes = &self.buffer[..read];
+            hole = size >= SPARSE_FROM && bytes.iter().all(|byte| *byte == 0);
+            if hole {
+                let distance = i64::try_from(read).unwrap_or(0);
+                file.seek(SeekFrom::Current(distance)).map_err(fail)?;
+            } else {
+                file.write_all(bytes).map_err(fail)?;
+            }
+            done += read as u64;
+            cancel.check()?;
+        }
+        if hole {
+            file.set_len(size).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, text: &str) {
+        if self.warned.len() < 100 && self.warned.insert(text.to_owned()) {
+            let text = text.to_owned();
+            self.progress.event(Event::Warning { text });
+        }
+    }
+}
+
+fn owning(path: &Path, attributes: &Attributes, source: io::Error) -> ApplyError {
+    match source.kind() {
+        // The kernel says EINVAL for an id outside of the namespace's map.
+        io::ErrorKind::InvalidInput => ApplyError::Unmapped {
+            path: path.to_owned(),
+            uid: attributes.owner.uid,
+            gid: attributes.owner.gid,
+        },
+        _ => creating(path, source),
+    }
+}

@@ -1,0 +1,19 @@
+//! The registry client against a scripted server that misbehaves (`faults`, `login`), against
+//! real credential helpers (`helpers`) and against docker's registry with real clients (`real`).
+
+// Helpers of tests may panic as the tests themselves do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+mod clock;
+mod faults;
+mod helpers;
+mod login;
+mod real;
+mod registry;
+mod server;
+mod store;

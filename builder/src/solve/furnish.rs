@@ -11,7 +11,8 @@ use super::run::plain;
 
 /// Prepares everything that a command is to see.
 pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepError> {
-    let mut furnished = Furnished::new(&solver.env.cache.join("scratch"))?;
+    let scratch = solver.env.snapshots.stage();
+    let mut furnished = Furnished::new(scratch.map_err(StepError::io("make a folder for mounts"))?);
     for mount in &run.mounts {
         match &mount.kind {
             RunMountKind::Tmpfs { size } => furnished.tmpfs(&mount.target, *size),

@@ -53,7 +53,7 @@ pub fn execute(
     let resolved = user::resolve(ground.view.as_fd(), &step.user)?;
     let owner = owner_to_record(env, &resolved.user);
     let mut mounts = furnished.mounts;
-    let args = arguments(step, furnished.scratch.path(), &mut mounts)?;
+    let args = arguments(step, &furnished.scratch.fs(), &mut mounts)?;
     let command = args.join(" ");
     let spec = ContainerSpec {
         rootfs: RootFs {

@@ -668,7 +668,7 @@ fn the_log_has_what_was_said() {
     let world = world();
     world.up(world.folder()).unwrap();
     let mut text = String::new();
-    let mut log = world.engine().log(&name("my-app")).unwrap();
+    let (_, mut log) = world.engine().logs(&name("my-app")).unwrap().remove(0);
     std::io::Read::read_to_string(&mut log, &mut text).unwrap();
     for line in [
         "[Builder] Step 1/1: FROM x",

@@ -18,7 +18,6 @@ use unpacker::layer::Ownership;
 use unpacker::layer::ownership::OVERRIDE_STAT;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::{Kind, Owner};
-use unpacker::progress::Event;
 use unpacker::snapshot::store::Staging;
 
 use crate::dockerfile::instruction::Invocation;
@@ -94,7 +93,10 @@ pub fn execute(
 /// is whose its new files are to be in the layer.
 fn owner_to_record(env: &Env<'_>, user: &User) -> Option<Owner> {
     let recorded = env.ownership == Ownership::Recorded && (user.uid, user.gid) != (0, 0);
-    recorded.then_some(Owner { uid: user.uid, gid: user.gid })
+    recorded.then_some(Owner {
+        uid: user.uid,
+        gid: user.gid,
+    })
 }
 
 /// What has no recorded owner was made just now: everything of an image has one.

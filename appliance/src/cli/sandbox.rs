@@ -8,7 +8,7 @@ use crate::api::types::{ExecRequest, MountRequest, SandboxRequest, SandboxRow, S
 use crate::cli::args::{Exec, Run, Sandbox};
 use crate::cli::terminal::{self, Wanted};
 use crate::cli::{Session, exit_code, image, variables};
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Kind, Outcome};
 use crate::sandbox::plan;
 use crate::ui::{self, Format, table};
 
@@ -59,7 +59,18 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
         stdin: run.interactive,
         terminal: run.tty,
     };
-    terminal::relay(stream, wanted).await.map(exit_code)
+    let code = terminal::relay(stream, wanted).await.map(exit_code);
+    if run.rm && code.is_ok() {
+        // The daemon removes it too, a moment later; then there is nothing left to do here.
+        match client
+            .delete::<Value>(&format!("/v1/sandboxes/{}?force=true", row.id))
+            .await
+        {
+            Err(failure) if failure.kind != Kind::NotFound => return Err(failure),
+            _ => {}
+        }
+    }
+    code
 }
 
 async fn enter(session: &Session, exec: Exec) -> Outcome<u8> {

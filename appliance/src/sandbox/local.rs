@@ -49,7 +49,7 @@ pub struct Sandboxes {
     root: PathBuf,
     snapshots: std::sync::Arc<Snapshots>,
     launcher: Launcher,
-    /// Names are given out one at a time.
+    /// Names are given out and taken back one at a time.
     naming: Mutex<()>,
 }
 
@@ -303,7 +303,12 @@ impl Sandboxes {
             .map_err(|error| not_usable(record, &error))
     }
 
+    /// Removes a sandbox and what it changed. One that is gone already is no failure.
     pub fn remove(&self, record: &Record, force: bool) -> Outcome<()> {
+        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.folder(record).exists() {
+            return Ok(());
+        }
         if self.is_running(record)? {
             if !force {
                 return Err(

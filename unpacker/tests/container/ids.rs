@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use unpacker::container::exit::Exit;
 use unpacker::container::idmap::{IdMap, as_user};
-use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::launch::Launcher;
 use unpacker::container::run::RunError;
 use unpacker::container::spec::User;
 use unpacker::progress::Cancel;

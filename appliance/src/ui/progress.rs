@@ -75,6 +75,10 @@ impl Screen {
     }
 
     fn finished(&mut self, id: String, phase: Phase, note: Option<String>) {
+        // Finding a layer unpacked already is the rule, not news.
+        if phase == Phase::Unpack && note.is_some() {
+            return;
+        }
         let bar = self.transfers.remove(&(id.clone(), phase));
         let bytes = bar
             .as_ref()

@@ -10,7 +10,7 @@ use crate::cli::terminal::{self, Wanted};
 use crate::cli::{Session, exit_code, image, variables};
 use crate::error::{Failure, Kind, Outcome};
 use crate::sandbox::plan;
-use crate::ui::{self, Format, table};
+use crate::ui::{self, Format, style, table};
 
 pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
     match verb {
@@ -66,7 +66,9 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
             .delete::<Value>(&format!("/v1/sandboxes/{}?force=true", row.id))
             .await
         {
-            Err(failure) if failure.kind != Kind::NotFound => return Err(failure),
+            Err(failure) if failure.kind != Kind::NotFound => {
+                ui::news(&format!("{} {failure}", style::warning("warning:")));
+            }
             _ => {}
         }
     }
@@ -138,10 +140,18 @@ async fn remove(session: &Session, sandboxes: Vec<String>, force: bool) -> Outco
     let client = session.daemon().await?;
     for sandbox in sandboxes {
         let path = format!("/v1/sandboxes/{}?force={force}", segment(&sandbox)?);
-        let _: Value = client.delete(&path).await?;
-        ui::line(&sandbox);
+        let done: Value = client.delete(&path).await?;
+        tell(session, &sandbox, &done);
     }
     Ok(0)
+}
+
+/// Text repeats the name that was given; JSON is the daemon's answer.
+fn tell(session: &Session, given: &str, answer: &Value) {
+    match session.format {
+        Format::Json => ui::json(answer),
+        Format::Text => ui::line(given),
+    }
 }
 
 async fn logs(session: &Session, sandbox: &str, follow: bool) -> Outcome<u8> {

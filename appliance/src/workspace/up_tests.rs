@@ -680,7 +680,7 @@ fn the_log_has_what_was_said() {
 }
 
 #[test]
-fn one_id_works_as_root_with_the_home_of_the_user() {
+fn the_one_id_is_called_as_the_user_is() {
     let world = world();
     world.write(
         "My App/.devcontainer/devcontainer.json",
@@ -694,6 +694,6 @@ fn one_id_works_as_root_with_the_home_of_the_user() {
     let session = meta.session.unwrap();
     assert_eq!(
         (session.uid, session.home.as_str(), session.user.as_str()),
-        (0, "/home/dev", "dev")
+        (1000, "/home/dev", "dev")
     );
 }

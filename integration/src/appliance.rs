@@ -183,7 +183,7 @@ impl TestAppliance {
         let log = fs::File::create(place.folder.join("daemon-output")).expect("a log");
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
-        let mut daemon = command.spawn().expect("devpod serve");
+        let mut daemon = process::spawn(&mut command).expect("devpod serve");
         let status = place.data().join("daemon.json");
         let mut read = Value::Null;
         process::eventually("devpod serve is ready", START, || {

@@ -1,7 +1,7 @@
 //! Running programs to their end, with a limit of time, and reading what they said.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Ran {
     let name = format!("{command:?}");
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = match command.spawn() {
+    let mut child = match spawn(command) {
         Ok(child) => child,
         Err(error) => panic!("cannot start {name}: {error}"),
     };
@@ -153,4 +153,17 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> Collected {
 fn finish(collected: Collected) -> String {
     let bytes = collected.join().unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Starts a program that may have been copied a moment ago: a test that starts its own at the same
+/// time holds the copy open for writing until its child executes.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
 }

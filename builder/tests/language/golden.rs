@@ -27,7 +27,7 @@ fn golden() {
     for case in cases {
         let actual = match dockerfile::parse(&fs::read(case.join("Dockerfile")).unwrap()) {
             Ok(file) => rendered(&file),
-            Err(error) => format!("{error}\n"),
+            Err(error) => format!("line {}: {error}\n", error.position),
         };
         let expected = case.join("expected");
         if update {

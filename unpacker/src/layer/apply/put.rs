@@ -74,14 +74,9 @@ impl Layer<'_> {
             }
             Node::Device { kind, number } => {
                 if !harmless(*kind, *number) {
-                    self.leave_out(&folder, &name)
-                        .map_err(|error| creating(path, error))?;
                     let (major, minor) = (number.major, number.minor);
-                    self.warn(&format!(
-                        "device node {path:?} ({major}:{minor}) is left out: images do not reach \
-                         the machine's devices"
-                    ));
-                    return Ok(());
+                    let why = format!("images do not reach device {major}:{minor} of the machine");
+                    return self.leave_out(&folder, &name, path, &why);
                 }
                 let made = self.retry(&folder, &name, |dir, name| {
                     node_in(dir, name, *kind, *number)
@@ -92,10 +87,7 @@ impl Layer<'_> {
                     Err(TreeError::Io(error))
                         if error.kind() == io::ErrorKind::PermissionDenied =>
                     {
-                        self.leave_out(&folder, &name)
-                            .map_err(|error| creating(path, error))?;
-                        self.warn(&format!("device node {path:?} is left out: no permission"));
-                        Ok(())
+                        self.leave_out(&folder, &name, path, "no permission")
                     }
                     Err(error) => Err(creating(path, error)),
                 }
@@ -103,13 +95,24 @@ impl Layer<'_> {
         }
     }
 
-    /// What an entry replaces goes also when nothing comes instead.
-    fn leave_out(&mut self, folder: &Folder, name: &OsStr) -> Result<(), TreeError> {
-        self.clear(folder, name)?;
-        match self.flat {
+    /// Makes no device node. What it replaces goes all the same.
+    fn leave_out(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        path: &Path,
+        why: &str,
+    ) -> Result<(), ApplyError> {
+        let cleared = self.clear(folder, name).and_then(|()| match self.flat {
             true => Ok(()),
             false => self.tree.hide(&folder.path.join(name)),
+        });
+        cleared.map_err(|error| creating(path, error))?;
+        // Every container gets a /dev of its own, so nobody misses what an image has there.
+        if !path.starts_with("dev") {
+            self.warn(&format!("device node {path:?} is left out: {why}"));
         }
+        Ok(())
     }
 
     /// Creates something; whatever has the name already makes room.

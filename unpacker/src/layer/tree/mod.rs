@@ -3,13 +3,14 @@
 //!
 //! Serial tools unpack all layers into one tree, and a name such as `lib/foo` follows a link `lib`
 //! that a lower layer brought. Here every layer has a folder of its own, so names are resolved in
-//! the merged view (`view`): the upper folder first, then the lower ones, with what this layer
-//! hides taken away. The answer is a canonical path: no component of it is a link. Missing parents
+//! the merged view (`view`, `walk`): the upper folder first, then the lower ones, with what this
+//! layer hides taken away. The answer is a canonical path: no component of it is a link. Missing parents
 //! are made with the attributes that the lower layers give them (`change`). `budget` bounds it all.
 
 mod budget;
 mod change;
 mod view;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;

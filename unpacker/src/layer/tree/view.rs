@@ -1,7 +1,7 @@
 //! Looking into the merged view, one component at a time in open directories: the cost of a name
 //! grows with its length only, whatever it leads over.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,14 +11,10 @@ use std::rc::Rc;
 use rustix::io::Errno;
 
 use super::{Folder, OPAQUE, Tree, TreeError};
-use crate::layer::entry::MAX_DEPTH;
 use crate::layer::root::attributes::xattr_in;
 use crate::layer::root::metadata::Metadata;
 use crate::layer::root::{folder_in, is_absent, link_in, look_in};
 
-const MAX_LINKS: usize = 255;
-/// Components that one name may come to when links are followed.
-const MAX_STEPS: usize = 10_000;
 /// Descriptors of directories that are kept open; a layer's entries come folder by folder.
 const MAX_CACHED: usize = 256;
 
@@ -81,7 +77,7 @@ impl Level {
         Ok(fd.as_fd())
     }
 
-    fn target(&self, name: &OsStr, seen: &Seen) -> io::Result<Option<PathBuf>> {
+    pub(super) fn target(&self, name: &OsStr, seen: &Seen) -> io::Result<Option<PathBuf>> {
         Ok(match seen {
             Seen::Upper(found) if found.is_symlink() => Some(link_in(self.upper_fd()?, name)?),
             Seen::Lower(slot, found) if found.is_symlink() => {
@@ -191,7 +187,7 @@ impl Tree<'_> {
     }
 
     /// A directory, no link followed.
-    fn level(&mut self, path: &Path) -> Result<Option<Level>, TreeError> {
+    pub(super) fn level(&mut self, path: &Path) -> Result<Option<Level>, TreeError> {
         let (mut at, mut level) = self.nearest(path)?;
         let rest = path.strip_prefix(&at).unwrap_or(Path::new("")).to_owned();
         for part in &rest {
@@ -206,7 +202,7 @@ impl Tree<'_> {
     }
 
     /// The nearest directory at or above a path that is open already.
-    fn nearest(&mut self, path: &Path) -> io::Result<(PathBuf, Level)> {
+    pub(super) fn nearest(&mut self, path: &Path) -> io::Result<(PathBuf, Level)> {
         for above in path.ancestors() {
             if let Some(level) = self.cache.levels.get(above) {
                 return Ok((above.to_owned(), level.clone()));
@@ -248,7 +244,7 @@ impl Tree<'_> {
     }
 
     /// One component down, into a directory.
-    fn enter(&self, level: &Level, path: &Path, name: &OsStr) -> io::Result<Level> {
+    pub(super) fn enter(&self, level: &Level, path: &Path, name: &OsStr) -> io::Result<Level> {
         let upper = match &level.upper {
             Some(fd) => match folder_in(fd.as_fd(), name) {
                 Ok(fd) => Some(Rc::new(fd)),
@@ -262,69 +258,5 @@ impl Tree<'_> {
             false => level.lowers_of(name)?,
         };
         Ok(Level { upper, lowers })
-    }
-
-    /// Follows a name, making directories on the way where they are wanted and missing.
-    fn walk(&mut self, path: &Path, create: bool) -> Result<Option<(PathBuf, Level)>, TreeError> {
-        let (mut at, level) = self.nearest(path)?;
-        let rest = path.strip_prefix(&at).unwrap_or(Path::new(""));
-        let mut todo: VecDeque<OsString> = rest.iter().map(OsStr::to_owned).collect();
-        // Where a name went up the directory is opened again when it is needed.
-        let mut level = Some(level);
-        let (mut links, mut steps) = (0, 0);
-        let mut depth = at.iter().count();
-        while let Some(part) = todo.pop_front() {
-            self.budget.check()?;
-            steps += 1;
-            match part.as_encoded_bytes() {
-                b"" | b"." => continue,
-                b"/" => {
-                    (at, level, depth) = (PathBuf::new(), None, 0);
-                    continue;
-                }
-                b".." => {
-                    at.pop();
-                    (level, depth) = (None, depth.saturating_sub(1));
-                    continue;
-                }
-                _ => {}
-            }
-            let here = match level.take() {
-                Some(level) => level,
-                None => {
-                    steps += depth;
-                    self.level(&at)?.ok_or(Errno::NOENT)?
-                }
-            };
-            if links > MAX_LINKS || steps > MAX_STEPS {
-                return Err(Errno::LOOP.into());
-            }
-            let next = at.join(&part);
-            let seen = self.see(&here, &next, &part)?;
-            if let Some(target) = here.target(&part, &seen)? {
-                links += 1;
-                target
-                    .iter()
-                    .rev()
-                    .for_each(|part| todo.push_front(part.to_owned()));
-                level = Some(here);
-                continue;
-            }
-            if create {
-                self.make_real(&here, &seen, &next, &part)?;
-            } else if !seen.is_dir() {
-                return Ok(None);
-            }
-            level = Some(self.enter(&here, &next, &part)?);
-            (at, depth) = (next, depth + 1);
-            if depth > MAX_DEPTH {
-                return Err(TreeError::TooDeep);
-            }
-        }
-        let level = match level {
-            Some(level) => Some(level),
-            None => self.level(&at)?,
-        };
-        Ok(level.map(|level| (at, level)))
     }
 }

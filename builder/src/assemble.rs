@@ -13,6 +13,7 @@ use unpacker::image::config::{History, ImageConfig};
 use unpacker::layer::diff::DiffOptions;
 use unpacker::layer::pack::pack;
 use unpacker::layer::root::Root;
+use unpacker::progress::Event;
 use unpacker::snapshot::id::SnapshotId;
 
 use crate::cache::layers::{Layers, PackedLayer};
@@ -178,6 +179,10 @@ fn publish(
         layers: &layers,
         names: &request.names,
     };
+    if !request.names.is_empty() {
+        let text = format!("[Builder] Pushing to {}...", env.sink.place());
+        env.progress.event(Event::Line { text });
+    }
     env.sink
         .publish(&publication)
         .map_err(BuildError::Publish)?;

@@ -49,7 +49,7 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
-    #[error("{file}")]
+    #[error("{file}:{}: {}", source.position, source.text.trim_end())]
     Syntax {
         file: String,
         #[source]

@@ -24,5 +24,8 @@ pub struct Publication<'a> {
 /// Blocking and durable: what it accepted survives a crash. Publishing the same image again is no
 /// error.
 pub trait Sink: Send + Sync {
+    /// Where images go, as the build's log names it: `localhost:5000`.
+    fn place(&self) -> String;
+
     fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign>;
 }

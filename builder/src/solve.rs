@@ -3,16 +3,21 @@
 //! Everything that can be refused is refused before the first step runs. A step's result becomes
 //! visible by one rename; a step that fails or is cancelled leaves nothing behind.
 
+mod copy;
+mod furnish;
 mod origin;
+mod run;
 mod step;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use config::name::Reference;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use unpacker::image::config::ImageConfig;
+use unpacker::image::read::Platform;
 use unpacker::progress::Event;
 
 use crate::assemble::{Finished, Made, assemble};
@@ -22,7 +27,7 @@ use crate::dockerfile::{self, Dockerfile};
 use crate::error::{BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
-use crate::plan::{Action, Base, Origin, Plan, RunMountKind, Stage, Step};
+use crate::plan::{Action, Base, Origin, Plan, RunMount, RunMountKind, Stage, Step};
 use crate::request::{BuildRequest, Built, DockerfileSource, Env};
 
 /// A Dockerfile is text that people write; the parser bounds it further.
@@ -42,13 +47,12 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
         &parsed,
         request,
         |reference, platform, place| {
-            let origin = Origin::Image(reference.clone(), platform.clone());
-            let image = fetch(env, &mut images, &origin, place)?;
+            let image = fetch(env, &mut images, reference, platform, place)?;
             Ok(image.image.config.clone())
         },
     )?;
-    for (origin, place) in image_origins(&plan) {
-        fetch(env, &mut images, &origin, &place)?;
+    for (reference, platform, place) in image_origins(&plan) {
+        fetch(env, &mut images, reference, platform, place)?;
     }
     let mut solver = Solver {
         env,
@@ -110,13 +114,11 @@ type BaseImages = BTreeMap<String, BaseImage>;
 fn fetch<'i>(
     env: &Env<'_>,
     images: &'i mut BaseImages,
-    origin: &Origin,
+    reference: &Reference,
+    platform: &Platform,
     place: &Place,
 ) -> Result<&'i BaseImage, BuildError> {
     use std::collections::btree_map::Entry;
-    let Origin::Image(reference, platform) = origin else {
-        return Err(BuildError::NoStage);
-    };
     match images.entry(image_key(reference, platform)) {
         Entry::Occupied(known) => Ok(known.into_mut()),
         Entry::Vacant(place_for) => {
@@ -134,37 +136,35 @@ fn fetch<'i>(
     }
 }
 
-fn image_key(
-    reference: &config::name::Reference,
-    platform: &unpacker::image::read::Platform,
-) -> String {
+fn image_key(reference: &Reference, platform: &Platform) -> String {
     // `demo` and `docker.io/library/demo` may be two images: the embedded registry knows the first.
     let given = reference.host_given();
     format!("{reference} {given} {platform}")
 }
 
 /// Images that COPY and mounts read from.
-fn image_origins(plan: &Plan) -> Vec<(Origin, Place)> {
+fn image_origins(plan: &Plan) -> Vec<(&Reference, &Platform, &Place)> {
     let mut found = Vec::new();
     for step in plan.stages.iter().flat_map(|stage| &stage.steps) {
         let origins: Vec<&Origin> = match &step.action {
             Action::Copy(copy) => vec![&copy.origin],
-            Action::Run(run) => run
-                .mounts
-                .iter()
-                .filter_map(|mount| match &mount.kind {
-                    RunMountKind::Bind { origin, .. } => Some(origin),
-                    _ => None,
-                })
-                .collect(),
+            Action::Run(run) => run.mounts.iter().filter_map(bind_origin).collect(),
             _ => Vec::new(),
         };
-        let images = origins
-            .into_iter()
-            .filter(|o| matches!(o, Origin::Image(..)));
-        found.extend(images.map(|origin| (origin.clone(), step.place.clone())));
+        for origin in origins {
+            if let Origin::Image(reference, platform) = origin {
+                found.push((reference, platform, &step.place));
+            }
+        }
     }
     found
+}
+
+fn bind_origin(mount: &RunMount) -> Option<&Origin> {
+    match &mount.kind {
+        RunMountKind::Bind { origin, .. } => Some(origin),
+        _ => None,
+    }
 }
 
 struct Contexts {
@@ -238,7 +238,7 @@ impl Solver<'_> {
     }
 
     fn stage(&mut self, stage: &Stage) -> Result<Finished, BuildError> {
-        let mut finished = self.start(stage);
+        let mut finished = self.start(stage)?;
         for step in &stage.steps {
             self.env.cancel.check()?;
             self.check_deadline()?;
@@ -248,10 +248,10 @@ impl Solver<'_> {
         Ok(finished)
     }
 
-    fn start(&self, stage: &Stage) -> Finished {
-        match &stage.base {
-            Base::Scratch => Finished::default(),
-            Base::Stage(earlier) => self.done.get(earlier).cloned().unwrap_or_default(),
+    fn start(&self, stage: &Stage) -> Result<Finished, BuildError> {
+        let found = match &stage.base {
+            Base::Scratch => Some(Finished::default()),
+            Base::Stage(earlier) => self.done.get(earlier).cloned(),
             Base::Image(reference, platform) => {
                 let base = self.images.get(&image_key(reference, platform));
                 base.map(|base| Finished {
@@ -260,9 +260,12 @@ impl Solver<'_> {
                     made: Vec::new(),
                     created: base.image.config.created.clone(),
                 })
-                .unwrap_or_default()
             }
-        }
+        };
+        found.ok_or_else(|| {
+            let source = std::io::ErrorKind::NotFound.into();
+            BuildError::store("find the base of a stage")(source)
+        })
     }
 
     fn record(&self, step: &Step, outcome: Option<Outcome>, finished: &mut Finished) {

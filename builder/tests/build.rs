@@ -18,6 +18,8 @@ mod fixture;
 mod images;
 #[path = "build/running.rs"]
 mod running;
+#[path = "build/single_id.rs"]
+mod single_id;
 
 use std::process::ExitCode;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     trials.extend(caching::trials());
     trials.extend(failing::trials());
     trials.extend(buildah::trials());
+    trials.extend(single_id::trials());
     if let Some(reason) = fixture::missing() {
         for trial in &trials {
             eprintln!("skipped: {}: {reason}", trial.name());

@@ -34,11 +34,13 @@ pub(super) fn routes() -> Router<Arc<App>> {
 async fn list(State(app): State<Arc<App>>) -> Response {
     blocking(move || {
         let sandboxes = &app.sandboxes;
-        sandboxes
+        let mut rows = sandboxes
             .list()?
             .iter()
             .map(|record| sandboxes.row(record))
-            .collect::<Outcome<Vec<_>>>()
+            .collect::<Outcome<Vec<_>>>()?;
+        rows.append(&mut sandboxes.broken()?);
+        Ok(rows)
     })
     .await
 }
@@ -142,7 +144,10 @@ async fn remove(
     Query(query): Query<RemoveQuery>,
 ) -> Response {
     blocking(move || {
-        let record = app.sandboxes.find(&name)?;
+        let record = match app.sandboxes.find(&name) {
+            Err(_) if app.sandboxes.remove_broken(&name)? => return Ok(json!({ "id": name })),
+            found => found?,
+        };
         app.sandboxes.remove(&record, query.force)?;
         Ok(json!({ "id": record.id }))
     })

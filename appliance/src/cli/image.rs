@@ -1,5 +1,6 @@
 //! Image verbs: images, pull, push, tag, rmi, inspect, unpack, build, image from-host.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -168,7 +169,7 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         dockerfile: build.file.as_deref().map(absolute).transpose()?,
         tags: build.tags,
         build_args: pairs(&build.build_args),
-        labels: pairs(&build.labels),
+        labels: labels(&build.labels)?,
         target: build.target,
         platform: build.platform,
         base_image: build.base_image,
@@ -186,6 +187,15 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         Format::Text => ui::line(&result.digest),
     }
     Ok(0)
+}
+
+/// `KEY=VALUE`, both as written.
+fn labels(written: &[String]) -> Outcome<BTreeMap<String, String>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(Failure::invalid(format!("{text:?} is not a label")).hint("Write KEY=VALUE.")),
+    };
+    written.iter().map(pair).collect()
 }
 
 /// The daemon has another working folder than we do.

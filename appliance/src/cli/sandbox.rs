@@ -8,9 +8,9 @@ use crate::api::types::{ExecRequest, MountRequest, SandboxRequest, SandboxRow, S
 use crate::cli::args::{Exec, Run, Sandbox};
 use crate::cli::terminal::{self, Wanted};
 use crate::cli::{Session, exit_code, image, variables};
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Kind, Outcome};
 use crate::sandbox::plan;
-use crate::ui::{self, Format, table};
+use crate::ui::{self, Format, style, table};
 
 pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
     match verb {
@@ -59,7 +59,20 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
         stdin: run.interactive,
         terminal: run.tty,
     };
-    terminal::relay(stream, wanted).await.map(exit_code)
+    let code = terminal::relay(stream, wanted).await.map(exit_code);
+    if run.rm && code.is_ok() {
+        // The daemon removes it too, a moment later; then there is nothing left to do here.
+        match client
+            .delete::<Value>(&format!("/v1/sandboxes/{}?force=true", row.id))
+            .await
+        {
+            Err(failure) if failure.kind != Kind::NotFound => {
+                ui::news(&format!("{} {failure}", style::warning("warning:")));
+            }
+            _ => {}
+        }
+    }
+    code
 }
 
 async fn enter(session: &Session, exec: Exec) -> Outcome<u8> {
@@ -127,10 +140,18 @@ async fn remove(session: &Session, sandboxes: Vec<String>, force: bool) -> Outco
     let client = session.daemon().await?;
     for sandbox in sandboxes {
         let path = format!("/v1/sandboxes/{}?force={force}", segment(&sandbox)?);
-        let _: Value = client.delete(&path).await?;
-        ui::line(&sandbox);
+        let done: Value = client.delete(&path).await?;
+        tell(session, &sandbox, &done);
     }
     Ok(0)
+}
+
+/// Text repeats the name that was given; JSON is the daemon's answer.
+fn tell(session: &Session, given: &str, answer: &Value) {
+    match session.format {
+        Format::Json => ui::json(answer),
+        Format::Text => ui::line(given),
+    }
 }
 
 async fn logs(session: &Session, sandbox: &str, follow: bool) -> Outcome<u8> {

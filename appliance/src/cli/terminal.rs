@@ -24,21 +24,20 @@ pub(super) struct Wanted {
     pub terminal: bool,
 }
 
-/// Relays until the process ends; answers its exit code.
+/// Relays until the process ends; answers its exit code. Output that nobody takes any more is
+/// dropped: the process and its exit code matter still.
 pub(super) async fn relay(stream: TokioIo<Upgraded>, wanted: Wanted) -> Outcome<i32> {
-    let _raw = if wanted.terminal {
-        RawMode::enter()
-    } else {
-        None
-    };
+    // Without our keyboard the terminal stays as it is, and Ctrl-C is a signal to be passed on.
+    let both = wanted.terminal && wanted.stdin;
+    let _raw = if both { RawMode::enter() } else { None };
     let (reader, writer) = tokio::io::split(stream);
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(write_frames(writer, receiver));
     if wanted.terminal {
         tokio::spawn(send_sizes(sender.clone()));
-    } else {
-        tokio::spawn(send_signals(sender.clone()));
     }
+    // In raw mode Ctrl-C is a byte; what comes as a signal was sent to us on purpose.
+    tokio::spawn(send_signals(sender.clone()));
     if wanted.stdin {
         // A thread of its own: a read of a terminal cannot be cancelled, and must not hold up the end.
         std::thread::spawn(move || send_stdin(&sender));
@@ -62,7 +61,7 @@ async fn read_frames(mut reader: ReadHalf<TokioIo<Upgraded>>) -> Outcome<i32> {
         decoder.push(&buffer[..count]);
         while let Some(frame) = decoder.next_frame().map_err(|e| broken(&e.to_string()))? {
             match frame {
-                Frame::Stdout(bytes) => ui::raw(&bytes),
+                Frame::Stdout(bytes) => drop(ui::write(&bytes)),
                 // Nobody can be told that stderr is gone.
                 Frame::Stderr(bytes) => drop(std::io::stderr().write_all(&bytes)),
                 Frame::Exit(exit) => return Ok(exit.code()),

@@ -106,7 +106,10 @@ pub(super) async fn status(session: &Session, name: &str) -> Outcome<u8> {
         (Format::Json, _) => ui::json(&row),
         (Format::Text, Value::Object(fields)) => {
             for key in fields.keys() {
-                ui::line(&format!("{key:18} {}", text(&row, key)));
+                let value = text(&row, key);
+                if !value.is_empty() {
+                    ui::line(&format!("{key:18} {value}"));
+                }
             }
         }
         (Format::Text, other) => ui::line(&other.to_string()),
@@ -169,6 +172,7 @@ pub(super) async fn delete(session: &Session, delete: Delete) -> Outcome<u8> {
     for name in &delete.names {
         let path = format!("/v1/workspaces/{}?force={}", segment(name)?, delete.force);
         match client.delete::<Value>(&path).await {
+            Ok(answer) if session.format == Format::Json => ui::json(&answer),
             Ok(_) => ui::line(&format!("Workspace {name} is deleted.")),
             Err(failure) if delete.force && failure.kind == Kind::NotFound => {}
             Err(failure) => return Err(failure),

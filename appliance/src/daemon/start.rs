@@ -49,23 +49,25 @@ fn spawn(folder: &DataFolder, arguments: &[String]) -> Outcome<(Child, File)> {
     let failed = |error: &std::io::Error| {
         Failure::because(Kind::Internal, "cannot start the devpod daemon", error)
     };
-    let mut log = OpenOptions::new()
-        .read(true)
+    // The daemon writes through a descriptor of its own: a shared one would move our place too.
+    let mut options = OpenOptions::new();
+    let output = options
         .append(true)
         .create(true)
         .mode(0o600)
-        .open(folder.log())
-        .map_err(|error| failed(&error))?;
+        .open(folder.log());
+    let output = output.map_err(|error| failed(&error))?;
+    let errors = output.try_clone().map_err(|error| failed(&error))?;
+    let mut log = File::open(folder.log()).map_err(|error| failed(&error))?;
     log.seek(SeekFrom::End(0)).map_err(|error| failed(&error))?;
-    let output = || log.try_clone().map(Stdio::from);
     let child = Command::new(std::env::current_exe().map_err(|error| failed(&error))?)
         .arg("--data")
         .arg(folder.root())
         .args(["serve", "--detach"])
         .args(arguments)
         .stdin(Stdio::null())
-        .stdout(output().map_err(|error| failed(&error))?)
-        .stderr(output().map_err(|error| failed(&error))?)
+        .stdout(output)
+        .stderr(errors)
         .current_dir("/")
         .spawn()
         .map_err(|error| failed(&error))?;

@@ -192,6 +192,10 @@ impl builder::images::Images for Images {
 }
 
 impl Sink for Images {
+    fn place(&self) -> String {
+        format!("localhost:{}", self.here.port)
+    }
+
     fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign> {
         for name in publication.names {
             let repository = self.here.destination(name)?;

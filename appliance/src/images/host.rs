@@ -61,7 +61,13 @@ impl Images {
         }
         let text = format!("Making the image {HOST_IMAGE} from this host's own programs.");
         progress.event(Event::Line { text });
-        self.make_from_host(&reference, &from_host::Options::default(), progress, cancel)
+        // Which helper scripts stay behind matters to whoever asks for the image by name.
+        let calm = |event: Event| {
+            if !matches!(event, Event::Warning { .. }) {
+                progress.event(event);
+            }
+        };
+        self.make_from_host(&reference, &from_host::Options::default(), &calm, cancel)
     }
 
     fn make_from_host(

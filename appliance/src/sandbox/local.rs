@@ -49,7 +49,7 @@ pub struct Sandboxes {
     root: PathBuf,
     snapshots: std::sync::Arc<Snapshots>,
     launcher: Launcher,
-    /// Names are given out one at a time.
+    /// Names are given out and taken back one at a time.
     naming: Mutex<()>,
 }
 
@@ -67,12 +67,13 @@ impl Sandboxes {
             naming: Mutex::new(()),
         };
         for folder in record::folders(&sandboxes.root)? {
-            match Record::load(&folder)? {
-                None => remove_tree(&folder)?,
-                Some(record) if record.remove && !sandboxes.is_running(&record)? => {
+            match Record::load(&folder) {
+                Ok(None) => remove_tree(&folder)?,
+                Ok(Some(record)) if record.remove && !sandboxes.is_running(&record)? => {
                     remove_tree(&folder)?;
                 }
-                Some(_) => {}
+                // One that cannot be read must not keep the others from being used.
+                Ok(Some(_)) | Err(_) => {}
             }
         }
         Ok(sandboxes)
@@ -82,14 +83,40 @@ impl Sandboxes {
         self.root.join(&record.id)
     }
 
-    /// Every sandbox, oldest first.
+    /// Every sandbox whose record can be read, oldest first.
     pub fn list(&self) -> Outcome<Vec<Record>> {
         let mut records = Vec::new();
         for folder in record::folders(&self.root)? {
-            records.extend(Record::load(&folder)?);
+            match Record::load(&folder) {
+                Ok(record) => records.extend(record),
+                Err(error) => tracing::warn!(?folder, %error, "a sandbox's record is unreadable"),
+            }
         }
         records.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
         Ok(records)
+    }
+
+    /// Sandboxes whose record cannot be read, as rows that say so.
+    pub fn broken(&self) -> Outcome<Vec<SandboxRow>> {
+        let folders = record::folders(&self.root)?.into_iter();
+        let broken = folders.filter(|folder| Record::load(folder).is_err());
+        Ok(broken.filter_map(|folder| broken_row(&folder)).collect())
+    }
+
+    /// Removes a sandbox whose record cannot be read, by its id. False where there is none.
+    pub fn remove_broken(&self, id: &str) -> Outcome<bool> {
+        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.broken()?.iter().any(|row| row.id == id) {
+            return Ok(false);
+        }
+        let folder = self.root.join(id);
+        // Whether it runs is known without the record.
+        match supervise::kill(&folder) {
+            Ok(_) | Err(supervise::SuperviseError::NotRunning) => {
+                remove_tree(&folder).map(|()| true)
+            }
+            Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
+        }
     }
 
     /// By name, by id, or by the beginning of an id that only one has.
@@ -211,8 +238,7 @@ impl Sandboxes {
 
     /// Starts it with a stream to its first process that misses nothing.
     pub fn start_attached(&self, record: &Record) -> Outcome<UnixStream> {
-        supervise::start(&self.launcher, &self.folder(record), &record.spec)
-            .and_then(|_| supervise::attach(&self.folder(record)))
+        supervise::start_attached(&self.launcher, &self.folder(record), &record.spec)
             .map_err(|error| start_failed(record, &error))
     }
 
@@ -304,7 +330,12 @@ impl Sandboxes {
             .map_err(|error| not_usable(record, &error))
     }
 
+    /// Removes a sandbox and what it changed. One that is gone already is no failure.
     pub fn remove(&self, record: &Record, force: bool) -> Outcome<()> {
+        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.folder(record).exists() {
+            return Ok(());
+        }
         if self.is_running(record)? {
             if !force {
                 return Err(
@@ -337,12 +368,30 @@ impl Sandboxes {
     }
 }
 
+fn broken_row(folder: &Path) -> Option<SandboxRow> {
+    let id = folder.file_name()?.to_str()?.to_owned();
+    Some(SandboxRow {
+        name: id.clone(),
+        id,
+        image: String::new(),
+        command: Vec::new(),
+        status: "broken".to_owned(),
+        exit_code: None,
+        pid: None,
+        created_at: String::new(),
+    })
+}
+
 fn spec(
     id: &str,
     rootfs: RootFs,
     image: &Execution,
     request: &SandboxRequest,
 ) -> Outcome<ContainerSpec> {
+    plan::check_variables(&request.env)?;
+    if let Some(hostname) = &request.hostname {
+        plan::check_hostname(hostname)?;
+    }
     let user = request.user.as_deref().unwrap_or(&image.user);
     let resolved = resolve_user(&rootfs, user)?;
     let cwd = request

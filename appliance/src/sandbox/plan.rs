@@ -98,6 +98,34 @@ pub fn check_name(name: &str) -> Outcome<()> {
     }
 }
 
+/// A host name of the kernel's: letters, digits, '-' and '.', at most 64.
+pub fn check_hostname(name: &str) -> Outcome<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if (1..=64).contains(&name.len()) && name.chars().all(good) && !name.starts_with(['-', '.']) {
+        Ok(())
+    } else {
+        Err(Failure::invalid(format!("{name:?} is not a host name")))
+    }
+}
+
+/// Variables are `NAME=value` with a name.
+pub fn check_variables(env: &[String]) -> Outcome<()> {
+    let named = |entry: &&String| {
+        entry
+            .split_once('=')
+            .is_some_and(|(name, _)| !name.is_empty())
+    };
+    match env
+        .iter()
+        .find(|entry| !named(entry) || entry.contains('\0'))
+    {
+        None => Ok(()),
+        Some(bad) => {
+            Err(Failure::invalid(format!("{bad:?} is not a variable")).hint("Write NAME=value."))
+        }
+    }
+}
+
 /// A signal's number from `SIGTERM`, `TERM` or `15`; SIGTERM for what no kernel knows.
 pub fn signal(text: Option<&str>) -> i32 {
     let Some(text) = text else {

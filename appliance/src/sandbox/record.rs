@@ -46,7 +46,13 @@ impl Record {
     /// The record of a folder; `None` where the folder is half-made.
     pub fn load(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read(folder.join(FILE)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                let path = folder.join(FILE);
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{}: {error}", path.display()),
+                )
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

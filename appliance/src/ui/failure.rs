@@ -20,7 +20,11 @@ fn render(failure: &Failure) -> String {
         text.push_str(&style::harmless(cause).replace('\n', "\n    "));
     }
     for hint in &failure.hints {
-        text.push_str(&format!("\n  {} {hint}", style::hint("hint:")));
+        text.push_str(&format!(
+            "\n  {} {}",
+            style::hint("hint:"),
+            style::harmless(hint)
+        ));
     }
     text
 }

@@ -17,17 +17,31 @@ pub enum Format {
     Json,
 }
 
-/// Prints one line of a result. A reader that went away (`| head`) ends the program quietly.
+/// Prints one line of a result.
 pub fn line(text: &str) {
-    write_out(format_args!("{text}\n"));
+    raw(format!("{text}\n").as_bytes());
 }
 
-/// Prints exactly these bytes, without a newline.
+/// Prints exactly these bytes, without a newline. A reader that went away (`| head`) ends the
+/// program quietly; a result that cannot be written (a full disk) is a failure.
 pub fn raw(bytes: &[u8]) {
-    let mut out = io::stdout().lock();
-    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    match write(bytes) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            news(&format!(
+                "{} cannot write the result: {error}",
+                style::error("error:")
+            ));
+            std::process::exit(1);
+        }
     }
+}
+
+/// As [`raw`], for whoever must go on when nobody reads any more.
+pub fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
 }
 
 /// Prints compact JSON: scripts of other tools look for `"id":"name"` without spaces.
@@ -42,11 +56,4 @@ pub fn json<T: Serialize>(value: &T) {
 pub fn news(text: &str) {
     // Nobody can be told that stderr is gone.
     let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
-fn write_out(args: std::fmt::Arguments<'_>) {
-    let mut out = io::stdout().lock();
-    if out.write_fmt(args).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
 }

@@ -1,4 +1,4 @@
-//! News of long work: bars per transfer on a terminal, plain lines elsewhere, JSON lines on request.
+//! News of long work: bars per transfer on a terminal, plain lines elsewhere.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -9,6 +9,9 @@ use unpacker::progress::{Event, Phase};
 
 use crate::ui::style;
 use crate::ui::table::size;
+
+/// Output without a newline is shown in pieces of this many bytes.
+const MAX_LINE: usize = 64 << 10;
 
 /// Renders the events of one command.
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl Screen {
         }
         if !self.partial.is_empty() {
             let rest = std::mem::take(&mut self.partial);
-            self.print(&rest);
+            self.print(&style::tame(&rest));
         }
     }
 
@@ -75,6 +78,10 @@ impl Screen {
     }
 
     fn finished(&mut self, id: String, phase: Phase, note: Option<String>) {
+        // Finding a layer unpacked already is the rule, not news.
+        if phase == Phase::Unpack && note.is_some() {
+            return;
+        }
         let bar = self.transfers.remove(&(id.clone(), phase));
         let bytes = bar
             .as_ref()
@@ -93,10 +100,13 @@ impl Screen {
     /// Output of commands is shown as it came, line by line.
     fn output(&mut self, text: &str) {
         self.partial.push_str(text);
+        if self.partial.len() > MAX_LINE {
+            self.partial.push('\n');
+        }
         while let Some(end) = self.partial.find('\n') {
             let rest = self.partial.split_off(end + 1);
             let line = std::mem::replace(&mut self.partial, rest);
-            self.print(line.trim_end_matches(['\n', '\r']));
+            self.print(&style::tame(line.trim_end_matches('\n')));
         }
     }
 

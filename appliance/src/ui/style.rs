@@ -44,8 +44,69 @@ pub fn harmless(text: &str) -> String {
         .collect()
 }
 
+/// One line of a program's output made harmless: colours stay, and what a program wrote over (a
+/// progress bar's carriage returns) is gone; titles, cursor moves and other controls are not obeyed.
+pub fn tame(line: &str) -> String {
+    let line = line.trim_end_matches('\r');
+    let last = line.rsplit('\r').next().unwrap_or(line);
+    let mut tame = String::with_capacity(last.len());
+    let mut rest = last;
+    while let Some(at) = rest.find('\x1b') {
+        tame.push_str(&harmless(&rest[..at]));
+        let end = escape_length(&rest[at..]);
+        let sequence = &rest[at..at + end];
+        if sequence.starts_with("\x1b[") && sequence.ends_with('m') && wanted() {
+            tame.push_str(sequence);
+        }
+        rest = &rest[at + end..];
+    }
+    tame.push_str(&harmless(rest));
+    tame
+}
+
+/// Bytes of the escape sequence that `text` begins with (ECMA-48: CSI, strings such as OSC, others).
+fn escape_length(text: &str) -> usize {
+    let body = &text[1..];
+    let end = match body.chars().next() {
+        None => 0,
+        Some('[') => body[1..]
+            .find(|c: char| ('@'..='~').contains(&c))
+            .map_or(body.len(), |at| at + 2),
+        Some(']' | 'P' | '_' | '^' | 'X') => {
+            body.find(['\x07', '\u{9c}']).map_or(body.len(), |at| {
+                at + body[at..].chars().next().map_or(0, char::len_utf8)
+            })
+        }
+        Some(other) => other.len_utf8(),
+    };
+    1 + end
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn programs_do_not_drive_the_terminal() {
+        for (line, shown) in [
+            ("plain", "plain"),
+            ("10%\r50%\r100%\r", "100%"),
+            ("a\x1b]0;title\x07b", "ab"),
+            ("a\x1b[2Jb\x1b[Hc", "abc"),
+            ("a\x1bcb", "ab"),
+            ("a\x1b[", "a"),
+            ("a\x1b", "a"),
+            ("bell\x07", "bell\\u{7}"),
+        ] {
+            assert_eq!(super::tame(line), shown, "{line:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_of_an_escape_is_left(line in "[a-z\x1b\\[\\];0-9m\x07]{0,40}") {
+            proptest::prop_assert!(!super::tame(&line).contains('\x1b') || super::wanted());
+        }
+    }
+
     #[test]
     fn control_characters_are_shown_not_obeyed() {
         assert_eq!(super::harmless("a\x1b[31mb\n"), "a\\u{1b}[31mb\n");

@@ -17,7 +17,7 @@ pub type Reporter = Arc<dyn Progress>;
 /// Images, sandboxes and volumes of one host. Sandboxes go by the name that they were created with.
 /// Every method may be called again after it failed or was interrupted.
 pub trait Backend: Send + Sync {
-    /// Builds and keeps the image under every one of its tags. Reports the steps.
+    /// Builds and keeps the image under every one of its tags. Reports the steps, not the end.
     fn build(
         &self,
         build: &ImageBuild,

@@ -71,6 +71,18 @@ impl Logs {
         )?))
     }
 
+    /// Ends a log: what failed stands last in it; one in which nothing was said is not kept.
+    pub fn finish(&self, name: &str, log: &mut File, failure: Option<&str>) -> io::Result<()> {
+        if log.metadata()?.len() == 0 {
+            unlinkat(&self.folder, name, AtFlags::empty())?;
+            return Ok(());
+        }
+        match failure {
+            Some(text) => writeln!(log, "error: {text}"),
+            None => Ok(()),
+        }
+    }
+
     /// Removes all but the newest.
     pub fn prune(&self, name: &WorkspaceName) -> io::Result<()> {
         self.keep(name, KEPT)

@@ -275,7 +275,11 @@ impl<'a> Run<'a> {
             ..
         } = self.engine;
         match plan {
-            ImagePlan::Build(build) => backend.build(build, progress, cancel),
+            ImagePlan::Build(build) => {
+                let image = backend.build(build, progress, cancel)?;
+                self.say(format!("[Builder] Build complete: {}", image.reference));
+                Ok(image)
+            }
             ImagePlan::Pull(reference) => backend.pull(reference, progress, cancel),
         }
     }

@@ -135,12 +135,18 @@ impl Workspaces {
         Ok(json!({ "name": name.as_str() }))
     }
 
-    /// The newest log, whole.
+    /// The kept logs, oldest first, each below its file's name.
     pub fn logs(&self, name: &str) -> Outcome<Vec<u8>> {
         let name = parse(name)?;
-        let file = self.quietly(|engine| engine.log(&name))?;
         let mut bytes = Vec::new();
-        file.take(MAX_LOG).read_to_end(&mut bytes)?;
+        for (file, log) in self.quietly(|engine| engine.logs(&name))? {
+            let mut text = Vec::new();
+            log.take(MAX_LOG).read_to_end(&mut text)?;
+            if !text.is_empty() {
+                bytes.extend_from_slice(format!("==> {file} <==\n").as_bytes());
+                bytes.append(&mut text);
+            }
+        }
         Ok(bytes)
     }
 

@@ -88,9 +88,9 @@ impl Engine<'_> {
         work: impl FnOnce(&Engine<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let logs = self.store.logs();
-        let (_, file) = logs
-            .create(name, self.clock.now())
-            .map_err(|error| Fault::io("cannot make a log", &error))?;
+        let no_log = |error| Fault::io("cannot make a log", &error);
+        let (log, file) = logs.create(name, self.clock.now()).map_err(no_log)?;
+        let mut end = file.try_clone().map_err(no_log)?;
         // A log too many does no harm.
         let _ = logs.prune(name);
         let engine = Engine {
@@ -98,9 +98,9 @@ impl Engine<'_> {
             ..self.clone()
         };
         let result = work(&engine);
-        if let Err(fault) = &result {
-            // For the log; the caller is answered the fault itself.
-            tracing::info!(workspace = name.as_str(), %fault, "failed");
+        let failure = result.as_ref().err().map(Fault::to_string);
+        if let Err(error) = logs.finish(&log, &mut end, failure.as_deref()) {
+            tracing::warn!(log, %error, "the log could not be ended");
         }
         result
     }

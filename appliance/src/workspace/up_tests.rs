@@ -668,7 +668,7 @@ fn the_log_has_what_was_said() {
     let world = world();
     world.up(world.folder()).unwrap();
     let mut text = String::new();
-    let mut log = world.engine().log(&name("my-app")).unwrap();
+    let (_, mut log) = world.engine().logs(&name("my-app")).unwrap().remove(0);
     std::io::Read::read_to_string(&mut log, &mut text).unwrap();
     for line in [
         "[Builder] Step 1/1: FROM x",
@@ -680,7 +680,7 @@ fn the_log_has_what_was_said() {
 }
 
 #[test]
-fn one_id_works_as_root_with_the_home_of_the_user() {
+fn the_one_id_is_called_as_the_user_is() {
     let world = world();
     world.write(
         "My App/.devcontainer/devcontainer.json",
@@ -694,6 +694,6 @@ fn one_id_works_as_root_with_the_home_of_the_user() {
     let session = meta.session.unwrap();
     assert_eq!(
         (session.uid, session.home.as_str(), session.user.as_str()),
-        (0, "/home/dev", "dev")
+        (1000, "/home/dev", "dev")
     );
 }

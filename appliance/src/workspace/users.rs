@@ -69,6 +69,8 @@ pub fn decide(person: &Person, ground: Ground, ids: Ids, update_uid: bool) -> De
     let known = ids.has(person.uid) && ids.has(person.gid);
     match ground {
         _ if person.uid == 0 => plain(person, false),
+        // The one id is called as the person is, and everything belongs to it.
+        _ if ids == Ids::SINGLE => plain(person, false),
         _ if !known => as_root(person, "this host maps no further ids for you"),
         Ground::Volume => plain(person, true),
         Ground::Folder { uid, .. } if uid == person.uid => plain(person, false),
@@ -169,10 +171,10 @@ mod tests {
                 Ground::Volume,
                 Ids::SINGLE,
                 true,
-                0,
+                1000,
                 false,
                 false,
-                true,
+                false,
             ),
             (70000, Ground::Volume, range, true, 0, false, false, true),
             (0, Ground::Volume, Ids::SINGLE, true, 0, false, false, false),
@@ -187,7 +189,16 @@ mod tests {
                 false,
             ),
             (1000, folder(0), range, true, 0, false, false, true),
-            (1000, folder(0), Ids::SINGLE, true, 0, false, false, true),
+            (
+                1000,
+                folder(0),
+                Ids::SINGLE,
+                true,
+                1000,
+                false,
+                false,
+                false,
+            ),
             (1000, folder(1234), Ids::ALL, true, 1234, false, true, true),
             (
                 1000,

@@ -129,18 +129,16 @@ impl Engine<'_> {
         Ok(listed.collect())
     }
 
-    /// The newest log.
-    pub fn log(&self, name: &WorkspaceName) -> Result<File, Fault> {
+    /// Every log that is kept, oldest first, with the file's name: a start or a stop must not hide
+    /// what the build said.
+    pub fn logs(&self, name: &WorkspaceName) -> Result<Vec<(String, File)>, Fault> {
+        self.store.require(name)?;
         let logs = self.store.logs();
         let io = |error: std::io::Error| Fault::io("cannot read the logs", &error);
-        match logs.list(name).map_err(io)?.first() {
-            Some(newest) => logs.open(newest).map_err(io),
-            None => {
-                self.store.require(name)?;
-                let message = format!("workspace {:?} has no logs yet", name.as_str());
-                Err(Fault::new(Class::NotFound, message))
-            }
-        }
+        let mut files = logs.list(name).map_err(io)?;
+        files.reverse();
+        let open = |file: String| logs.open(&file).map(|log| (file, log)).map_err(io);
+        files.into_iter().map(open).collect()
     }
 
     /// The sandbox, and a process in it as `ssh` runs it: a command through the person's shell, or

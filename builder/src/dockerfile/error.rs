@@ -59,7 +59,7 @@ impl DockerfileError {
 
 impl fmt::Display for DockerfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.position, self.problem)?;
+        write!(f, "{}", self.problem)?;
         match self.hint() {
             Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),

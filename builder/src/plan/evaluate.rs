@@ -8,11 +8,9 @@ use unpacker::image::read::Platform;
 
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::expose;
-use crate::dockerfile::instruction::Run as RunInstruction;
 use crate::dockerfile::instruction::{
-    ArgDeclaration, Instruction, Invocation, Kind, Network, Pair, Security,
+    ArgDeclaration, CommandLine, Instruction, Invocation, Kind, Pair,
 };
-use crate::dockerfile::mount::{Mount, MountKind, Sharing};
 use crate::dockerfile::source::Word;
 use crate::error::{BuildError, Place};
 use crate::request::BuildRequest;
@@ -20,10 +18,7 @@ use crate::request::BuildRequest;
 use super::outline::{Outline, Resolve, StageOutline, read_arg};
 use super::scope::{Args, Scope};
 use super::settings;
-use super::{
-    Action, Base, Origin, Plan, PlanError, Run, RunMount, RunMountKind, Stage, Step, Workdir, path,
-    transfer,
-};
+use super::{Action, Base, Origin, Plan, PlanError, Stage, Step, Workdir, path, transfer};
 
 /// Plans a build. `file` is what messages call the Dockerfile.
 pub fn plan(
@@ -57,7 +52,10 @@ fn evaluate(
     done: &[(Stage, Args)],
     number: &mut usize,
 ) -> Result<(Stage, Args), BuildError> {
-    let (mut config, args) = start(stage, done);
+    let (mut config, args) = start(stage, done).ok_or_else(|| {
+        let error = PlanError::Invalid("its base is not planned".to_owned());
+        outline.refuse(&stage.label(), &stage.from, error)
+    })?;
     config.config.other.remove("OnBuild");
     let mut evaluation = Evaluation {
         outline,
@@ -91,23 +89,22 @@ fn evaluate(
 }
 
 /// What a stage begins with: a stage passes on its ARGs, an image does not.
-fn start(stage: &StageOutline<'_>, done: &[(Stage, Args)]) -> (ImageConfig, Args) {
-    match (&stage.base, &stage.config) {
-        (Base::Stage(earlier), _) => {
+fn start(stage: &StageOutline<'_>, done: &[(Stage, Args)]) -> Option<(ImageConfig, Args)> {
+    match &stage.base {
+        Base::Stage(earlier) => {
             let found = done.iter().find(|(stage, _)| stage.index == *earlier);
-            let copy = |(stage, args): &(Stage, Args)| (stage.config.clone(), args.clone());
-            found.map(copy).unwrap_or_default()
+            found.map(|(stage, args)| (stage.config.clone(), args.clone()))
         }
-        (Base::Image(..), Some(config)) => (config.clone(), Args::default()),
-        _ => (settings::scratch(&stage.platform), Args::default()),
+        Base::Image(..) => Some((stage.config.clone()?, Args::default())),
+        Base::Scratch => Some((settings::scratch(&stage.platform), Args::default())),
     }
 }
 
-struct Evaluation<'o, 'a> {
-    outline: &'o Outline<'a>,
-    stage: usize,
-    config: ImageConfig,
-    args: Args,
+pub(super) struct Evaluation<'o, 'a> {
+    pub(super) outline: &'o Outline<'a>,
+    pub(super) stage: usize,
+    pub(super) config: ImageConfig,
+    pub(super) args: Args,
     /// CMD was set in this stage, so ENTRYPOINT leaves it alone.
     command_set: bool,
 }
@@ -165,7 +162,7 @@ impl Evaluation<'_, '_> {
         })))
     }
 
-    fn working_dir(&self) -> String {
+    pub(super) fn working_dir(&self) -> String {
         path::below("/", &self.config.config.working_dir)
     }
 
@@ -196,23 +193,10 @@ impl Evaluation<'_, '_> {
                 let user = self.word(word)?;
                 self.config.config.user = user;
             }
-            Kind::Cmd(line) => {
-                self.config.config.cmd = settings::command(line, &self.config.config);
-                self.command_set = true;
-            }
-            Kind::Entrypoint(line) => {
-                self.config.config.entrypoint = settings::command(line, &self.config.config);
-                if !self.command_set {
-                    self.config.config.cmd = None;
-                }
-            }
+            Kind::Cmd(line) => self.command(line),
+            Kind::Entrypoint(line) => self.entrypoint(line),
             Kind::Expose(words) => self.expose(words)?,
-            Kind::Volume(words) => {
-                for word in words {
-                    let volume = self.word(word)?;
-                    self.config.config.volumes.insert(volume, json!({}));
-                }
-            }
+            Kind::Volume(words) => self.volumes(words)?,
             Kind::Shell(words) => self.config.config.shell = Some(words.clone()),
             Kind::StopSignal(word) => {
                 let signal = self.word(word)?;
@@ -227,6 +211,27 @@ impl Evaluation<'_, '_> {
                 self.config.other.insert("author".to_owned(), author);
             }
             Kind::From(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) => {}
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, line: &CommandLine) {
+        self.config.config.cmd = settings::command(line, &self.config.config);
+        self.command_set = true;
+    }
+
+    /// Takes an inherited CMD away: it was meant for another program.
+    fn entrypoint(&mut self, line: &CommandLine) {
+        self.config.config.entrypoint = settings::command(line, &self.config.config);
+        if !self.command_set {
+            self.config.config.cmd = None;
+        }
+    }
+
+    fn volumes(&mut self, words: &[Word]) -> Result<(), PlanError> {
+        for word in words {
+            let volume = self.word(word)?;
+            self.config.config.volumes.insert(volume, json!({}));
         }
         Ok(())
     }
@@ -259,122 +264,6 @@ impl Evaluation<'_, '_> {
         Ok(())
     }
 
-    fn run(&self, run: &RunInstruction) -> Result<Run, PlanError> {
-        if run.security == Security::Insecure {
-            return Err(PlanError::unsupported("RUN --security=insecure"));
-        }
-        if let Some(device) = run.devices.first() {
-            let what = format!("RUN --device={}", device.name);
-            return Err(PlanError::unsupported(what));
-        }
-        let execution = &self.config.config;
-        let mut env = self.args.entries(execution);
-        env.extend(execution.env.iter().cloned());
-        if execution.variable("PATH").is_none() {
-            env.push(format!("PATH={}", settings::DEFAULT_PATH));
-        }
-        let mounts = run.mounts.iter().map(|flag| {
-            let mount = flag.resolve(&self.outline.lexer, &self.scope())?;
-            self.mount(mount)
-        });
-        Ok(Run {
-            invocation: self.invocation(run)?,
-            env,
-            proxies: self.args.proxies(&self.outline.given, execution),
-            cwd: self.working_dir(),
-            user: execution.user.clone(),
-            network: match run.network {
-                Network::Default => self.outline.request.network,
-                Network::Host => unpacker::container::spec::Network::Host,
-                Network::None => unpacker::container::spec::Network::None,
-            },
-            mounts: mounts.collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn invocation(&self, run: &RunInstruction) -> Result<Invocation, PlanError> {
-        let invocation = match run.invocation() {
-            Invocation::Shell(text) => {
-                let mut words = settings::shell(&self.config.config);
-                words.push(text);
-                Invocation::Exec(words)
-            }
-            other => other,
-        };
-        match &invocation {
-            Invocation::Exec(words) if words.is_empty() => {
-                Err(PlanError::Invalid("RUN has no command".to_owned()))
-            }
-            _ => Ok(invocation),
-        }
-    }
-
-    fn mount(&self, mount: Mount) -> Result<RunMount, PlanError> {
-        let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        let (kind, default) = match &mount.kind {
-            MountKind::Bind => (self.bind(&mount)?, None),
-            MountKind::Cache { id, sharing } => (self.cache(&mount, id, *sharing, owner)?, None),
-            MountKind::Tmpfs { size } => (RunMountKind::Tmpfs { size: *size }, None),
-            MountKind::Secret { id, required, env } => {
-                let default = Some(format!("/run/secrets/{id}"));
-                let variable = env.as_ref().map(|name| match name.is_empty() {
-                    true => id.clone(),
-                    false => name.clone(),
-                });
-                let kind = RunMountKind::Secret {
-                    id: id.clone(),
-                    required: *required,
-                    variable,
-                    mode: mount.mode.unwrap_or(0o400),
-                    uid: owner.0,
-                    gid: owner.1,
-                };
-                (kind, default)
-            }
-            MountKind::Ssh { .. } => return Err(PlanError::unsupported("RUN --mount=type=ssh")),
-        };
-        let target = mount.target.clone().or(default);
-        let target = target.ok_or_else(|| invalid("a mount needs a target"))?;
-        let target = path::below(&self.working_dir(), &target);
-        if target == "/" {
-            return Err(invalid("a mount cannot cover /"));
-        }
-        Ok(RunMount { target, kind })
-    }
-
-    fn bind(&self, mount: &Mount) -> Result<RunMountKind, PlanError> {
-        let origin = match &mount.from {
-            Some(from) => self.outline.origin(self.stage, from)?,
-            None => Origin::Context,
-        };
-        Ok(RunMountKind::Bind {
-            origin,
-            source: path::source(mount.source.as_deref().unwrap_or("/")).path,
-            writable: !mount.read_only,
-        })
-    }
-
-    fn cache(
-        &self,
-        mount: &Mount,
-        id: &Option<String>,
-        sharing: Sharing,
-        owner: (u32, u32),
-    ) -> Result<RunMountKind, PlanError> {
-        if mount.from.is_some() {
-            return Err(PlanError::unsupported("RUN --mount=type=cache with from"));
-        }
-        let id = id.clone().or_else(|| mount.target.clone());
-        Ok(RunMountKind::Cache {
-            id: id.ok_or_else(|| invalid("a mount needs a target"))?,
-            mode: mount.mode.unwrap_or(0o755),
-            uid: owner.0,
-            gid: owner.1,
-            locked: sharing != Sharing::Shared,
-            read_only: mount.read_only,
-        })
-    }
-
     /// An entry of the history, in the form of the tools that read it.
     fn created_by(&self, instruction: &Instruction, action: &Action) -> Option<String> {
         let Action::Run(run) = action else {
@@ -392,8 +281,4 @@ impl Evaluation<'_, '_> {
             n => format!("RUN |{n} {} {command}", args.join(" ")),
         })
     }
-}
-
-fn invalid(text: &str) -> PlanError {
-    PlanError::Invalid(text.to_owned())
 }

@@ -5,6 +5,7 @@
 //! place, so that no step runs of a build that cannot finish. Nothing here touches a file system.
 
 pub mod arguments;
+mod command;
 pub mod evaluate;
 pub mod outline;
 pub mod path;

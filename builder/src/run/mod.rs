@@ -7,13 +7,17 @@
 pub mod mounts;
 pub(crate) mod output;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use unpacker::container::run::run;
-use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
+use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs, User};
 use unpacker::container::user::{self, Resolved};
+use unpacker::layer::Ownership;
+use unpacker::layer::ownership::OVERRIDE_STAT;
 use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::{Kind, Owner};
 use unpacker::snapshot::store::Staging;
 
 use crate::dockerfile::instruction::Invocation;
@@ -46,8 +50,9 @@ pub fn execute(
     furnished: mounts::Furnished,
 ) -> Result<(), StepError> {
     let resolved = user::resolve(ground.view.as_fd(), &step.user)?;
+    let owner = owner_to_record(env, &resolved.user);
     let mut mounts = furnished.mounts;
-    let args = arguments(step, furnished.scratch.path(), &mut mounts)?;
+    let args = arguments(step, &furnished.scratch.fs(), &mut mounts)?;
     let command = args.join(" ");
     let spec = ContainerSpec {
         rootfs: RootFs {
@@ -74,7 +79,7 @@ pub fn execute(
         .map_err(StepError::Run)?;
     let tail = relay.finish();
     match exit.success() {
-        true => Ok(()),
+        true => owner.map_or(Ok(()), |owner| record_new(&ground.staging.fs(), owner)),
         false => Err(StepError::Command {
             command,
             exit: exit.to_string(),
@@ -82,6 +87,39 @@ pub fn execute(
             tail,
         }),
     }
+}
+
+/// With one single id every file belongs to it, whatever the command's user is called; the answer
+/// is whose its new files are to be in the layer.
+fn owner_to_record(env: &Env<'_>, user: &User) -> Option<Owner> {
+    let recorded = env.ownership == Ownership::Recorded && (user.uid, user.gid) != (0, 0);
+    recorded.then_some(Owner {
+        uid: user.uid,
+        gid: user.gid,
+    })
+}
+
+/// What has no recorded owner was made just now: everything of an image has one.
+fn record_new(upper: &Path, owner: Owner) -> Result<(), StepError> {
+    let recorded = Root::open(upper).and_then(|root| {
+        let mut todo = vec![PathBuf::from(".")];
+        while let Some(folder) = todo.pop() {
+            for entry in root.read_dir(&folder)? {
+                let path = folder.join(entry.name);
+                let known = || root.xattr(&path, OsStr::new(OVERRIDE_STAT));
+                let plain = matches!(entry.kind, Kind::File | Kind::Directory);
+                if plain && known()?.is_none() {
+                    let mode = root.metadata(&path)?.mode;
+                    Ownership::Recorded.give(&root, &path, owner, mode)?;
+                }
+                if entry.kind == Kind::Directory {
+                    todo.push(path);
+                }
+            }
+        }
+        Ok(())
+    });
+    recorded.map_err(StepError::io("record the owner of new files"))
 }
 
 /// ENV and ARGs, then what only this run sees, then what nobody set.

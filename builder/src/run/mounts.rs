@@ -5,20 +5,19 @@
 //! id, shared by all builds; `locked` and `private` ones are held by one step at a time. A secret is
 //! a copy with the owner and mode that were asked for.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use tempfile::TempDir;
 use unpacker::container::spec::Mount;
 use unpacker::digest::sha256;
 use unpacker::layer::Ownership;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
 use unpacker::progress::Cancel;
+use unpacker::snapshot::store::Staging;
 
 use crate::copy::CopyError;
 use crate::copy::place::{Placement, place};
@@ -33,7 +32,7 @@ pub struct Furnished {
     /// Secrets as variables.
     pub variables: Vec<String>,
     /// Holds copies; removed with this value.
-    pub scratch: TempDir,
+    pub scratch: Staging,
     locks: Vec<File>,
     count: usize,
 }
@@ -46,26 +45,20 @@ pub struct Access {
 }
 
 impl Furnished {
-    /// `folder` is on the data folder's file system and private to its owner.
-    pub fn new(folder: &Path) -> Result<Self, StepError> {
-        let scratch = fs::create_dir_all(folder).and_then(|()| {
-            let mut builder = tempfile::Builder::new();
-            builder
-                .permissions(Permissions::from_mode(0o700))
-                .tempdir_in(folder)
-        });
-        Ok(Self {
+    /// `scratch` is private to its owner, and reaped after a crash: it may hold secrets.
+    pub fn new(scratch: Staging) -> Self {
+        Self {
             mounts: Vec::new(),
             variables: Vec::new(),
-            scratch: scratch.map_err(StepError::io("make a folder for mounts"))?,
+            scratch,
             locks: Vec::new(),
             count: 0,
-        })
+        }
     }
 
     fn next(&mut self) -> PathBuf {
         self.count += 1;
-        self.scratch.path().join(self.count.to_string())
+        self.scratch.fs().join(self.count.to_string())
     }
 
     fn bind_folder(&mut self, source: PathBuf, target: &str, read_only: bool) {
@@ -151,7 +144,7 @@ impl Furnished {
         let copy = self.next();
         fs::write(&copy, bytes).map_err(StepError::io("copy a secret"))?;
         let name = self.count.to_string();
-        give(self.scratch.path(), &name, secret.access, secret.ownership)?;
+        give(&self.scratch.fs(), &name, secret.access, secret.ownership)?;
         self.bind_folder(copy, target, true);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use unpacker::container::user;
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
-use unpacker::layer::root::metadata::{Owner, Timestamp};
+use unpacker::layer::root::metadata::Owner;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
 use unpacker::snapshot::store::Staging;
@@ -13,16 +13,12 @@ use unpacker::snapshot::store::Staging;
 use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
 use crate::cache::steps::{Outcome, nonce};
-use crate::copy::place::{Placement, make_folders, place, place_inline, refuse_links};
-use crate::copy::{CopyError, archive};
-use crate::dockerfile::instruction::Invocation;
+use crate::copy::place::make_folders;
 use crate::error::{BuildError, StepError};
-use crate::plan::{Action, Copy, Origin, Run, RunMountKind, Source, Step, Workdir};
-use crate::run::mounts::{Access, BindSource, CacheFolder, Furnished, SecretFile};
-use crate::run::{Ground, execute};
+use crate::plan::{Action, Copy, Run, Step, Workdir};
 
 use super::Solver;
-use super::origin::{Opened, Selected};
+use super::origin::Selected;
 
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
@@ -217,7 +213,11 @@ impl Solver<'_> {
     }
 
     /// The stage so far, to be written to; changes land in the staging.
-    fn writable(&self, stack: &[SnapshotId], staging: &Staging) -> Result<Root, StepError> {
+    pub(super) fn writable(
+        &self,
+        stack: &[SnapshotId],
+        staging: &Staging,
+    ) -> Result<Root, StepError> {
         let overlay = Overlay {
             lower: self.folders(stack)?,
             upper: Some((staging.fs(), staging.work())),
@@ -264,241 +264,5 @@ impl Solver<'_> {
             gid: user.gid,
         };
         make_folders(&root, path, owner, self.env.ownership).map_err(failed)
-    }
-}
-
-// COPY and ADD.
-
-impl Solver<'_> {
-    fn copy_key(&self, copy: &Copy, stack: &[SnapshotId]) -> KeyWriter {
-        let kind = if copy.extract { "ADD" } else { "COPY" };
-        let mut key = KeyWriter::of_step(kind, stack, self.env.ownership);
-        key.field("dest", &copy.dest.path);
-        key.field("directory", copy.dest.directory.to_string());
-        key.field("chown", format!("{:?}", copy.chown));
-        key.field("chmod", format!("{:?}", copy.chmod));
-        key.field("link", copy.link.to_string());
-        for (name, body) in &copy.inline {
-            key.field("inline", name).field("body", body);
-        }
-        key
-    }
-
-    fn copy(
-        &self,
-        copy: &Copy,
-        selected: Option<Selected>,
-        stack: &[SnapshotId],
-        staging: &Staging,
-    ) -> Result<(), StepError> {
-        let to = self.writable(stack, staging)?;
-        if copy.link {
-            refuse_links(&to, Path::new(&copy.dest.path))?;
-        }
-        let opened = self.open(&copy.origin)?;
-        let placement = Placement {
-            from: opened.root(),
-            from_context: opened.is_context(),
-            to: &to,
-            dest: &copy.dest,
-            owner: self.chown(copy, &to)?,
-            mode: copy.chmod,
-            ownership: self.env.ownership,
-            cancel: self.env.cancel,
-        };
-        let mut matches = selected.map(|s| s.matches).unwrap_or_default();
-        if copy.extract {
-            let mut plain = Vec::new();
-            for found in matches {
-                if found.is_dir() || !self.extract(&placement, &found.path)? {
-                    plain.push(found);
-                }
-            }
-            matches = plain;
-        }
-        place(&placement, &matches)?;
-        let mtime = Timestamp::from_seconds(self.request.source_date_epoch.unwrap_or(0));
-        for (name, body) in &copy.inline {
-            place_inline(&placement, name, body, mtime)?;
-        }
-        Ok(())
-    }
-
-    /// `--chown`, by the image's own files.
-    fn chown(&self, copy: &Copy, image: &Root) -> Result<Option<Owner>, StepError> {
-        let Some(text) = &copy.chown else {
-            return Ok(None);
-        };
-        let user = user::resolve(image.as_fd(), text)?.user;
-        // A number without a group means the same number there, unlike for USER.
-        let number = !text.contains(':') && text.parse::<u32>().is_ok();
-        Ok(Some(Owner {
-            uid: user.uid,
-            gid: if number { user.uid } else { user.gid },
-        }))
-    }
-
-    /// Unpacks a file that is an archive; false if it is none.
-    fn extract(&self, placement: &Placement<'_>, path: &Path) -> Result<bool, StepError> {
-        let opened = placement.from.open_file(path);
-        let file = opened.map_err(CopyError::read(path))?;
-        let Some(tar) = archive::open(file).map_err(CopyError::read(path))? else {
-            return Ok(false);
-        };
-        let dest = Path::new(&placement.dest.path);
-        let owner = placement.owner.unwrap_or_default();
-        let made = make_folders(placement.to, dest, owner, placement.ownership)
-            .and_then(|()| placement.to.sub(dest));
-        let folder = made.map_err(CopyError::write(dest))?;
-        let (progress, cancel) = (self.env.progress, self.env.cancel);
-        archive::unpack(tar, path, &folder, placement.ownership, progress, cancel)?;
-        Ok(true)
-    }
-}
-
-// RUN.
-
-impl Solver<'_> {
-    fn run_key(&self, run: &Run, stack: &[SnapshotId]) -> Result<Digest, StepError> {
-        let mut key = KeyWriter::of_step("RUN", stack, self.env.ownership);
-        match &run.invocation {
-            Invocation::Exec(words) => key.list("exec", words),
-            Invocation::Shell(text) => key.field("shell", text),
-            Invocation::Script { name, body } => key.field("script", name).field("body", body),
-        };
-        let mut env = run.env.clone();
-        env.sort();
-        key.list("env", &env);
-        key.field("cwd", &run.cwd).field("user", &run.user);
-        key.field("network", format!("{:?}", run.network));
-        for mount in &run.mounts {
-            key.field("mount", &mount.target);
-            match &mount.kind {
-                RunMountKind::Bind {
-                    origin,
-                    source,
-                    writable,
-                } => {
-                    let opened = self.open(origin)?;
-                    let selected = self.select(&opened, origin, &[plain(source)])?;
-                    key.field("bind", selected.content.digest());
-                    key.field("writable", writable.to_string());
-                }
-                RunMountKind::Secret { id, variable, .. } => {
-                    key.field("secret", id);
-                    key.field("variable", format!("{variable:?}"));
-                }
-                other => {
-                    key.field("options", format!("{other:?}"));
-                }
-            }
-        }
-        Ok(key.finish())
-    }
-
-    fn run(&self, run: &Run, stack: &[SnapshotId], staging: &Staging) -> Result<(), StepError> {
-        let furnished = self.furnish(run)?;
-        let view = match self.view(stack)? {
-            Some(view) => view,
-            None => Root::open(&staging.fs()).map_err(StepError::io("open an empty stage"))?,
-        };
-        let ground = Ground {
-            lower: self.folders(stack)?,
-            staging,
-            view: &view,
-            timeout: self.remaining(),
-        };
-        execute(self.env, run, &ground, furnished)
-    }
-
-    fn furnish(&self, run: &Run) -> Result<Furnished, StepError> {
-        let mut furnished = Furnished::new(&self.env.cache.join("scratch"))?;
-        let ownership = self.env.ownership;
-        for mount in &run.mounts {
-            let target = &mount.target;
-            match &mount.kind {
-                RunMountKind::Tmpfs { size } => furnished.tmpfs(target, *size),
-                RunMountKind::Bind {
-                    origin,
-                    source,
-                    writable,
-                } => self.furnish_bind(&mut furnished, origin, source, target, *writable)?,
-                RunMountKind::Cache {
-                    id,
-                    mode,
-                    uid,
-                    gid,
-                    locked,
-                    read_only,
-                } => {
-                    let cache = CacheFolder {
-                        id,
-                        locked: *locked,
-                        read_only: *read_only,
-                        access: access(*uid, *gid, *mode),
-                        ownership,
-                    };
-                    let caches = self.env.cache.join("mounts");
-                    furnished.cache(&caches, &cache, target, self.env.cancel)?;
-                }
-                RunMountKind::Secret {
-                    id,
-                    required,
-                    variable,
-                    mode,
-                    uid,
-                    gid,
-                } => {
-                    let Some(file) = self.request.secrets.get(id) else {
-                        if *required {
-                            return Err(StepError::NoSecret { id: id.clone() });
-                        }
-                        continue;
-                    };
-                    let secret = SecretFile {
-                        variable: variable.as_deref(),
-                        access: access(*uid, *gid, *mode),
-                        ownership,
-                    };
-                    furnished.secret(file, &secret, target)?;
-                }
-            }
-        }
-        Ok(furnished)
-    }
-
-    fn furnish_bind(
-        &self,
-        furnished: &mut Furnished,
-        origin: &Origin,
-        source: &str,
-        target: &str,
-        writable: bool,
-    ) -> Result<(), StepError> {
-        let opened: Opened<'_> = self.open(origin)?;
-        let selected = self.select(&opened, origin, &[plain(source)])?;
-        let bind = BindSource {
-            from: opened.root(),
-            from_context: opened.is_context(),
-            matches: &selected.matches,
-            ownership: self.env.ownership,
-            cancel: self.env.cancel,
-        };
-        furnished.bind(&bind, target, writable)
-    }
-}
-
-fn access(uid: u32, gid: u32, mode: u32) -> Access {
-    Access {
-        owner: Owner { uid, gid },
-        mode,
-    }
-}
-
-/// A mount's source is one path: it is no pattern.
-fn plain(path: &str) -> Source {
-    Source {
-        path: path.to_owned(),
-        pattern: false,
     }
 }

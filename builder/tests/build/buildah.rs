@@ -10,12 +10,17 @@ use unpacker::content::Content;
 use unpacker::image::layout::Layout;
 use unpacker::image::read::load;
 use unpacker::image::unpack::unpack_to;
+use unpacker::layer::Ownership;
 use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::Silent;
 
 use super::fixture::{Room, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
+    if Ownership::detect() == Ownership::Recorded {
+        eprintln!("skipped: the_same_tree_as_buildah: buildah needs a range of ids");
+        return Vec::new();
+    }
     for tool in ["buildah", "skopeo"] {
         if Command::new(tool).arg("--version").output().is_err() {
             eprintln!("skipped: the_same_tree_as_buildah: {tool} is not installed");

@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("no_cache_runs_again", no_cache),
         trial("damage_is_a_miss", damage),
         trial("a_built_image_is_unpacked_already", unpacked),
+        trial("two_builds_share_a_step", together),
     ]
 }
 
@@ -130,4 +131,17 @@ fn unpacked() {
     room.build("FROM localhost:5000/result\nRUN cat /z\n")
         .unwrap();
     assert_eq!(room.output(), "zed");
+}
+
+fn together() {
+    let room = room();
+    let dockerfile = DOCKERFILE.replace("echo ran", "sleep 1; echo ran");
+    let (one, two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| room.build(&dockerfile).unwrap());
+        let two = scope.spawn(|| room.build(&dockerfile).unwrap());
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    assert_eq!(one.config.rootfs, two.config.rootfs);
+    assert_eq!(room.output(), "ran\n", "the second waits for the first");
+    assert_eq!(one.cached + two.cached, 4);
 }

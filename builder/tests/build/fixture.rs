@@ -273,6 +273,10 @@ impl Images for Room {
 }
 
 impl Sink for Room {
+    fn place(&self) -> String {
+        "the room".to_owned()
+    }
+
     fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign> {
         let content: &dyn Content = &self.layout;
         let (digest, size) = content.put(publication.manifest)?;

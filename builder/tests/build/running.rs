@@ -57,6 +57,7 @@ USER app
 RUN id -u > who && id -g >> who && pwd >> who && echo $HOME $E >> who
 ",
     );
+    // Also with one single id: the command sees it as the user's.
     assert_eq!(tree.read("w/who"), "1000\n1001\n/w\n/home/app 1\n");
     assert_eq!(tree.access("w/who"), "644 1000:1001");
 }

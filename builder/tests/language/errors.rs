@@ -377,10 +377,7 @@ fn mistakes() {
 #[test]
 fn an_error_reads_as_one_line() {
     let shown = error("FROM a\n  RUNN x\n").to_string();
-    assert_eq!(
-        shown,
-        "line 2:3: unknown instruction \"RUNN\" (did you mean RUN?)"
-    );
+    assert_eq!(shown, "unknown instruction \"RUNN\" (did you mean RUN?)");
 }
 
 #[test]
@@ -388,7 +385,7 @@ fn latin1_is_refused_outside_comments() {
     let in_comment = dockerfile::parse(b"# caf\xe9\nFROM a\nRUN x \\\n# \xe9\n y\n");
     assert_eq!(in_comment.unwrap().stages[0].instructions.len(), 1);
     let error = dockerfile::parse(b"FROM a\nRUN caf\xe9\n").unwrap_err();
-    assert_eq!(error.to_string(), "line 2:1: the line is not UTF-8");
+    assert_eq!(error.to_string(), "the line is not UTF-8");
 }
 
 #[test]

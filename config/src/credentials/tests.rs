@@ -1,3 +1,5 @@
+//! Which credential is found, in which order, and what is never shown.
+
 use super::*;
 
 fn document(from: &str, text: &str) -> Document {

@@ -172,7 +172,7 @@ fn podman_pushes_and_pulls() {
 #[test]
 fn buildah_pushes_and_pulls() {
     let folder = Folder::new();
-    if !probe::root() || !probe::programs(&["buildah"]) {
+    if !probe::root() || !probe::programs(&["buildah", "skopeo"]) {
         return;
     }
     let from = folder.join("from");
@@ -182,8 +182,11 @@ fn buildah_pushes_and_pulls() {
     let appliance = TestAppliance::start();
     let buildah = Storage::new("buildah", folder.path());
     let name = appliance.reference("buildah/app:1");
-    let source = format!("oci:{}:latest", from.display());
-    buildah.run(&["from", "--name", "work", &source]).ok();
+    appliance.load(&from, "busybox:1");
+    let base = appliance.reference("busybox:1");
+    buildah
+        .run(&["from", "--tls-verify=false", "--name", "work", &base])
+        .ok();
     buildah
         .run(&["config", "--env", "COLOUR=blue", "work"])
         .ok();

@@ -37,10 +37,10 @@ fn identity(appliance: &TestAppliance) -> String {
 #[test]
 fn the_daemon_says_which_ids_it_has() {
     if let Some(appliance) = with_range() {
-        assert_eq!(identity(&appliance), "range");
+        assert!(identity(&appliance).starts_with("range"));
     }
     if let Some(appliance) = without_range() {
-        assert_eq!(identity(&appliance), "single");
+        assert!(identity(&appliance).starts_with("single"));
     }
 }
 
@@ -133,14 +133,14 @@ fn builds_with_apt(appliance: &TestAppliance) {
     };
     appliance.load(&debian, "debian:bookworm");
     let folder = Folder::new();
-    // dbus makes a user and a directory of that user's, with a set-id program of a group's.
+    // dbus makes a user, and a program that is a group's and set-id.
     let text = format!(
         "FROM {}\nRUN apt-get update && apt-get install -y --no-install-recommends dbus less\n\
-         RUN chown 7:50 /etc/motd 2>/dev/null || touch /etc/motd && chown 7:50 /etc/motd\n\
-         RUN stat -c %u:%g /etc/motd > /owner\n",
+         COPY --chown=7:50 given /etc/given\n",
         appliance.reference("debian:bookworm")
     );
     folder.write("Dockerfile", text);
+    folder.write("given", "away\n");
     appliance.place().hand_over(folder.path());
     let context = folder.path().display().to_string();
     appliance.run(&["build", "--tag", "apt:1", &context]).ok();
@@ -154,15 +154,11 @@ fn builds_with_apt(appliance: &TestAppliance) {
         "less --version | head -n 1",
     ]);
     assert!(ran.clone().ok().text().starts_with("less"), "{ran}");
-    // Pulled away by somebody else, the owners are those that the Dockerfile set.
+    // Pulled away by somebody else, the owner is the one that the Dockerfile set.
     let to = folder.join("out");
     let source = format!("docker://{}", appliance.reference("apt:1"));
     integration::clients::skopeo_copy(&source, &format!("dir:{}", to.display()));
-    assert!(
-        owner_in_layers(&to, "etc/motd") == Some((7, 50)),
-        "{}",
-        to.display()
-    );
+    assert_eq!(owner_in_layers(&to, "etc/given"), Some((7, 50)));
 }
 
 /// Owner of a file in the topmost layer that has it.

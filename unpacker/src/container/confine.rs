@@ -3,7 +3,9 @@
 //! The order matters and is kept by [`confine`] and [`become_user`]: the filter needs
 //! CAP_SYS_ADMIN, which leaves with the change of the user or with the exec.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
@@ -35,12 +37,13 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// Descriptors that a process may open before it asks for more; some programs walk over all.
 const OPEN_FILES: u64 = 65536;
 
-/// Limits, bounding set and system call filters.
-pub(crate) fn confine(ids: &IdMap) -> Result<(), Refusal> {
+/// Limits, bounding set and system call filters; `pretend` for programs that expect more ids than
+/// there are.
+pub(crate) fn confine(pretend: bool) -> Result<(), Refusal> {
     let refuse = |what: &'static str| move || what.to_owned();
     clamp_limits().refuse(Stage::Confine, refuse("set the limits"))?;
     drop_capabilities().refuse(Stage::Confine, refuse("drop capabilities"))?;
-    for program in seccomp::programs(ids.is_single())? {
+    for program in seccomp::programs(pretend)? {
         sys::install_filter(&program)
             .refuse(Stage::Confine, refuse("install the system call filter"))?;
     }
@@ -95,25 +98,45 @@ pub(crate) fn keep_few_capabilities() -> rustix::io::Result<()> {
 
 /// Whether the ids exist here, told before anything is done with them.
 pub(crate) fn check_user(ids: &IdMap, user: &User) -> Result<(), Refusal> {
+    if ids.is_single() {
+        // The one id can be called anything: see `rename_the_id`.
+        return Ok(());
+    }
     if !ids.has_uid(user.uid) {
-        return Err(missing("user", user.uid, ids));
+        return Err(missing("user", user.uid));
     }
     let mut groups = std::iter::once(&user.gid).chain(&user.groups);
     match groups.find(|gid| !ids.has_gid(**gid)) {
-        // With one id only, every file belongs to it, so further groups would mean nothing.
-        Some(gid) if !ids.is_single() || *gid == user.gid => Err(missing("group", *gid, ids)),
-        _ => Ok(()),
+        Some(gid) => Err(missing("group", *gid)),
+        None => Ok(()),
     }
 }
 
-fn missing(what: &str, id: u32, ids: &IdMap) -> Refusal {
-    let why = if ids.is_single() {
-        "only id 0 exists because /etc/subuid and /etc/subgid give this user no range, or \
-         newuidmap and newgidmap are missing"
-    } else {
-        "it is beyond the range that /etc/subuid and /etc/subgid give"
-    };
+fn missing(what: &str, id: u32) -> Refusal {
+    let why = "it is beyond the range that /etc/subuid and /etc/subgid give";
     Refusal::new(Stage::User, format!("cannot run as {what} {id}: {why}"))
+}
+
+/// Where only one id exists, a process of another user than root gets a user namespace of its own
+/// in which that id is called as the user is: it sees itself and all files as that user's, and it
+/// is not root. To be done before the filter, which forbids new user namespaces.
+pub(crate) fn rename_the_id(ids: &IdMap, user: &User) -> Result<(), Refusal> {
+    if !ids.is_single() || (user.uid == 0 && user.gid == 0) {
+        return Ok(());
+    }
+    let what = || format!("call the only id {}:{}", user.uid, user.gid);
+    sys::unshare(libc::CLONE_NEWUSER).refuse(Stage::User, what)?;
+    // The files of a process that cannot be looked into belong to the host's root.
+    let dumpable = |behavior| set_dumpable_behavior(behavior).refuse(Stage::User, what);
+    dumpable(DumpableBehavior::Dumpable)?;
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("{} 0 1", user.uid)),
+        ("gid_map", format!("{} 0 1", user.gid)),
+    ] {
+        std::fs::write(format!("/proc/self/{file}"), text).refuse(Stage::User, what)?;
+    }
+    dumpable(DumpableBehavior::NotDumpable)
 }
 
 /// Takes on the ids for good. Without other ids there is nothing to take on.

@@ -27,7 +27,8 @@ pub(crate) fn run(
 ) -> Result<Never, Refusal> {
     sys::block_signals().refuse(Stage::Confine, || "block signals".into())?;
     let (pid, _) = start(process, ids, stdio)?;
-    confine::confine(ids)?;
+    // Pretending would make the next line a pretence, too.
+    confine::confine(false)?;
     confine::keep_few_capabilities().refuse(Stage::Confine, || "drop capabilities".into())?;
     wire.send(&Told::Running, &[])
         .refuse(Stage::Namespaces, || "talk to the helper".into())?;

@@ -42,37 +42,59 @@ pub(crate) fn main() {
         _ => return,
     }
     let _ = rustix::process::chdir("/");
-    if let Err(refusal) = order(&wire).and_then(|(spec, folder)| supervise(&wire, &spec, &folder)) {
+    if let Err(refusal) = order(&wire).and_then(|order| supervise(&wire, order)) {
         let _ = wire.send(&Answer::Refused(refusal), &[]);
     }
 }
 
-fn order(wire: &Wire) -> Result<(ContainerSpec, OwnedFd), Refusal> {
-    let lost = |why: String| Refusal::new(Stage::Namespaces, format!("no order: {why}"));
-    let got = wire.recv::<String>().map_err(|e| lost(e.to_string()))?;
-    let fds: Vec<OwnedFd> = got.map(|(_, fds)| fds).unwrap_or_default();
-    let [spec, folder] =
-        <[OwnedFd; 2]>::try_from(fds).map_err(|_| lost("descriptors are missing".into()))?;
-    let spec = wire::from_file(spec).map_err(|e| lost(e.to_string()))?;
-    Ok((spec, folder))
+/// What a monitor is told to do.
+struct Order {
+    spec: ContainerSpec,
+    folder: OwnedFd,
+    /// The stream of whoever starts it, so that nothing of the output is missed.
+    starter: Option<OwnedFd>,
 }
 
-fn supervise(wire: &Wire, spec: &ContainerSpec, folder: &OwnedFd) -> Result<(), Refusal> {
+fn order(wire: &Wire) -> Result<Order, Refusal> {
+    let lost = |why: String| Refusal::new(Stage::Namespaces, format!("no order: {why}"));
+    let missing = || lost("descriptors are missing".into());
+    let got = wire.recv::<String>().map_err(|e| lost(e.to_string()))?;
+    let mut fds = got.map(|(_, fds)| fds).unwrap_or_default().into_iter();
+    let spec = wire::from_file(fds.next().ok_or_else(missing)?).map_err(|e| lost(e.to_string()))?;
+    let folder = fds.next().ok_or_else(missing)?;
+    Ok(Order {
+        spec,
+        folder,
+        starter: fds.next(),
+    })
+}
+
+fn supervise(wire: &Wire, order: Order) -> Result<(), Refusal> {
+    let Order {
+        spec,
+        folder,
+        starter,
+    } = order;
     let what = || "prepare the sandbox folder".to_owned();
-    let listener = listen_in(folder).refuse(Stage::Namespaces, what)?;
-    let log = open_log(folder).refuse(Stage::Namespaces, what)?;
-    let (started, endpoint) = start(spec)?;
-    let recorded = write_record(folder, &started);
+    let listener = listen_in(&folder).refuse(Stage::Namespaces, what)?;
+    let log = open_log(&folder).refuse(Stage::Namespaces, what)?;
+    let (started, endpoint) = start(&spec)?;
+    let recorded = write_record(&folder, &started);
     recorded.refuse(Stage::Namespaces, || "record the sandbox".into())?;
     let relay = Relay::new(endpoint, Watchers::Any(listener), Some(log));
     let mut relay = relay.refuse(Stage::Namespaces, || "relay the output".into())?;
+    if let Some(stream) = starter {
+        relay
+            .watch_patiently(stream)
+            .refuse(Stage::Namespaces, || "relay to the starter".into())?;
+    }
     let running = Answer::Running(started.pid.as_raw_nonzero().get());
     let _ = wire.send(&running, &[]);
     // From here on nobody waits for an answer: what fails ends the container and is recorded.
     if relay.carry().is_err() {
         let _ = sys::send_signal(&started.pidfd, libc::SIGKILL);
     }
-    end(spec, folder, started, relay);
+    end(&spec, &folder, started, relay);
     Ok(())
 }
 

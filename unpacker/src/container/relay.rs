@@ -2,7 +2,8 @@
 //!
 //! A relay never waits for one side while another has something. It is bounded: with one watcher
 //! (an exec) the process waits when the watcher does not read; with any number (a sandbox) a
-//! watcher that does not read is dropped, and the process and its log go on.
+//! watcher that does not read is dropped, and the process and its log go on. Only for the one who
+//! started a sandbox in the foreground the process waits too, for as long as it is there.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -83,6 +84,8 @@ struct Watcher {
     gone: bool,
     /// It will say no more, but still listens.
     silent: bool,
+    /// The process waits for it.
+    patient: bool,
 }
 
 /// What a descriptor of the poll set belongs to.
@@ -128,11 +131,22 @@ impl Relay {
 
     /// Adds a watcher.
     pub(crate) fn watch(&mut self, stream: OwnedFd) -> io::Result<()> {
+        let patient = matches!(self.kind, Watchers::One);
+        self.add(stream, patient)
+    }
+
+    /// Adds a watcher that misses nothing.
+    pub(crate) fn watch_patiently(&mut self, stream: OwnedFd) -> io::Result<()> {
+        self.add(stream, true)
+    }
+
+    fn add(&mut self, stream: OwnedFd, patient: bool) -> io::Result<()> {
         self.watchers.push(Watcher {
             outbox: Outbox::new(stream)?,
             decoder: Decoder::default(),
             gone: false,
             silent: false,
+            patient,
         });
         Ok(())
     }
@@ -230,10 +244,10 @@ impl Relay {
         wanted
     }
 
-    /// The only watcher is behind: the process waits for it.
+    /// A watcher that the process waits for is behind.
     fn must_wait(&self) -> bool {
-        matches!(self.kind, Watchers::One)
-            && self.watchers.iter().any(|watcher| watcher.outbox.is_full())
+        let behind = |watcher: &Watcher| watcher.patient && watcher.outbox.is_full();
+        self.watchers.iter().any(behind)
     }
 
     fn accept(&mut self) {
@@ -281,8 +295,7 @@ impl Relay {
         for watcher in &mut self.watchers {
             frame.encode(&mut watcher.outbox.bytes);
             watcher.gone |= watcher.outbox.flush().is_err();
-            let behind = watcher.outbox.is_full() && matches!(self.kind, Watchers::Any(_));
-            watcher.gone |= behind;
+            watcher.gone |= watcher.outbox.is_full() && !watcher.patient;
         }
     }
 

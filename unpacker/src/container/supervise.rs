@@ -8,7 +8,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -85,6 +85,26 @@ pub fn start(
     dir: &Path,
     spec: &ContainerSpec,
 ) -> Result<State, SuperviseError> {
+    launch(launcher, dir, spec, None)
+}
+
+/// As [`start`], with a stream of frames that has all output from the first byte and always the end.
+/// The process waits for whoever holds it, for as long as somebody does.
+pub fn start_attached(
+    launcher: &Launcher,
+    dir: &Path,
+    spec: &ContainerSpec,
+) -> Result<UnixStream, SuperviseError> {
+    let (ours, theirs) = UnixStream::pair()?;
+    launch(launcher, dir, spec, Some(theirs.as_fd())).map(|_| ours)
+}
+
+fn launch(
+    launcher: &Launcher,
+    dir: &Path,
+    spec: &ContainerSpec,
+    starter: Option<BorrowedFd<'_>>,
+) -> Result<State, SuperviseError> {
     if let State::Running { pid } = state(dir)? {
         return Err(SuperviseError::Running { pid });
     }
@@ -92,7 +112,9 @@ pub fn start(
     let file = wire::to_file(spec)?;
     let spawned = launcher.spawn(super::MONITOR);
     let (mut child, wire) = spawned.map_err(SuperviseError::Spawn)?;
-    wire.send(&"start", &[file.as_fd(), folder.as_fd()])?;
+    let mut fds = vec![file.as_fd(), folder.as_fd()];
+    fds.extend(starter);
+    wire.send(&"start", &fds)?;
     // It leaves at once; what goes on is no child of ours.
     child.wait()?;
     match wire.recv::<monitor::Answer>()? {

@@ -130,16 +130,17 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     check(done)
 }
 
-/// Closes every descriptor from 3 on but these. For a fresh fork that never returns to the code
-/// which owns the others: what its parent holds must not stay open in it.
+/// Closes every descriptor from 3 on but these. For a fresh process: a helper that has opened
+/// nothing yet, or a fork that never returns to the code which owns the others. What its parent
+/// holds must not stay open in it.
 pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<_> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     kept.sort_unstable();
     let mut first = 3;
     for fd in kept.into_iter().chain([c_int::MAX]) {
         if fd > first {
-            // SAFETY: the owners of these descriptors are on stack frames of the parent's code,
-            // to which the caller never returns, so none is used or closed again.
+            // SAFETY: these descriptors have no owner in this process, or one on stack frames to
+            // which the caller never returns, so none is used or closed again.
             check(unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) })?;
         }
         first = first.max(fd.saturating_add(1));

@@ -36,9 +36,11 @@ impl Wire {
         Ok((Self(ours), theirs))
     }
 
-    /// The end that a parent left as standard input. Descriptor 0 becomes `/dev/null`.
+    /// The end that a parent left as standard input. Descriptor 0 becomes `/dev/null`; whatever
+    /// else was inherited is closed, or a pipe of somebody's shell would never see its end.
     pub(crate) fn from_stdin() -> io::Result<Self> {
         let end = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+        super::sys::close_all_but(&[end.as_fd()])?;
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         Ok(Self(end))

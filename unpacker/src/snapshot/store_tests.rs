@@ -1,3 +1,5 @@
+//! Snapshots are visible whole or not at all, whoever makes them at the same time.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

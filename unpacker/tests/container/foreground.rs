@@ -12,7 +12,7 @@ use unpacker::progress::Cancel;
 use crate::fixture::{Room, good, run_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 13] = [
+    let tests: [(&str, fn()); 14] = [
         ("run: exit codes and signals", exits),
         ("run: environment, folder and host name", surroundings),
         ("run: both outputs", outputs),
@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("run: the upper folder stays clean", clean_upper),
         ("run: capabilities and filter", confined),
         ("run: an init reaps", init_reaps),
+        ("run: an init is out of reach", init_hidden),
     ];
     tests
         .map(|(name, test)| Trial::test(name, move || run(test)))
@@ -313,4 +314,28 @@ fn init_reaps() {
     let out = good(&spec);
     assert!(!out.contains('Z'), "{out}");
     assert!(out.lines().last() != Some("1"), "{out}");
+}
+
+/// Behind PID 1 are the host's binary and descriptors (CVE-2019-5736).
+fn init_hidden() {
+    let room = Room::new();
+    let mut spec = room.spec(
+        "readable() { cat $1 >/dev/null 2>&1 && echo readable $1; }
+         readable /proc/1/exe; readable /proc/1/mem; readable /proc/1/environ
+         for link in /proc/1/exe /proc/1/fd/*; do busybox readlink $link; done
+         busybox grep -E 'Cap(Prm|Eff)|Seccomp:' /proc/1/status",
+    );
+    spec.init = true;
+    let out = good(&spec);
+    assert!(out.starts_with("CapPrm"), "{out}");
+    assert!(
+        out.contains("CapEff:\t00000000a80425fb") && out.contains("Seccomp:\t2"),
+        "{out}"
+    );
+    // A program of ours leaves nothing of the host open in the container's own either.
+    let out = good(&room.spec("ls -l /proc/self/fd | busybox awk '{print $NF}'"));
+    let foreign = out.lines().filter(|path| {
+        path.starts_with('/') && !path.starts_with("/proc/") && *path != "/dev/null"
+    });
+    assert_eq!(foreign.count(), 0, "{out}");
 }

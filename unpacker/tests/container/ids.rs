@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use unpacker::container::exit::Exit;
 use unpacker::container::idmap::{IdMap, as_user};
-use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::launch::Launcher;
 use unpacker::container::run::RunError;
 use unpacker::container::spec::User;
 use unpacker::progress::Cancel;
@@ -38,11 +38,11 @@ fn user() {
     };
     let (exit, ran) = run_for(&spec, None, &Cancel::default());
     if IdMap::current().unwrap().is_single() {
-        let Err(RunError::Refused(refusal)) = exit else {
-            panic!("{exit:?}");
-        };
-        assert_eq!(refusal.stage, Stage::User);
-        assert!(refusal.text.contains("subuid"), "{refusal}");
+        // The one id is called as the user is, and so everything belongs to the user; but it is
+        // not root.
+        assert_eq!(exit.unwrap(), Exit::Code(0));
+        assert!(ran.out.contains("uid=1000 gid=1001"), "{ran:?}");
+        assert!(ran.out.contains("CapEff:\t0000000000000000"), "{ran:?}");
         return;
     }
     assert_eq!(exit.unwrap(), Exit::Code(1));
@@ -73,7 +73,8 @@ fn owners() {
 
 fn unmapped() {
     let ids = IdMap::current().unwrap();
-    if ids.is_whole() {
+    // All ids exist, or the only one can be called anything.
+    if ids.is_whole() || ids.is_single() {
         return;
     }
     let room = Room::new();

@@ -10,8 +10,8 @@
 )]
 
 mod clock;
+mod credential_programs;
 mod faults;
-mod helpers;
 mod login;
 mod real;
 mod registry;

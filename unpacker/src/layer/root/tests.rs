@@ -1,3 +1,5 @@
+//! Roots hold what is asked of them, and nothing leads out of one.
+
 use std::io::Write;
 
 use tempfile::TempDir;

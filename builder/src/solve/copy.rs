@@ -1,0 +1,105 @@
+//! COPY and ADD as steps: their keys, their owners, and the work.
+
+use std::path::Path;
+
+use unpacker::container::user;
+use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::{Owner, Timestamp};
+use unpacker::snapshot::id::SnapshotId;
+use unpacker::snapshot::store::Staging;
+
+use crate::cache::key::KeyWriter;
+use crate::copy::place::{Placement, make_folders, place, place_inline, refuse_links};
+use crate::copy::{CopyError, archive};
+use crate::error::StepError;
+use crate::plan::Copy;
+
+use super::Solver;
+use super::origin::Selected;
+
+impl Solver<'_> {
+    pub(super) fn copy_key(&self, copy: &Copy, stack: &[SnapshotId]) -> KeyWriter {
+        let kind = if copy.extract { "ADD" } else { "COPY" };
+        let mut key = KeyWriter::of_step(kind, stack, self.env.ownership);
+        key.field("dest", &copy.dest.path);
+        key.field("directory", copy.dest.directory.to_string());
+        key.field("chown", format!("{:?}", copy.chown));
+        key.field("chmod", format!("{:?}", copy.chmod));
+        key.field("link", copy.link.to_string());
+        for (name, body) in &copy.inline {
+            key.field("inline", name).field("body", body);
+        }
+        key
+    }
+
+    pub(super) fn copy(
+        &self,
+        copy: &Copy,
+        selected: Option<Selected>,
+        stack: &[SnapshotId],
+        staging: &Staging,
+    ) -> Result<(), StepError> {
+        let to = self.writable(stack, staging)?;
+        if copy.link {
+            refuse_links(&to, Path::new(&copy.dest.path))?;
+        }
+        let opened = self.open(&copy.origin)?;
+        let placement = Placement {
+            from: opened.root(),
+            from_context: opened.is_context(),
+            to: &to,
+            dest: &copy.dest,
+            owner: self.chown(copy, &to)?,
+            mode: copy.chmod,
+            ownership: self.env.ownership,
+            cancel: self.env.cancel,
+        };
+        let mut matches = selected.map(|s| s.matches).unwrap_or_default();
+        if copy.extract {
+            let mut plain = Vec::new();
+            for found in matches {
+                if found.is_dir() || !self.extract(&placement, &found.path)? {
+                    plain.push(found);
+                }
+            }
+            matches = plain;
+        }
+        place(&placement, &matches)?;
+        let mtime = Timestamp::from_seconds(self.request.source_date_epoch.unwrap_or(0));
+        for (name, body) in &copy.inline {
+            place_inline(&placement, name, body, mtime)?;
+        }
+        Ok(())
+    }
+
+    /// `--chown`, by the image's own files.
+    fn chown(&self, copy: &Copy, image: &Root) -> Result<Option<Owner>, StepError> {
+        let Some(text) = &copy.chown else {
+            return Ok(None);
+        };
+        let user = user::resolve(image.as_fd(), text)?.user;
+        // A number without a group means the same number there, unlike for USER.
+        let number = !text.contains(':') && text.parse::<u32>().is_ok();
+        Ok(Some(Owner {
+            uid: user.uid,
+            gid: if number { user.uid } else { user.gid },
+        }))
+    }
+
+    /// Unpacks a file that is an archive; false if it is none.
+    fn extract(&self, placement: &Placement<'_>, path: &Path) -> Result<bool, StepError> {
+        let opened = placement.from.open_file(path);
+        let file = opened.map_err(CopyError::read(path))?;
+        let Some(tar) = archive::open(file).map_err(CopyError::read(path))? else {
+            return Ok(false);
+        };
+        let dest = Path::new(&placement.dest.path);
+        let owner = placement.owner.unwrap_or_default();
+        let made = make_folders(placement.to, dest, owner, placement.ownership)
+            .and_then(|()| placement.to.sub(dest));
+        let folder = made.map_err(CopyError::write(dest))?;
+        let (progress, cancel) = (self.env.progress, self.env.cancel);
+        archive::unpack(tar, path, &folder, placement.ownership, progress, cancel)?;
+        Ok(true)
+    }
+}

@@ -45,7 +45,6 @@ fn trees_go_with_few_descriptors() {
 #[test]
 fn inside() {
     if std::env::var_os(INSIDE).is_none() {
-        println!("skipped: runs with few descriptors only");
         return;
     }
     let dir = TempDir::new().unwrap();

@@ -1,5 +1,8 @@
 //! Images in a layout: made here, read by others; made by others, read here.
 
+mod readings;
+mod verified;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -129,6 +132,21 @@ fn run(command: &mut Command) {
     );
 }
 
+/// The tree that umoci makes of an image, or what it says.
+fn umoci(made: &Made) -> Result<PathBuf, String> {
+    let image = format!("{}:t", made.dir.path().join("layout").display());
+    let bundle = made.dir.path().join("bundle");
+    let done = Command::new("umoci")
+        .args(["unpack", "--image", &image])
+        .arg(&bundle)
+        .output()
+        .unwrap();
+    match done.status.success() {
+        true => Ok(bundle.join("rootfs")),
+        false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+    }
+}
+
 #[test]
 fn unpacks_as_umoci_does() {
     if missing("umoci") || !privileged() {
@@ -138,12 +156,8 @@ fn unpacks_as_umoci_does() {
     let made = image_of(&tars, Compression::Gzip);
     let ours = made.dir.path().join("ours");
     flat(&made, &ours).unwrap();
-    let image = format!("{}:t", made.dir.path().join("layout").display());
-    let bundle = made.dir.path().join("bundle");
-    run(Command::new("umoci")
-        .args(["unpack", "--image", &image])
-        .arg(&bundle));
-    let theirs = listing(&open(bundle.join("rootfs")), false);
+    let theirs = umoci(&made).unwrap();
+    let theirs = listing(&open(theirs), false);
     let mine = listing(&open(&ours), false);
     for (path, line) in &theirs {
         assert_eq!(mine.get(path), Some(line), "{path}");

@@ -99,7 +99,8 @@ pub fn unpack_with(
     Ok(ids)
 }
 
-/// Unpacks an image into one folder, which is made, or empty.
+/// Unpacks an image into one folder, which is made, or empty. Layers are written before they are
+/// known to be the right ones; where one is not, or something else fails, the folder is emptied.
 pub fn unpack_to(
     image: &Image,
     content: &dyn Content,
@@ -132,7 +133,20 @@ pub fn unpack_to(
         cancel,
     };
     for layer in &image.layers {
-        unpacking.layer(layer, &root, Form::Flat)?;
+        if let Err(error) = unpacking.layer(layer, &root, Form::Flat) {
+            // What went wrong first is what counts.
+            let _ = empty(&root);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything from a folder.
+fn empty(root: &Root) -> io::Result<()> {
+    root.set_mode(Path::new(""), 0o700)?;
+    for entry in root.read_dir(Path::new(""))? {
+        root.remove_all(Path::new(&entry.name))?;
     }
     Ok(())
 }
@@ -202,11 +216,12 @@ impl Unpacking<'_> {
             told: 0,
         };
         let verified = Verified::new(counted, digest, size);
+        let hasher = Hasher::like(layer.diff_id.digest());
         let (feeder, mut reader) = ahead();
         let (applied, read) = thread::scope(|scope| {
             let reading = thread::Builder::new()
                 .name("layer-read".into())
-                .spawn_scoped(scope, move || drive(verified, feeder))?;
+                .spawn_scoped(scope, move || drive(verified, hasher, feeder))?;
             let applied = apply(
                 &mut reader,
                 root,
@@ -255,9 +270,10 @@ impl Unpacking<'_> {
 /// and the digest of what it unpacked to.
 fn drive<R: Read + Send>(
     mut blob: Verified<R>,
+    hasher: Hasher,
     feeder: Feeder,
 ) -> io::Result<(Result<(), Mismatch>, Digest)> {
-    let hash = HashThread::start(Hasher::sha256())?;
+    let hash = HashThread::start(hasher)?;
     match decoder(&mut blob) {
         Ok(mut decoder) => feeder.run(&mut decoder, |chunk| hash.update(chunk.clone())),
         Err(error) => feeder.fail(error),

@@ -7,9 +7,13 @@
 
 use std::io::{self, Read};
 
+use crate::progress::{Cancel, Cancelled};
+
 const BLOCK: usize = 512;
-/// Extended headers and long names of one entry.
+/// One extended header or long name.
 const MAX_EXTENSION: u64 = 1 << 20;
+/// Extended headers and long names before one entry; writers need three.
+const MAX_EXTENSIONS: usize = 16;
 
 /// The stream is not a tar that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +30,16 @@ pub enum ArchiveError {
     Record { offset: u64 },
     #[error("extended header before byte {offset} has {size} bytes, more than {MAX_EXTENSION}")]
     ExtensionTooLarge { offset: u64, size: u64 },
+    #[error("more than {MAX_EXTENSIONS} extended headers stand before byte {offset}")]
+    TooManyExtensions { offset: u64 },
+    #[error("the extended header before byte {offset} belongs to no entry, a global one follows")]
+    Stray { offset: u64 },
     #[error("only one zero block stands at byte {offset}, where the tar should end")]
     HalfEnd { offset: u64 },
     #[error("the layer has more than {limit} bytes")]
     TooLarge { limit: u64 },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 /// A key and a value of an extended header.
@@ -55,9 +65,12 @@ pub(crate) struct RawEntry {
 }
 
 impl RawEntry {
+    /// What a PAX record says instead of the header. An empty value says nothing (POSIX pax), so
+    /// the header counts.
     pub(crate) fn record(&self, key: &str) -> Option<&[u8]> {
         let found = self.records.iter().rev().find(|(k, _)| k == key.as_bytes());
-        found.map(|(_, value)| value.as_slice())
+        let value = found.map(|(_, value)| value.as_slice());
+        value.filter(|value| !value.is_empty())
     }
 }
 
@@ -70,10 +83,13 @@ pub(crate) struct Archive<'a> {
     data: u64,
     padding: u64,
     ended: bool,
+    cancel: &'a Cancel,
 }
 
+/// What stands before an entry and belongs to it.
 #[derive(Default)]
 struct Extensions {
+    count: usize,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     records: Vec<Record>,
@@ -81,7 +97,7 @@ struct Extensions {
 
 impl<'a> Archive<'a> {
     /// More than `limit` bytes in the whole stream are an error.
-    pub(crate) fn new(input: &'a mut dyn Read, limit: u64) -> Self {
+    pub(crate) fn new(input: &'a mut dyn Read, limit: u64, cancel: &'a Cancel) -> Self {
         Self {
             input,
             offset: 0,
@@ -89,6 +105,7 @@ impl<'a> Archive<'a> {
             data: 0,
             padding: 0,
             ended: false,
+            cancel,
         }
     }
 
@@ -106,17 +123,34 @@ impl<'a> Archive<'a> {
             self.data = entry.size;
             self.padding = padding_of(entry.size);
             match entry.flag {
-                b'x' => extensions
-                    .records
-                    .extend(parse_records(&self.extension()?, at)?),
-                // Global headers: nobody applies them (Go does not either), but they must be sound.
-                b'g' => drop(parse_records(&self.extension()?, at)?),
-                b'L' => extensions.name = Some(until_nul(&self.extension()?)),
-                b'K' => extensions.link = Some(until_nul(&self.extension()?)),
+                b'x' | b'L' | b'K' => self.note(entry.flag, at, &mut extensions)?,
+                // Nobody applies global headers (Go does not either), but they must be sound. They
+                // are entries, so that they are counted.
+                b'g' if extensions.count > 0 => return Err(ArchiveError::Stray { offset: at }),
+                b'g' => {
+                    parse_records(&self.extension()?, at)?;
+                    return Ok(Some(entry));
+                }
                 _ => return self.extend(entry, extensions).map(Some),
             }
         }
         Ok(None)
+    }
+
+    /// Keeps an extension for the entry to come. Of several of one kind the last one counts, as in
+    /// Go.
+    fn note(&mut self, flag: u8, at: u64, known: &mut Extensions) -> Result<(), ArchiveError> {
+        known.count += 1;
+        if known.count > MAX_EXTENSIONS {
+            return Err(ArchiveError::TooManyExtensions { offset: at });
+        }
+        let bytes = self.extension()?;
+        match flag {
+            b'x' => known.records = parse_records(&bytes, at)?,
+            b'L' => known.name = Some(until_nul(&bytes)),
+            _ => known.link = Some(until_nul(&bytes)),
+        }
+        Ok(())
     }
 
     /// Reads data of the current entry.
@@ -150,17 +184,18 @@ impl<'a> Archive<'a> {
         entry.records = extensions.records;
         let at = self.offset;
         let bad = || ArchiveError::Record { offset: at };
-        if let Some(name) = extensions.name {
-            entry.name = name;
-        }
-        if let Some(link) = extensions.link {
-            entry.link = link;
-        }
         if let Some(path) = entry.record("path") {
             entry.name = path.to_vec();
         }
         if let Some(link) = entry.record("linkpath") {
             entry.link = link.to_vec();
+        }
+        // A long name of GNU wins over one of PAX, in Go too; an empty one is none.
+        if let Some(name) = extensions.name.filter(|name| !name.is_empty()) {
+            entry.name = name;
+        }
+        if let Some(link) = extensions.link.filter(|link| !link.is_empty()) {
+            entry.link = link;
         }
         for (key, field) in [("size", 0), ("uid", 1), ("gid", 2)] {
             let Some(text) = entry.record(key) else {
@@ -172,6 +207,10 @@ impl<'a> Archive<'a> {
                 1 => entry.uid = number,
                 _ => entry.gid = number,
             }
+        }
+        // Version 7 tars have no type for directories; the final name says it.
+        if entry.flag == 0 && entry.name.ends_with(b"/") {
+            entry.flag = b'5';
         }
         // Entries without data: whatever their size says, none follows (Go's isHeaderOnly).
         if matches!(entry.flag, b'1'..=b'6') {
@@ -254,8 +293,9 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// The only place that reads; counts against the limit.
+    /// The only place that reads; counts against the limit, and stops when it is cancelled.
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
+        self.cancel.check()?;
         let read = loop {
             match self.input.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -352,7 +392,7 @@ fn numeric(field: &[u8]) -> Option<i128> {
     })
 }
 
-/// `length key=value\n`, again and again. An empty value takes a key back (POSIX pax).
+/// `length key=value\n`, again and again.
 fn parse_records(mut bytes: &[u8], offset: u64) -> Result<Vec<Record>, ArchiveError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {

@@ -22,6 +22,12 @@ use super::root::metadata::{DeviceNumber, Kind, Owner, Timestamp};
 const MAX_PATH: usize = 4095;
 const MAX_COMPONENT: usize = 255;
 const MAX_XATTR: usize = 64 * 1024;
+/// Directories in each other, so that no name costs much; the deepest real ones have some thirty.
+pub(crate) const MAX_DEPTH: usize = 1000;
+/// Extended attributes of one entry; no file system keeps more than a few.
+const MAX_XATTRS: usize = 100;
+/// Bytes of an archive's text that an error repeats.
+const MAX_TOLD: usize = 200;
 
 /// Why an entry is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +36,8 @@ pub enum Refusal {
     NulInName,
     #[error("the name is longer than {MAX_PATH} bytes, or a part of it than {MAX_COMPONENT}")]
     NameTooLong,
+    #[error("the name has more than {MAX_DEPTH} parts")]
+    TooDeep,
     #[error("a whiteout of nothing")]
     EmptyWhiteout,
     #[error("the name lies below a whiteout")]
@@ -52,6 +60,8 @@ pub enum Refusal {
     Time { text: String },
     #[error("extended attribute {name:?} is malformed or larger than {MAX_XATTR} bytes")]
     Xattr { name: String },
+    #[error("more than {MAX_XATTRS} extended attributes")]
+    TooManyXattrs,
 }
 
 /// What to do to the tree. Paths are relative and clean; the empty one is the root.
@@ -102,6 +112,9 @@ pub(crate) struct Attributes {
 /// Reads an entry. `overlay` says that the tree is a lower folder of overlayfs, where attributes of
 /// an image that overlayfs would obey are escaped.
 pub(crate) fn interpret(raw: &RawEntry, overlay: bool) -> Result<Change, Refusal> {
+    if raw.flag == b'g' {
+        return Ok(Change::Nothing);
+    }
     let path = clean(&raw.name)?;
     if let Some(change) = whiteout(&path)? {
         return Ok(change);
@@ -124,22 +137,40 @@ pub(crate) fn interpret(raw: &RawEntry, overlay: bool) -> Result<Change, Refusal
     })
 }
 
+/// Text of an archive for people: cut, and printable.
+pub(crate) fn told(text: &[u8]) -> String {
+    match text.get(..MAX_TOLD) {
+        Some(start) if text.len() > MAX_TOLD => String::from_utf8_lossy(start).into_owned() + "…",
+        _ => String::from_utf8_lossy(text).into_owned(),
+    }
+}
+
 /// Drops `/`, `.` and empty parts, and goes up for `..` but never above the root.
 pub(crate) fn clean(name: &[u8]) -> Result<PathBuf, Refusal> {
     if name.contains(&0) {
         return Err(Refusal::NulInName);
     }
     let mut path = PathBuf::new();
+    let mut depth: usize = 0;
     for part in name.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => drop(path.pop()),
+            b".." => {
+                path.pop();
+                depth = depth.saturating_sub(1);
+            }
             part if part.len() > MAX_COMPONENT => return Err(Refusal::NameTooLong),
-            part => path.push(OsStr::from_bytes(part)),
+            part => {
+                path.push(OsStr::from_bytes(part));
+                depth += 1;
+            }
         }
     }
-    match path.as_os_str().len() > MAX_PATH {
-        true => Err(Refusal::NameTooLong),
+    if path.as_os_str().len() > MAX_PATH {
+        return Err(Refusal::NameTooLong);
+    }
+    match depth > MAX_DEPTH {
+        true => Err(Refusal::TooDeep),
         false => Ok(path),
     }
 }
@@ -171,8 +202,6 @@ fn node(raw: &RawEntry) -> Result<Node, Refusal> {
         return Err(Refusal::Sparse);
     }
     match raw.flag {
-        // Version 7 tars have no type for directories.
-        0 if raw.name.ends_with(b"/") => Ok(Node::Directory),
         0 | b'0' | b'7' => Ok(Node::File { size: raw.size }),
         b'2' if raw.link.is_empty() => Err(Refusal::NoTarget),
         b'2' if raw.link.contains(&0) => Err(Refusal::NulInName),
@@ -228,9 +257,7 @@ fn attributes(raw: &RawEntry, overlay: bool) -> Result<Attributes, Refusal> {
 
 /// `[-]seconds[.fraction]`; digits after the ninth are dropped.
 fn time(text: &[u8]) -> Result<Timestamp, Refusal> {
-    parse_time(text).ok_or_else(|| Refusal::Time {
-        text: String::from_utf8_lossy(text).into_owned(),
-    })
+    parse_time(text).ok_or_else(|| Refusal::Time { text: told(text) })
 }
 
 fn parse_time(text: &[u8]) -> Option<Timestamp> {
@@ -279,21 +306,24 @@ fn xattrs(raw: &RawEntry, overlay: bool) -> Result<Vec<(OsString, Vec<u8>)>, Ref
         let name = OsString::from_vec(name);
         found.retain(|(earlier, _)| *earlier != name);
         found.push((name, value));
+        if found.len() > MAX_XATTRS {
+            return Err(Refusal::TooManyXattrs);
+        }
     }
     // File capabilities last: other changes to a file may take them away.
     found.sort_by_key(|(name, _)| name == "security.capability");
     Ok(found)
 }
 
-/// The name an attribute of an image gets on disk; `None` for what only this machine may say.
+/// The name an attribute of an image gets on disk; `None` for what an image has no say in, such as
+/// labels of the host's security modules.
 fn imported(name: &[u8], overlay: bool) -> Option<Vec<u8>> {
-    let ours = name == OVERRIDE_STAT.as_bytes()
-        || name.starts_with(b"trusted.")
-        || matches!(
-            name,
-            b"security.selinux" | b"security.ima" | b"security.evm" | b"system.nfs4_acl"
-        );
-    if ours {
+    let users = name.starts_with(b"user.") && name != OVERRIDE_STAT.as_bytes();
+    let kernels = matches!(
+        name,
+        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
+    );
+    if !users && !kernels {
         return None;
     }
     match name.strip_prefix(b"user.overlay.") {
@@ -304,9 +334,7 @@ fn imported(name: &[u8], overlay: bool) -> Option<Vec<u8>> {
 }
 
 fn bad_xattr(name: &[u8]) -> Refusal {
-    Refusal::Xattr {
-        name: String::from_utf8_lossy(name).into_owned(),
-    }
+    Refusal::Xattr { name: told(name) }
 }
 
 /// libarchive writes unusual bytes of names as `%XX`.

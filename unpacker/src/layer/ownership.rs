@@ -8,10 +8,12 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use super::root::Root;
+use super::root::attributes::{mode_in, owner_in, set_xattr_in};
 use super::root::metadata::{Kind, Metadata, Owner};
+use super::root::{Root, stat_in};
 
 /// The attribute of [`Ownership::Recorded`].
 pub const OVERRIDE_STAT: &str = "user.containers.override_stat";
@@ -38,18 +40,42 @@ impl Ownership {
 
     /// Gives `path` an owner and a mode in this manner. For a symbolic link the mode is ignored.
     pub fn give(self, root: &Root, path: &Path, owner: Owner, mode: u32) -> io::Result<()> {
-        let kind = root.metadata(path)?.kind;
-        match self {
-            Self::Mapped => root.set_owner(path, owner)?,
-            Self::Recorded if matches!(kind, Kind::File | Kind::Directory) => {
-                let value = recorded(owner, mode);
-                root.set_xattr(path, OsStr::new(OVERRIDE_STAT), value.as_bytes())?;
-            }
-            Self::Recorded => {}
-        }
+        let place = root.place(path)?;
+        let (dir, name) = (place.dir.as_fd(), place.name.as_os_str());
+        let kind = stat_in(dir, name)?.kind;
+        self.own_in(dir, name, kind, owner, mode)?;
         match kind {
             Kind::Symlink => Ok(()),
-            _ => root.set_mode(path, mode),
+            kind => mode_in(dir, name, self.real_mode(kind, mode)),
+        }
+    }
+
+    /// Gives something in an open directory an owner, and records the mode where owners are
+    /// recorded; the mode itself is left as it is.
+    pub(crate) fn own_in(
+        self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: Kind,
+        owner: Owner,
+        mode: u32,
+    ) -> io::Result<()> {
+        match (self, kind) {
+            (Self::Mapped, _) => owner_in(dir, name, owner),
+            (Self::Recorded, Kind::File | Kind::Directory) => {
+                let value = recorded(owner, mode);
+                set_xattr_in(dir, name, OsStr::new(OVERRIDE_STAT), value.as_bytes())
+            }
+            (Self::Recorded, _) => Ok(()),
+        }
+    }
+
+    /// The permission bits that are set on disk. Where owners are only recorded a file is ours, and
+    /// setuid would lend our own id to whoever on the host can run it.
+    pub(crate) fn real_mode(self, kind: Kind, mode: u32) -> u32 {
+        match (self, kind) {
+            (Self::Mapped, _) | (_, Kind::Directory) => mode,
+            (Self::Recorded, _) => mode & 0o1777,
         }
     }
 

@@ -1,35 +1,34 @@
 //! The end of a layer: links whose target came late, whiteouts, and the directories' own mode and
 //! time, which everything before would have changed.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
-use super::{ApplyError, Layer};
+use super::{ApplyError, Layer, failed};
+use crate::layer::root::attributes::{mode_in, mtime_in, set_xattr_in};
 use crate::layer::root::metadata::{DeviceNumber, Kind};
 use crate::layer::root::node_in;
-use crate::layer::tree::OPAQUE;
+use crate::layer::tree::{Deferred, OPAQUE, TreeError};
 
 impl Layer<'_> {
     pub(super) fn finish(&mut self) -> Result<bool, ApplyError> {
         self.link_pending()?;
-        let opaque_root = self.tree.opaque.contains(Path::new(""));
+        let opaque_root = self.tree.is_opaque(Path::new(""));
+        let (hidden, opaque) = self.tree.hides();
         if self.tree.has_lowers() {
-            for path in sorted(&self.tree.hidden) {
-                self.finish_whiteout(&path)
-                    .map_err(|source| ApplyError::Finish { path, source })?;
+            for path in &hidden {
+                self.finish_whiteout(path)
+                    .map_err(|error| finishing(path, error))?;
             }
         }
         // Kept without lower layers too, so that a layer's folder says the same above any parents.
-        let opaque = match self.flat {
-            true => Vec::new(),
-            false => sorted(&self.tree.opaque),
-        };
-        for path in opaque {
-            self.finish_opaque(&path)
-                .map_err(|source| ApplyError::Finish { path, source })?;
+        if !self.flat {
+            for path in &opaque {
+                self.finish_opaque(path)
+                    .map_err(|error| finishing(path, error))?;
+            }
         }
         self.finish_folders()?;
         Ok(opaque_root)
@@ -37,64 +36,71 @@ impl Layer<'_> {
 
     /// What this layer has itself hides the lower one already, except a directory, which overlayfs
     /// would merge.
-    fn finish_whiteout(&mut self, path: &Path) -> io::Result<()> {
-        if !self.tree.is_canonical(path)? {
+    fn finish_whiteout(&mut self, path: &Path) -> Result<(), TreeError> {
+        let name = path.file_name().unwrap_or_default();
+        let Some(level) = self.tree.above(path)? else {
             return Ok(());
-        }
-        match self.tree.upper.lookup(path)? {
-            Some(found) if found.is_dir() => self.mark_opaque(path),
+        };
+        match level.upper(name)? {
+            Some(found) if found.is_dir() => Ok(mark_opaque(level.upper_fd()?, name)?),
             Some(_) => Ok(()),
-            None if self.tree.below(path)?.is_none() => Ok(()),
+            None if level.below(name)?.is_none() => Ok(()),
             None => {
+                self.tree.budget.entry()?;
                 let (folder, name) = self.tree.place(path)?;
                 let none = DeviceNumber::default();
-                node_in(folder.as_fd(), &name, Kind::CharDevice, none)
+                Ok(node_in(folder.as_fd(), &name, Kind::CharDevice, none)?)
             }
         }
     }
 
-    fn finish_opaque(&mut self, path: &Path) -> io::Result<()> {
-        if !self.tree.is_canonical(path)? {
+    fn finish_opaque(&mut self, path: &Path) -> Result<(), TreeError> {
+        let Some(name) = path.file_name() else {
+            return Ok(mark_opaque(self.tree.upper.as_fd(), OsStr::new("."))?);
+        };
+        let Some(level) = self.tree.above(path)? else {
             return Ok(());
-        }
-        match self.tree.upper.lookup(path)? {
-            Some(found) if found.is_dir() => self.mark_opaque(path),
+        };
+        match level.upper(name)? {
+            Some(found) if found.is_dir() => Ok(mark_opaque(level.upper_fd()?, name)?),
             Some(_) => Ok(()),
-            None => match self.tree.below(path)? {
-                Some((_, found)) if found.is_dir() && !self.tree.hidden.contains(path) => {
+            None => match level.below(name)? {
+                Some((_, found)) if found.is_dir() && !self.tree.is_hidden(path) => {
+                    let (folder, name) = self.tree.place(path)?;
                     self.tree.folder(path)?;
-                    self.mark_opaque(path)
+                    Ok(mark_opaque(folder.as_fd(), &name)?)
                 }
                 _ => Ok(()),
             },
         }
     }
 
-    fn mark_opaque(&self, path: &Path) -> io::Result<()> {
-        self.tree.upper.set_xattr(path, OsStr::new(OPAQUE), b"y")
-    }
-
     /// Deepest first: a directory's time changes when something in it is created, not when the
     /// mode of something in it changes, but without search permission nothing below is reached.
     fn finish_folders(&mut self) -> Result<(), ApplyError> {
-        let folders = std::mem::take(&mut self.tree.deferred);
-        for (path, deferred) in folders.iter().rev() {
-            let done = self
-                .tree
-                .upper
-                .set_mode(path, deferred.mode)
-                .and_then(|()| self.tree.upper.set_mtime(path, deferred.mtime));
-            done.map_err(|source| ApplyError::Finish {
-                path: path.clone(),
-                source,
-            })?;
+        for (path, deferred) in self.tree.take_deferred().iter().rev() {
+            let done = (self.tree.budget.check().map_err(TreeError::from))
+                .and_then(|()| Ok(self.finish_folder(path, deferred)?));
+            done.map_err(|error| finishing(path, error))?;
         }
         Ok(())
     }
+
+    fn finish_folder(&self, path: &Path, deferred: &Deferred) -> io::Result<()> {
+        let place = self.tree.upper.place(path)?;
+        let (dir, name) = (place.dir.as_fd(), place.name.as_os_str());
+        mode_in(dir, name, deferred.mode)?;
+        mtime_in(dir, name, deferred.mtime)
+    }
 }
 
-fn sorted(paths: &HashSet<PathBuf>) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = paths.iter().cloned().collect();
-    paths.sort();
-    paths
+fn mark_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    set_xattr_in(dir, name, OsStr::new(OPAQUE), b"y")
+}
+
+fn finishing(path: &Path, error: TreeError) -> ApplyError {
+    failed(path.to_owned(), error, |path, source| ApplyError::Finish {
+        path,
+        source,
+    })
 }

@@ -13,6 +13,7 @@
 //! Nothing here can leave the root, whatever the archive says: see `root`.
 
 mod finish;
+mod link;
 mod put;
 
 use std::collections::HashSet;
@@ -23,9 +24,10 @@ use std::path::{Path, PathBuf};
 
 use crate::layer::Ownership;
 use crate::layer::archive::{Archive, ArchiveError};
-use crate::layer::entry::{Change, Refusal, interpret};
-use crate::layer::root::{Root, stat_in};
-use crate::layer::tree::{Folder, Tree};
+use crate::layer::entry::{Change, MAX_DEPTH, Refusal, interpret, told};
+use crate::layer::root::metadata::Kind;
+use crate::layer::root::{Root, look_in};
+use crate::layer::tree::{Budget, Folder, MAX_REMEMBERED, Paths, Tree, TreeError};
 use crate::progress::{Cancel, Progress};
 
 /// Hard links that wait for their target, at most.
@@ -45,8 +47,9 @@ pub enum Form<'a> {
 #[derive(Debug, Clone)]
 pub struct ApplyOptions {
     pub ownership: Ownership,
-    /// Uncompressed bytes of the layer.
+    /// Uncompressed bytes of the layer, and again as many of lower files that its links copy.
     pub max_bytes: u64,
+    /// Entries of the layer and directories that they imply.
     pub max_entries: u64,
 }
 
@@ -76,7 +79,7 @@ pub struct Applied {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Archive(ArchiveError),
     #[error("entry {name:?} is refused")]
     Refused { name: String, source: Refusal },
     #[error("cannot create {path:?}")]
@@ -102,6 +105,12 @@ pub enum ApplyError {
     TooManyPending,
     #[error("the layer has more than {limit} entries")]
     TooManyEntries { limit: u64 },
+    #[error("hard links of the layer copy more than {limit} bytes out of lower layers")]
+    CopiesTooLarge { limit: u64 },
+    #[error("the layer has more than {MAX_REMEMBERED} bytes of names that must be remembered")]
+    TooManyNames,
+    #[error("{path:?} leads to more than {MAX_DEPTH} directories in each other")]
+    TooDeep { path: PathBuf },
     #[error("cannot finish {path:?}")]
     Finish { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -121,8 +130,9 @@ pub fn apply(
         Form::Overlay { parents } => parents,
         Form::Flat => &[],
     };
+    let budget = Budget::new(options.max_entries, options.max_bytes, cancel);
     let mut layer = Layer {
-        tree: Tree::new(root, parents, options.ownership),
+        tree: Tree::new(root, parents, options.ownership, budget),
         flat: matches!(form, Form::Flat),
         ownership: options.ownership,
         pending: Vec::new(),
@@ -132,20 +142,16 @@ pub fn apply(
         buffer: vec![0; BUFFER],
     };
     layer.start()?;
-    let mut archive = Archive::new(tar, options.max_bytes);
+    let mut archive = Archive::new(tar, options.max_bytes, cancel);
     let mut applied = Applied::default();
     while let Some(raw) = archive.next()? {
-        cancel.check()?;
         applied.entries += 1;
-        if applied.entries > options.max_entries {
-            let limit = options.max_entries;
-            return Err(ApplyError::TooManyEntries { limit });
-        }
+        (layer.tree.budget.entry()).map_err(|error| creating(Path::new(""), error))?;
         let change = interpret(&raw, !layer.flat).map_err(|source| ApplyError::Refused {
-            name: String::from_utf8_lossy(&raw.name).into_owned(),
+            name: told(&raw.name),
             source,
         })?;
-        layer.change(change, &mut archive, cancel)?;
+        layer.change(change, &mut archive)?;
     }
     applied.bytes = archive.drain()?;
     applied.opaque_root = layer.finish()?;
@@ -159,7 +165,7 @@ struct Layer<'a> {
     /// Links whose target was not there yet: path and target.
     pending: Vec<(PathBuf, PathBuf)>,
     /// In the flat form: what this layer brought, so that its own whiteouts spare it.
-    touched: HashSet<PathBuf>,
+    touched: Paths,
     /// Kinds of trouble that were told already.
     warned: HashSet<String>,
     progress: &'a dyn Progress,
@@ -171,45 +177,34 @@ impl Layer<'_> {
         let top = Path::new("");
         let done = match self.flat {
             false => self.tree.inherit_root(),
-            true => (self.tree.upper.metadata(top))
+            true => (self.tree.upper.metadata(top).map_err(TreeError::from))
                 .and_then(|found| self.tree.keep_attributes(top, &found)),
         };
         done.map_err(|source| creating(Path::new("/"), source))
     }
 
-    fn change(
-        &mut self,
-        change: Change,
-        archive: &mut Archive<'_>,
-        cancel: &Cancel,
-    ) -> Result<(), ApplyError> {
+    fn change(&mut self, change: Change, archive: &mut Archive<'_>) -> Result<(), ApplyError> {
         match change {
             Change::Nothing => Ok(()),
             Change::Whiteout(path) => self
                 .whiteout(&path)
                 .map_err(|source| creating(&path, source)),
             Change::Opaque(path) => self.opaque(&path).map_err(|source| creating(&path, source)),
-            Change::HardLink { path, target } => {
-                if self.link(&path, &target)? {
-                    return Ok(());
-                }
-                if self.pending.len() >= MAX_PENDING {
-                    return Err(ApplyError::TooManyPending);
-                }
-                self.pending.push((path, target));
-                Ok(())
-            }
+            Change::HardLink { path, target } => match self.link(&path, &target)? {
+                true => Ok(()),
+                false => self.postpone(path, target),
+            },
             Change::Put {
                 path,
                 node,
                 attributes,
-            } => self.put(&path, &node, &attributes, archive, cancel),
+            } => self.put(&path, &node, &attributes, archive),
         }
     }
 
     // Hiding.
 
-    fn whiteout(&mut self, path: &Path) -> io::Result<()> {
+    fn whiteout(&mut self, path: &Path) -> Result<(), TreeError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().unwrap_or_default();
         let Some(folder) = self.tree.find_folder(folder)? else {
@@ -218,16 +213,15 @@ impl Layer<'_> {
         let path = folder.join(name);
         if !self.flat {
             self.tree.give_back(&path, true)?;
-            self.tree.hidden.insert(path);
-            return Ok(());
+            return self.tree.hide(&path);
         }
-        match self.touched.contains(&path) {
+        match self.touched.contains(path.as_path()) {
             true => self.remove_older(&path),
             false => self.remove_flat(&path),
         }
     }
 
-    fn opaque(&mut self, path: &Path) -> io::Result<()> {
+    fn opaque(&mut self, path: &Path) -> Result<(), TreeError> {
         let Some(folder) = self.tree.find_folder(path)? else {
             return Ok(());
         };
@@ -235,14 +229,14 @@ impl Layer<'_> {
             return self.remove_older(&folder);
         }
         self.tree.give_back(&folder, false)?;
-        self.tree.opaque.insert(folder);
-        Ok(())
+        self.tree.hide_content(&folder)
     }
 
     /// Removes what earlier layers left in a directory.
-    fn remove_older(&mut self, top: &Path) -> io::Result<()> {
+    fn remove_older(&mut self, top: &Path) -> Result<(), TreeError> {
         let mut folders = vec![top.to_owned()];
         while let Some(folder) = folders.pop() {
+            self.tree.budget.check()?;
             // It may be gone already: brought and then replaced by this very layer.
             let found = self.tree.upper.lookup(&folder)?;
             let Some(metadata) = found.filter(|found| found.is_dir()) else {
@@ -251,8 +245,9 @@ impl Layer<'_> {
             self.tree.keep_attributes(&folder, &metadata)?;
             for entry in self.tree.upper.read_dir(&folder)? {
                 let path = folder.join(entry.name);
-                match self.touched.contains(&path) {
-                    true => folders.push(path),
+                match self.touched.contains(path.as_path()) {
+                    true if entry.kind == Kind::Directory => folders.push(path),
+                    true => {}
                     false => self.tree.remove(&path)?,
                 }
             }
@@ -260,7 +255,7 @@ impl Layer<'_> {
         Ok(())
     }
 
-    fn remove_flat(&mut self, path: &Path) -> io::Result<()> {
+    fn remove_flat(&mut self, path: &Path) -> Result<(), TreeError> {
         if self.tree.upper.lookup(path)?.is_none() {
             return Ok(());
         }
@@ -270,100 +265,59 @@ impl Layer<'_> {
         self.tree.remove(path)
     }
 
-    fn touch(&mut self, path: &Path) {
+    fn touch(&mut self, path: &Path) -> Result<(), TreeError> {
         if !self.flat {
-            return self.tree.own(path);
+            self.tree.own(path);
+            return Ok(());
         }
         for part in path.ancestors() {
-            if !self.touched.insert(part.to_owned()) {
+            if self.touched.contains(part) {
                 break;
             }
-        }
-    }
-
-    // Links.
-
-    /// Whether the target was there.
-    fn link(&mut self, path: &Path, target: &Path) -> Result<bool, ApplyError> {
-        let fail = |source| creating(path, source);
-        let Some(source) = self.target_of(target).map_err(fail)? else {
-            return Ok(false);
-        };
-        let (folder, name) = self.tree.place(path).map_err(fail)?;
-        let canonical = folder.path.join(&name);
-        let mut found = self.tree.upper.lookup(&source).map_err(fail)?;
-        if found.is_none() {
-            let below = match self.tree.hidden.contains(&source) {
-                true => None,
-                false => self.tree.below(&source).map_err(fail)?,
-            };
-            if below.is_some_and(|(_, found)| found.is_dir()) {
-                return Err(link_to_directory(path, target));
-            }
-            if !self.tree.copy_up(&source).map_err(fail)? {
-                return Ok(false);
-            }
-            found = self.tree.upper.lookup(&source).map_err(fail)?;
-        }
-        if found.is_some_and(|found| found.is_dir()) {
-            return Err(link_to_directory(path, target));
-        }
-        self.touch(&canonical);
-        if canonical == source {
-            return Ok(true);
-        }
-        self.clear(&folder, &name).map_err(fail)?;
-        self.tree
-            .upper
-            .hard_link(&source, &canonical)
-            .map_err(fail)?;
-        Ok(true)
-    }
-
-    fn target_of(&mut self, target: &Path) -> io::Result<Option<PathBuf>> {
-        let folder = target.parent().unwrap_or(Path::new(""));
-        let name = target.file_name().unwrap_or_default();
-        let folder = self.tree.find_folder(folder)?;
-        Ok(folder.map(|folder| folder.join(name)))
-    }
-
-    /// Links whose target came later; a target may be such a link itself.
-    fn link_pending(&mut self) -> Result<(), ApplyError> {
-        while !self.pending.is_empty() {
-            let before = self.pending.len();
-            for (path, target) in std::mem::take(&mut self.pending) {
-                if !self.link(&path, &target)? {
-                    self.pending.push((path, target));
-                }
-            }
-            if self.pending.len() == before {
-                let (path, target) = self.pending.swap_remove(0);
-                return Err(ApplyError::NoTarget { path, target });
-            }
+            self.tree.budget.remember(part)?;
+            self.touched.insert(part.into());
         }
         Ok(())
     }
 
     /// Makes a name free.
-    fn clear(&mut self, folder: &Folder, name: &OsStr) -> io::Result<()> {
-        match stat_in(folder.as_fd(), name) {
-            Ok(_) => self.tree.remove(&folder.path.join(name)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+    fn clear(&mut self, folder: &Folder, name: &OsStr) -> Result<(), TreeError> {
+        match look_in(folder.as_fd(), name)? {
+            Some(_) => (self.tree).remove_at(folder.as_fd(), &folder.path.join(name), name),
+            None => Ok(()),
         }
     }
 }
 
-fn creating(path: &Path, source: io::Error) -> ApplyError {
-    ApplyError::Create {
-        path: path.to_owned(),
+fn creating(path: &Path, error: impl Into<TreeError>) -> ApplyError {
+    let path = path.to_owned();
+    failed(path, error, |path, source| ApplyError::Create {
+        path,
         source,
+    })
+}
+
+/// What a failure of the tree means for the layer; `io` says what was being done.
+fn failed(
+    path: PathBuf,
+    error: impl Into<TreeError>,
+    io: impl Fn(PathBuf, io::Error) -> ApplyError,
+) -> ApplyError {
+    match error.into() {
+        TreeError::Io(source) => io(path, source),
+        TreeError::Cancelled(cancelled) => ApplyError::Cancelled(cancelled),
+        TreeError::Entries { limit } => ApplyError::TooManyEntries { limit },
+        TreeError::Copied { limit } => ApplyError::CopiesTooLarge { limit },
+        TreeError::Remembered => ApplyError::TooManyNames,
+        TreeError::TooDeep => ApplyError::TooDeep { path },
     }
 }
 
-fn link_to_directory(path: &Path, target: &Path) -> ApplyError {
-    ApplyError::LinkToDirectory {
-        path: path.to_owned(),
-        target: target.to_owned(),
+impl From<ArchiveError> for ApplyError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            error => Self::Archive(error),
+        }
     }
 }

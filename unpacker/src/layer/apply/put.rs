@@ -16,11 +16,13 @@ use crate::layer::Ownership;
 use crate::layer::archive::Archive;
 use crate::layer::entry::{Attributes, Node};
 use crate::layer::ownership::{OVERRIDE_STAT, recorded};
-use crate::layer::root::attributes::{ids, mode_in, mtime_in, owner_in, set_xattr_in, times_of};
+use crate::layer::root::attributes::{
+    ids, list_xattrs_in, mode_in, mtime_in, remove_xattr_in, set_xattr_in, times_of,
+};
 use crate::layer::root::metadata::{DeviceNumber, Kind};
 use crate::layer::root::{create_in, node_in, stat_in};
-use crate::layer::tree::{Deferred, Folder};
-use crate::progress::{Cancel, Event};
+use crate::layer::tree::{Deferred, Folder, TreeError};
+use crate::progress::Event;
 
 /// Files from this size on are searched for holes.
 const SPARSE_FROM: u64 = 1 << 20;
@@ -32,7 +34,6 @@ impl Layer<'_> {
         node: &Node,
         attributes: &Attributes,
         archive: &mut Archive<'_>,
-        cancel: &Cancel,
     ) -> Result<(), ApplyError> {
         if path.as_os_str().is_empty() {
             let root = self.tree.folder(path);
@@ -42,7 +43,8 @@ impl Layer<'_> {
         let place = self.tree.place(path);
         let (folder, name) = place.map_err(|source| creating(path, source))?;
         let canonical = folder.path.join(&name);
-        self.touch(&canonical);
+        self.touch(&canonical)
+            .map_err(|error| creating(path, error))?;
         match node {
             Node::Directory => {
                 self.make_folder(&folder, &name)
@@ -52,7 +54,7 @@ impl Layer<'_> {
             Node::File { size } => {
                 let file = self.retry(&folder, &name, create_in);
                 let mut file = file.map_err(|source| creating(path, source))?;
-                self.fill(&mut file, *size, path, archive, cancel)?;
+                self.fill(&mut file, *size, path, archive)?;
                 self.dress_file(&file, path, attributes)
             }
             Node::Symlink { target } => {
@@ -71,21 +73,46 @@ impl Layer<'_> {
                 self.dress(&folder, &name, path, Kind::Fifo, attributes)
             }
             Node::Device { kind, number } => {
+                if !harmless(*kind, *number) {
+                    let (major, minor) = (number.major, number.minor);
+                    let why = format!("images do not reach device {major}:{minor} of the machine");
+                    return self.leave_out(&folder, &name, path, &why);
+                }
                 let made = self.retry(&folder, &name, |dir, name| {
                     node_in(dir, name, *kind, *number)
                 });
                 match made {
                     Ok(()) => self.dress(&folder, &name, path, *kind, attributes),
-                    // No user namespace but the first may make one; images only have those that a
-                    // container gets anyway.
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        self.warn(&format!("device node {path:?} is left out: no permission"));
-                        Ok(())
+                    // No user namespace but the first may make one.
+                    Err(TreeError::Io(error))
+                        if error.kind() == io::ErrorKind::PermissionDenied =>
+                    {
+                        self.leave_out(&folder, &name, path, "no permission")
                     }
-                    Err(source) => Err(creating(path, source)),
+                    Err(error) => Err(creating(path, error)),
                 }
             }
         }
+    }
+
+    /// Makes no device node. What it replaces goes all the same.
+    fn leave_out(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        path: &Path,
+        why: &str,
+    ) -> Result<(), ApplyError> {
+        let cleared = self.clear(folder, name).and_then(|()| match self.flat {
+            true => Ok(()),
+            false => self.tree.hide(&folder.path.join(name)),
+        });
+        cleared.map_err(|error| creating(path, error))?;
+        // Every container gets a /dev of its own, so nobody misses what an image has there.
+        if !path.starts_with("dev") {
+            self.warn(&format!("device node {path:?} is left out: {why}"));
+        }
+        Ok(())
     }
 
     /// Creates something; whatever has the name already makes room.
@@ -94,17 +121,17 @@ impl Layer<'_> {
         folder: &Folder,
         name: &OsStr,
         create: impl Fn(BorrowedFd<'_>, &OsStr) -> io::Result<T>,
-    ) -> io::Result<T> {
+    ) -> Result<T, TreeError> {
         match create(folder.as_fd(), name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.clear(folder, name)?;
-                create(folder.as_fd(), name)
+                Ok(create(folder.as_fd(), name)?)
             }
-            other => other,
+            other => Ok(other?),
         }
     }
 
-    fn make_folder(&mut self, folder: &Folder, name: &OsStr) -> io::Result<()> {
+    fn make_folder(&mut self, folder: &Folder, name: &OsStr) -> Result<(), TreeError> {
         let mode = rustix::fs::Mode::RWXU;
         match rustix::fs::mkdirat(folder, name, mode) {
             Err(Errno::EXIST) => {}
@@ -116,11 +143,10 @@ impl Layer<'_> {
         }
         mode_in(folder.as_fd(), name, 0o700)?;
         // The attributes of the earlier directory do not shine through.
-        let path = folder.path.join(name);
-        for old in self.tree.upper.list_xattrs(&path)? {
+        for old in list_xattrs_in(folder.as_fd(), name)? {
             let bytes = old.as_encoded_bytes();
             if bytes.starts_with(b"user.") || bytes.starts_with(b"system.posix_acl") {
-                self.tree.upper.remove_xattr(&path, &old)?;
+                remove_xattr_in(folder.as_fd(), name, &old)?;
             }
         }
         Ok(())
@@ -140,9 +166,8 @@ impl Layer<'_> {
         })?;
         let (mode, mtime) = (attributes.mode, attributes.mtime);
         self.tree
-            .deferred
-            .insert(canonical.to_owned(), Deferred { mode, mtime });
-        Ok(())
+            .defer(canonical, Deferred { mode, mtime })
+            .map_err(|error| creating(canonical, error))
     }
 
     fn dress(
@@ -153,13 +178,14 @@ impl Layer<'_> {
         kind: Kind,
         attributes: &Attributes,
     ) -> Result<(), ApplyError> {
-        let fail = |source| creating(path, source);
+        let fail = |source: io::Error| creating(path, source);
         self.own(folder, name, path, kind, attributes)?;
         self.set_xattrs(path, attributes, |key, value| {
             set_xattr_in(folder.as_fd(), name, key, value)
         })?;
         if kind != Kind::Symlink {
-            mode_in(folder.as_fd(), name, attributes.mode).map_err(fail)?;
+            let mode = self.ownership.real_mode(kind, attributes.mode);
+            mode_in(folder.as_fd(), name, mode).map_err(fail)?;
         }
         mtime_in(folder.as_fd(), name, attributes.mtime).map_err(fail)
     }
@@ -172,15 +198,8 @@ impl Layer<'_> {
         kind: Kind,
         attributes: &Attributes,
     ) -> Result<(), ApplyError> {
-        let done = match (self.ownership, kind) {
-            (Ownership::Mapped, _) => owner_in(folder.as_fd(), name, attributes.owner),
-            (Ownership::Recorded, Kind::File | Kind::Directory) => {
-                let value = recorded(attributes.owner, attributes.mode);
-                let key = OsStr::new(OVERRIDE_STAT);
-                set_xattr_in(folder.as_fd(), name, key, value.as_bytes())
-            }
-            (Ownership::Recorded, _) => Ok(()),
-        };
+        let (owner, mode) = (attributes.owner, attributes.mode);
+        let done = (self.ownership).own_in(folder.as_fd(), name, kind, owner, mode);
         done.map_err(|source| owning(path, attributes, source))
     }
 
@@ -205,10 +224,11 @@ impl Layer<'_> {
         self.set_xattrs(path, attributes, |key, value| {
             Ok(rustix::fs::fsetxattr(file, key, value, flags)?)
         })?;
-        let mode = rustix::fs::Mode::from_raw_mode(attributes.mode);
+        let mode = self.ownership.real_mode(Kind::File, attributes.mode);
+        let mode = rustix::fs::Mode::from_raw_mode(mode);
         let done = rustix::fs::fchmod(file, mode)
             .and_then(|()| rustix::fs::futimens(file, &times_of(attributes.mtime)));
-        done.map_err(|error| creating(path, error.into()))
+        done.map_err(|error| creating(path, error))
     }
 
     fn set_xattrs(
@@ -251,7 +271,6 @@ impl Layer<'_> {
         size: u64,
         path: &Path,
         archive: &mut Archive<'_>,
-        cancel: &Cancel,
     ) -> Result<(), ApplyError> {
         let fail = |source| ApplyError::Data {
             path: path.to_owned(),
@@ -270,7 +289,6 @@ impl Layer<'_> {
                 file.write_all(bytes).map_err(fail)?;
             }
             done += read as u64;
-            cancel.check()?;
         }
         if hole {
             file.set_len(size).map_err(fail)?;
@@ -284,6 +302,17 @@ impl Layer<'_> {
             self.progress.event(Event::Warning { text });
         }
     }
+}
+
+/// The devices that give nothing of the machine away: null, zero, full, random, urandom, tty and
+/// ptmx. Folders of images may lie on a file system that was not mounted `nodev`, and a node such as
+/// a disk's, readable for all, would be that disk for everybody who gets to the folder.
+fn harmless(kind: Kind, number: DeviceNumber) -> bool {
+    let known = matches!(
+        (number.major, number.minor),
+        (1, 3 | 5 | 7 | 8 | 9) | (5, 0 | 2)
+    );
+    kind == Kind::CharDevice && known
 }
 
 fn owning(path: &Path, attributes: &Attributes, source: io::Error) -> ApplyError {

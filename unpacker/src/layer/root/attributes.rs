@@ -55,8 +55,7 @@ impl Root {
 
     pub fn remove_xattr(&self, path: &Path, name: &OsStr) -> io::Result<()> {
         let place = self.place(path)?;
-        let through = through_proc(place.dir.as_fd(), &place.name);
-        Ok(lremovexattr(through, name)?)
+        remove_xattr_in(place.dir.as_fd(), &place.name, name)
     }
 
     /// The names of the extended attributes, sorted; none where they are not supported.
@@ -140,6 +139,10 @@ pub(crate) fn xattr_in(
     let length = lgetxattr(&through, name, &mut value[..])?;
     value.truncate(length);
     Ok(Some(value))
+}
+
+pub(crate) fn remove_xattr_in(dir: BorrowedFd<'_>, file: &OsStr, name: &OsStr) -> io::Result<()> {
+    Ok(lremovexattr(through_proc(dir, file), name)?)
 }
 
 pub(crate) fn list_xattrs_in(dir: BorrowedFd<'_>, file: &OsStr) -> io::Result<Vec<OsString>> {

@@ -7,11 +7,14 @@
 
 pub mod attributes;
 pub mod metadata;
+mod remove;
+
+pub(crate) use remove::remove_all_in;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -144,13 +147,16 @@ impl Root {
     /// Opens a regular file for reading, links followed inside. Anything else is refused and never
     /// waited for.
     pub fn open_file(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = self.resolve(path, flags)?;
+        let fd = self.resolve(path, OFlags::PATH)?;
+        // Opening a device or a fifo may already do something, so what it is comes first.
         match known(&rustix::fs::fstat(&fd)?)?.kind {
-            Kind::File => Ok(File::from(fd)),
-            Kind::Directory => Err(Errno::ISDIR.into()),
-            _ => Err(invalid("not a regular file")),
+            Kind::File => {}
+            Kind::Directory => return Err(Errno::ISDIR.into()),
+            _ => return Err(invalid("not a regular file")),
         }
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(openat(CWD, link, flags, Mode::empty())?.into())
     }
 
     /// The whole of a small regular file. More than `limit` bytes is an error.
@@ -167,8 +173,7 @@ impl Root {
     /// The target of a symbolic link, as it is stored.
     pub fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
         let place = self.place(path)?;
-        let target = readlinkat(&place.dir, &place.name, Vec::new())?;
-        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+        link_in(place.dir.as_fd(), &place.name)
     }
 }
 
@@ -304,6 +309,27 @@ pub(crate) fn stat_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Metadata>
     known(&statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// `lstat`, where nothing being there is an answer.
+pub(crate) fn look_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Metadata>> {
+    match stat_in(dir, name) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The target of a symbolic link, as it is stored.
+pub(crate) fn link_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathBuf> {
+    let target = readlinkat(dir, name, Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+}
+
+/// A directory, to resolve names in. A symbolic link to one is none.
+pub(crate) fn folder_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(dir, name, flags, Mode::empty())?)
+}
+
 pub(crate) fn create_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
@@ -331,37 +357,6 @@ pub(crate) fn remove_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Err(Errno::ISDIR) => Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?),
         other => Ok(other?),
     }
-}
-
-/// Removes a tree without recursion, so that its depth cannot exhaust the stack. Each round opens
-/// one directory from its parent without following links.
-pub(crate) fn remove_all_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    let mut open: Vec<(OwnedFd, OsString)> = vec![(dir.try_clone_to_owned()?, name.to_owned())];
-    while let Some((parent, name)) = open.last() {
-        match remove_in(parent.as_fd(), name) {
-            Ok(()) => {
-                open.pop();
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                open.pop();
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            Err(error) => return Err(error),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(parent, name, flags, Mode::empty())?;
-        for entry in list(fd.try_clone()?)? {
-            match remove_in(fd.as_fd(), &entry.name) {
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                    open.push((fd.try_clone()?, entry.name));
-                }
-                other => other?,
-            }
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn list(fd: OwnedFd) -> io::Result<Vec<DirEntry>> {

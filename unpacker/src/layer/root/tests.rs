@@ -171,3 +171,19 @@ fn a_detached_overlay_is_a_root() {
     let seen = upper.metadata(path("a/b/c")).unwrap();
     assert_eq!((seen.mode, seen.mtime.seconds), (0o4755, 9));
 }
+
+/// A number that no driver has: to open it would be an error of its own.
+#[test]
+fn devices_are_not_opened() {
+    let (_dir, root) = made();
+    let nobody = DeviceNumber {
+        major: 4000,
+        minor: 7,
+    };
+    if let Err(error) = root.make_node(path("dev"), Kind::CharDevice, 0o666, nobody) {
+        println!("skipped: no device nodes here: {error}");
+        return;
+    }
+    let error = root.open_file(path("dev")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}

@@ -435,7 +435,7 @@ fn attributes_survive() {
     assert_eq!(seen["/sticky"], "Directory 1777 0:0  @2000.0");
     assert_eq!(seen["/fifo"], "Fifo 600 0:0 0:0 @0.0");
     assert_eq!(seen["/null"], "CharDevice 666 0:0 1:3 @0.0");
-    assert_eq!(seen["/loop"], "BlockDevice 600 0:0 7:300 @0.0");
+    assert!(!seen.contains_key("/loop"), "a device of the machine");
     // On disk the image's own overlay attribute is escaped.
     let lower = open(&stack.folders[0]);
     let value = lower.xattr(Path::new("x"), "user.overlay.overlay.opaque".as_ref());

@@ -2,6 +2,7 @@
 //!
 //! The overlay form is looked at through the kernel's own overlayfs, mounted detached.
 
+mod bounds;
 mod cases;
 mod hostile;
 mod recorded;
@@ -198,6 +199,13 @@ pub(crate) fn mount_overlay(folders: &[PathBuf]) -> io::Result<Root> {
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
     let fd = fsmount(&fs, flags, MountAttrFlags::empty())?;
     Ok(Root::from_fd(fd))
+}
+
+/// So many random cases; more where the environment asks for them (`PROPTEST_CASES`).
+fn cases() -> proptest::test_runner::Config {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    let count = asked.and_then(|text| text.parse().ok()).unwrap_or(300);
+    proptest::test_runner::Config::with_cases(count)
 }
 
 /// Whether this process may own files as it likes and mount.

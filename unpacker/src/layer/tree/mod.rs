@@ -1,0 +1,121 @@
+//! The tree that a layer changes, as the layer sees it: the folder that is being written on top of
+//! the layers below.
+//!
+//! Serial tools unpack all layers into one tree, and a name such as `lib/foo` follows a link `lib`
+//! that a lower layer brought. Here every layer has a folder of its own, so names are resolved in
+//! the merged view (`view`, `walk`): the upper folder first, then the lower ones, with what this
+//! layer hides taken away. The answer is a canonical path: no component of it is a link. Missing parents
+//! are made with the attributes that the lower layers give them (`change`). `budget` bounds it all.
+
+mod budget;
+mod change;
+mod view;
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::Ownership;
+use super::root::Root;
+use super::root::metadata::Timestamp;
+pub(crate) use budget::{Budget, MAX_REMEMBERED, TreeError};
+pub(crate) use view::{Level, Seen};
+
+pub(crate) const OPAQUE: &str = "user.overlay.opaque";
+
+/// Mode and time of a directory, set when nothing is created in it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deferred {
+    pub(crate) mode: u32,
+    pub(crate) mtime: Timestamp,
+}
+
+/// A directory of the upper folder, open.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
+    fd: Rc<OwnedFd>,
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Paths that are cheap to list while the tree changes.
+pub(crate) type Paths = HashSet<Rc<Path>>;
+
+pub(crate) struct Tree<'a> {
+    pub(crate) upper: &'a Root,
+    /// Lowest first. Empty for one tree that holds everything.
+    lowers: &'a [Root],
+    ownership: Ownership,
+    /// Canonical paths that lower layers do not show any more.
+    hidden: Paths,
+    /// Canonical directories whose lower content is hidden.
+    opaque: Paths,
+    deferred: BTreeMap<PathBuf, Deferred>,
+    cache: view::Cache,
+    /// What is in the upper folder only because a hard link needed a lower file there: for the
+    /// layer's own whiteouts it is still lower.
+    borrowed: BTreeSet<PathBuf>,
+    borrowing: bool,
+    /// Where lower files with several names were copied to, by the identity of the lower one.
+    copies: HashMap<(u64, u64), PathBuf>,
+    pub(crate) budget: Budget<'a>,
+}
+
+impl<'a> Tree<'a> {
+    pub(crate) fn new(
+        upper: &'a Root,
+        lowers: &'a [Root],
+        ownership: Ownership,
+        budget: Budget<'a>,
+    ) -> Self {
+        Self {
+            upper,
+            lowers,
+            ownership,
+            hidden: HashSet::new(),
+            opaque: HashSet::new(),
+            deferred: BTreeMap::new(),
+            cache: view::Cache::default(),
+            borrowed: BTreeSet::new(),
+            borrowing: false,
+            copies: HashMap::new(),
+            budget,
+        }
+    }
+
+    pub(crate) fn has_lowers(&self) -> bool {
+        !self.lowers.is_empty()
+    }
+
+    pub(crate) fn is_hidden(&self, path: &Path) -> bool {
+        self.hidden.contains(path)
+    }
+
+    pub(crate) fn is_opaque(&self, path: &Path) -> bool {
+        self.opaque.contains(path)
+    }
+
+    /// What this layer hides, and the directories whose lower content it hides, sorted.
+    pub(crate) fn hides(&self) -> (Vec<Rc<Path>>, Vec<Rc<Path>>) {
+        (sorted(&self.hidden), sorted(&self.opaque))
+    }
+}
+
+fn sorted(paths: &Paths) -> Vec<Rc<Path>> {
+    let mut paths: Vec<Rc<Path>> = paths.iter().cloned().collect();
+    paths.sort();
+    paths
+}
+
+pub(crate) fn is_opaque(root: &Root, path: &Path) -> io::Result<bool> {
+    Ok(root.xattr(path, OsStr::new(OPAQUE))?.as_deref() == Some(b"y"))
+}

@@ -70,7 +70,12 @@ impl Screen {
         let bar = self
             .transfers
             .entry((id.clone(), phase))
-            .or_insert_with(|| bars.add(new_bar(&id, phase, total)));
+            .or_insert_with(|| {
+                let bar = bars.add(new_bar(&id, phase, total));
+                // Before it stands among the others it would draw a line of its own.
+                bar.enable_steady_tick(Duration::from_millis(200));
+                bar
+            });
         if let Some(total) = total {
             bar.set_length(total);
         }
@@ -140,7 +145,6 @@ fn new_bar(id: &str, phase: Phase, total: Option<u64>) -> ProgressBar {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(format!("{:9} {id}", busy_word(phase)));
-    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 

@@ -72,7 +72,6 @@ impl Screen {
             .entry((id.clone(), phase))
             .or_insert_with(|| {
                 let bar = bars.add(new_bar(&id, phase, total));
-                // Before it stands among the others it would draw a line of its own.
                 bar.enable_steady_tick(Duration::from_millis(200));
                 bar
             });
@@ -133,10 +132,8 @@ impl Default for Screen {
 }
 
 fn new_bar(id: &str, phase: Phase, total: Option<u64>) -> ProgressBar {
-    let bar = match total {
-        Some(total) => ProgressBar::new(total),
-        None => ProgressBar::new_spinner(),
-    };
+    // Hidden until it stands among the others: alone it would draw a line of its own.
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
     let template = match total {
         Some(_) => "{prefix:22} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
         None => "{prefix:22} {spinner} {bytes} {bytes_per_sec}",

@@ -89,6 +89,25 @@ fn a_command_runs_and_its_outcome_is_ours() {
 }
 
 #[test]
+fn nothing_stays_of_an_exec_whose_caller_is_killed() {
+    let Some(appliance) = appliance() else { return };
+    let run = ["sandbox", "run", "-d", "--name", "box", "busybox:1"];
+    appliance.run(&[&run[..], &["sleep", "600"]].concat()).ok();
+    let alive = || {
+        let ps = ["sandbox", "exec", "box", "busybox", "ps", "-o", "args"];
+        let seen = appliance.run(&ps).ok();
+        seen.stdout.lines().any(|line| line.trim() == "sleep 51")
+    };
+    let exec = ["sandbox", "exec", "box", "sh", "-c", "sleep 51; true"];
+    let mut caller = appliance.place().devpod(&exec).spawn().unwrap();
+    eventually("the command runs", Duration::from_secs(20), alive);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    eventually("its end", Duration::from_secs(20), || !alive());
+    appliance.run(&["sandbox", "rm", "--force", "box"]).ok();
+}
+
+#[test]
 fn a_volume_is_shared_and_can_be_read_only() {
     let Some(appliance) = appliance() else { return };
     let folder = Folder::new();

@@ -30,6 +30,12 @@ pub fn raw(bytes: &[u8]) {
     }
 }
 
+/// Passes on what a process wrote to its stderr.
+pub fn raw_stderr(bytes: &[u8]) {
+    // Nobody can be told that stderr is gone.
+    let _ = io::stderr().lock().write_all(bytes);
+}
+
 /// Prints compact JSON: scripts of other tools look for `"id":"name"` without spaces.
 pub fn json<T: Serialize>(value: &T) {
     match serde_json::to_string(value) {

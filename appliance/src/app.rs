@@ -68,7 +68,7 @@ impl App {
             &options,
             runtime.clone(),
         )?;
-        Ok(Self {
+        let app = Self {
             status,
             registry,
             images: Arc::new(images),
@@ -77,7 +77,12 @@ impl App {
             shutdown: CancellationToken::new(),
             options,
             runtime,
-        })
+        };
+        // Whoever watched these has ended with an earlier daemon.
+        for record in app.sandboxes.list()?.iter().filter(|record| record.remove) {
+            app.sweep_when_done(record);
+        }
+        Ok(app)
     }
 
     pub fn workspaces(&self) -> Workspaces {
@@ -99,8 +104,8 @@ impl App {
         });
     }
 
-    /// Removes a `--rm` sandbox once it has ended. A daemon that is restarted meanwhile sweeps it
-    /// when it opens the folder.
+    /// Removes a `--rm` sandbox once it has ended. A daemon that is restarted meanwhile looks after
+    /// it again; one that ended while no daemon ran is swept when the folder is opened.
     pub fn sweep_when_done(&self, record: &Record) {
         let (sandboxes, record) = (Arc::clone(&self.sandboxes), record.clone());
         self.runtime.spawn(async move {

@@ -93,13 +93,33 @@ impl Client {
         outcome
     }
 
-    /// A response body as it comes, for `logs -f`.
+    /// A response body as it comes, for a workspace's log.
     pub async fn bytes(&self, path: &str, mut each: impl FnMut(&[u8])) -> Outcome<()> {
         let response = self.send(Method::GET, path, Bytes::new(), false).await?;
         let mut body = accept(response).await?.into_body();
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.map_err(|error| lost(&error))?.into_data() {
                 each(&data);
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer of lines of JSON, each as it comes.
+    pub async fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut each: impl FnMut(T),
+    ) -> Outcome<()> {
+        let response = self.send(Method::GET, path, Bytes::new(), false).await?;
+        let mut body = accept(response).await?.into_body();
+        let mut lines = Lines::default();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|error| lost(&error))?.into_data() else {
+                continue;
+            };
+            for line in lines.push(&data)? {
+                each(serde_json::from_slice(&line).map_err(|e| garbled(&e))?);
             }
         }
         Ok(())

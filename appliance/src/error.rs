@@ -71,6 +71,9 @@ pub struct Failure {
     /// What to do next, whole sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
+    /// Instead of the kind's, where a convention of others has one: a shell's 126 and 127.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
 }
 
 /// What verbs answer.
@@ -83,7 +86,13 @@ impl Failure {
             message: message.into(),
             causes: Vec::new(),
             hints: Vec::new(),
+            exit_code: None,
         }
+    }
+
+    /// What the command that failed ends with.
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code.unwrap_or_else(|| self.kind.exit_code())
     }
 
     pub fn internal(message: impl Into<String>) -> Self {
@@ -127,6 +136,13 @@ impl Failure {
             failure.message = failure.causes.remove(0);
         }
         failure
+    }
+
+    /// Ends the command with this code instead of the kind's.
+    #[must_use]
+    pub fn exiting(mut self, code: Option<u8>) -> Self {
+        self.exit_code = code;
+        self
     }
 
     #[must_use]
@@ -179,6 +195,16 @@ impl From<config::name::NameError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_code_of_its_own_crosses_the_api() {
+        let through = |failure: &Failure| -> Failure {
+            serde_json::from_str(&serde_json::to_string(failure).unwrap()).unwrap()
+        };
+        let plain = Failure::invalid("no such program");
+        assert_eq!(through(&plain).exit_code(), 2);
+        assert_eq!(through(&plain.exiting(Some(127))).exit_code(), 127);
+    }
 
     #[test]
     fn a_full_disk_is_what_the_user_hears() {

@@ -5,18 +5,15 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bytes::Bytes;
-use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::mpsc;
-use unpacker::progress::Cancel;
+use unpacker::container::supervise::LogLine;
 
 use crate::api::frames;
-use crate::api::stream::{blocking, failed, long};
+use crate::api::stream::{blocking, failed, lines, long, off_thread};
 use crate::api::types::{ExecRequest, SandboxRequest, StopRequest};
 use crate::app::App;
 use crate::error::{Failure, Outcome};
@@ -75,16 +72,19 @@ async fn attach(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    let opened = frames::check(&request).and_then(|()| match app.waiting.take(&name) {
-        Some(stream) => Ok(stream),
-        None => app
-            .sandboxes
-            .find(&name)
-            .and_then(|record| app.sandboxes.attach(&record)),
-    });
-    opened
-        .and_then(|stream| frames::join(request, stream, std::future::ready(())))
-        .unwrap_or_else(|failure| failed(&failure))
+    match open_attach(app, name, request).await {
+        Ok(response) => response,
+        Err(failure) => failed(&failure),
+    }
+}
+
+async fn open_attach(app: Arc<App>, name: String, request: Request) -> Outcome<Response> {
+    frames::check(&request)?;
+    let stream = match app.waiting.take(&name) {
+        Some(stream) => stream,
+        None => off_thread(move || app.sandboxes.attach(&app.sandboxes.find(&name)?)).await?,
+    };
+    frames::join(request, stream, std::future::ready(()))
 }
 
 async fn exec(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
@@ -97,11 +97,8 @@ async fn exec(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
 async fn open_exec(app: Arc<App>, name: String, request: Request) -> Outcome<Response> {
     frames::check(&request)?;
     let (wanted, request) = read_body::<ExecRequest>(request).await?;
-    let stream = tokio::task::spawn_blocking(move || {
-        app.sandboxes.exec(&app.sandboxes.find(&name)?, &wanted)
-    })
-    .await
-    .map_err(|_| Failure::internal("the daemon's worker died"))??;
+    let stream =
+        off_thread(move || app.sandboxes.exec(&app.sandboxes.find(&name)?, &wanted)).await?;
     frames::join(request, stream, std::future::ready(()))
 }
 
@@ -160,35 +157,17 @@ struct LogsQuery {
     follow: bool,
 }
 
+/// Lines of JSON, each with its stream and time.
 async fn logs(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Query(query): Query<LogsQuery>,
 ) -> Response {
-    let record = match app.sandboxes.find(&name) {
-        Ok(record) => record,
-        Err(failure) => return failed(&failure),
-    };
-    let (sender, mut receiver) = mpsc::channel::<Bytes>(64);
-    let cancel = Cancel::default();
-    let stopped = cancel.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut each = |line: unpacker::container::supervise::LogLine| {
-            if sender.blocking_send(Bytes::from(line.log)).is_err() {
-                stopped.cancel();
-            }
-        };
-        if let Err(failure) = app
-            .sandboxes
-            .logs(&record, query.follow, &cancel, &mut each)
-        {
-            tracing::warn!(%failure, "logs ended early");
-        }
-    });
-    let lines = stream::poll_fn(move |context| {
-        receiver
-            .poll_recv(context)
-            .map(|line| line.map(Ok::<_, std::convert::Infallible>))
-    });
-    Body::from_stream(lines).into_response()
+    let sandboxes = Arc::clone(&app.sandboxes);
+    match off_thread(move || sandboxes.find(&name)).await {
+        Ok(record) => lines(move |each: &mut dyn FnMut(LogLine), cancel| {
+            app.sandboxes.logs(&record, query.follow, cancel, each)
+        }),
+        Err(failure) => failed(&failure),
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{StatusCode, header};
 use serde::Serialize;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
 use unpacker::progress::{Cancel, Event, Phase, Progress};
 
 use crate::api::types::News;
@@ -22,6 +23,9 @@ use crate::error::{Failure, Outcome};
 /// A transfer is reported at most this often: a bar need not move faster, and a slow reader must
 /// not make the queue grow.
 const TRANSFER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// So many lines may wait for a slow reader.
+const WAITING_LINES: usize = 64;
 
 /// Runs `work` and streams its events and its end.
 pub fn long<T, F>(work: F) -> Response
@@ -40,11 +44,40 @@ where
         };
         send(&sender, &news);
     });
+    ndjson(guard, move |context| receiver.poll_recv(context))
+}
+
+/// Runs `work` and streams the lines that it tells, no faster than they are read.
+pub fn lines<T, F>(work: F) -> Response
+where
+    T: Serialize,
+    F: FnOnce(&mut dyn FnMut(T), &Cancel) -> Outcome<()> + Send + 'static,
+{
+    let (sender, mut receiver) = channel::<Bytes>(WAITING_LINES);
+    let cancel = Cancel::default();
+    let guard = CancelOnDrop(cancel.clone());
+    tokio::task::spawn_blocking(move || {
+        let mut each = |line: T| {
+            let gone = encode(&line).is_some_and(|line| sender.blocking_send(line).is_err());
+            if gone {
+                cancel.cancel();
+            }
+        };
+        if let Err(failure) = work(&mut each, &cancel) {
+            tracing::warn!(%failure, "an answer ended early");
+        }
+    });
+    ndjson(guard, move |context| receiver.poll_recv(context))
+}
+
+/// A body of lines that cancels the work behind it when it is dropped.
+fn ndjson<F>(guard: CancelOnDrop, mut next: F) -> Response
+where
+    F: FnMut(&mut Context<'_>) -> Poll<Option<Bytes>> + Send + 'static,
+{
     let lines = stream::poll_fn(move |context| {
         let _alive = &guard;
-        receiver
-            .poll_recv(context)
-            .map(|line| line.map(Ok::<_, std::convert::Infallible>))
+        next(context).map(|line| line.map(Ok::<_, std::convert::Infallible>))
     });
     (
         [(header::CONTENT_TYPE, "application/x-ndjson")],
@@ -67,12 +100,20 @@ where
     T: Serialize + Send + 'static,
     F: FnOnce() -> Outcome<T> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => short(outcome),
-        Err(_) => failed(&Failure::internal(
+    short(off_thread(work).await)
+}
+
+/// Runs what touches the disk off the async threads.
+pub async fn off_thread<T, F>(work: F) -> Outcome<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Outcome<T> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(Failure::internal(
             "the daemon's worker died; see `devpod daemon logs`",
-        )),
-    }
+        ))
+    })
 }
 
 pub fn failed(failure: &Failure) -> Response {
@@ -132,9 +173,14 @@ impl Progress for Reporter {
 }
 
 fn send<T: Serialize>(sender: &UnboundedSender<Bytes>, news: &News<T>) {
-    if let Ok(mut line) = serde_json::to_vec(news) {
-        line.push(b'\n');
+    if let Some(line) = encode(news) {
         // A caller that went away has cancelled the work already.
-        let _ = sender.send(Bytes::from(line));
+        let _ = sender.send(line);
     }
+}
+
+fn encode<T: Serialize>(value: &T) -> Option<Bytes> {
+    let mut line = serde_json::to_vec(value).ok()?;
+    line.push(b'\n');
+    Some(Bytes::from(line))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
+use unpacker::container::supervise::LogLine;
 
 use crate::api::types::{ExecRequest, MountRequest, SandboxRequest, SandboxRow, StopRequest};
 use crate::cli::args::{Exec, Run, Sandbox};
@@ -156,8 +157,17 @@ fn tell(session: &Session, given: &str, answer: &Value) {
 
 async fn logs(session: &Session, sandbox: &str, follow: bool) -> Outcome<u8> {
     let path = format!("/v1/sandboxes/{}/logs?follow={follow}", segment(sandbox)?);
-    session.daemon().await?.bytes(&path, ui::raw).await?;
+    let client = session.daemon().await?;
+    client.lines(&path, print_log).await?;
     Ok(0)
+}
+
+/// Each line to the stream that it was written to.
+fn print_log(line: LogLine) {
+    match line.stream.as_str() {
+        "stderr" => ui::raw_stderr(line.log.as_bytes()),
+        _ => ui::raw(line.log.as_bytes()),
+    }
 }
 
 /// `HOST:INSIDE[:ro]`.

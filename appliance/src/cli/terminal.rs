@@ -1,7 +1,7 @@
 //! The user's terminal joined to a process in a sandbox: frames in both directions, raw mode while
 //! it lasts, window sizes and signals passed on, the exit code brought back.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use hyper::upgrade::Upgraded;
@@ -62,8 +62,7 @@ async fn read_frames(mut reader: ReadHalf<TokioIo<Upgraded>>) -> Outcome<i32> {
         while let Some(frame) = decoder.next_frame().map_err(|e| broken(&e.to_string()))? {
             match frame {
                 Frame::Stdout(bytes) => drop(ui::write(&bytes)),
-                // Nobody can be told that stderr is gone.
-                Frame::Stderr(bytes) => drop(std::io::stderr().write_all(&bytes)),
+                Frame::Stderr(bytes) => ui::raw_stderr(&bytes),
                 Frame::Exit(exit) => return Ok(exit.code()),
                 Frame::Error(text) => return Err(Failure::new(Kind::Internal, text)),
                 _ => {}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use unpacker::container::launch::Launcher;
+use unpacker::container::launch::{Launcher, Stage};
 use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
 use unpacker::container::supervise::{self, LogLine, LogOptions, State};
 use unpacker::container::user::{self, Resolved};
@@ -451,6 +451,7 @@ fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
         format!("cannot start sandbox {:?}", record.name),
         error,
     )
+    .exiting(shell_code(error))
 }
 
 fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {
@@ -459,7 +460,20 @@ fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {
         supervise::SuperviseError::Refused(_) => Kind::Invalid,
         _ => Kind::Internal,
     };
-    Failure::because(kind, format!("sandbox {:?}", record.name), error)
+    Failure::because(kind, format!("sandbox {:?}", record.name), error).exiting(shell_code(error))
+}
+
+/// The exit codes of a shell, and of docker, for a program that did not start (POSIX.1-2017, XCU
+/// 2.8.2): 127 when it is not there, 126 when it cannot be executed.
+fn shell_code(error: &supervise::SuperviseError) -> Option<u8> {
+    let supervise::SuperviseError::Refused(refusal) = error else {
+        return None;
+    };
+    match refusal.stage {
+        Stage::NotFound => Some(127),
+        Stage::NotExecutable => Some(126),
+        _ => None,
+    }
 }
 
 /// Twelve random hexadecimal digits.

@@ -6,7 +6,7 @@ use crate::ui::{news, style};
 /// Prints `error: …`, its causes and what to do next, and answers the exit code.
 pub fn report(failure: &Failure) -> u8 {
     news(&render(failure));
-    failure.kind.exit_code()
+    failure.exit_code()
 }
 
 fn render(failure: &Failure) -> String {

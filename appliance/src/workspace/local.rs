@@ -3,9 +3,10 @@
 use std::fs::DirBuilder;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use builder::request::{BuildRequest, DockerfileSource};
 use config::name::Reference;
@@ -27,6 +28,8 @@ use crate::sandbox::record::Record;
 
 /// A Dockerfile is text that people write.
 const MAX_DOCKERFILE: u64 = 4 << 20;
+/// How long a command that is cancelled may take to end by itself.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// What a workspace's first process does: it waits, and ends at once when it is told to.
 const WAIT: [&str; 3] = [
     "/bin/sh",
@@ -227,7 +230,7 @@ impl Backend for Local {
             .map_err(fault)?;
         let broken = |error: std::io::Error| Fault::io("the command's stream broke", &error);
         stream::write(&mut stream, &Frame::CloseStdin).map_err(broken)?;
-        // A cancel is noticed between frames; closing the stream ends the command.
+        // So that a cancel is noticed while the command says nothing.
         stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .map_err(broken)?;
@@ -235,6 +238,7 @@ impl Backend for Local {
         let mut buffer = vec![0; 64 << 10];
         loop {
             if cancel.is_cancelled() {
+                end_command(&mut stream, &mut buffer);
                 return Err(Fault::new(Class::Cancelled, "cancelled"));
             }
             let count = match std::io::Read::read(&mut stream, &mut buffer) {
@@ -277,6 +281,25 @@ impl Backend for Local {
                 &error,
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Tells a command and all that it started to end, and gives it a moment for that. Closing the stream
+/// afterwards hangs up on what is left, which a little later is killed.
+fn end_command(stream: &mut UnixStream, buffer: &mut [u8]) {
+    for signal in [libc::SIGHUP, libc::SIGTERM] {
+        // One who has ended needs no signal.
+        let _ = stream::write(stream, &Frame::Signal(signal));
+    }
+    let deadline = Instant::now() + FAREWELL;
+    while Instant::now() < deadline {
+        match std::io::Read::read(stream, buffer) {
+            // The stream ends with the command.
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if is_pause(&error) => {}
+            Err(_) => return,
         }
     }
 }

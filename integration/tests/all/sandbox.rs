@@ -1,5 +1,7 @@
 //! The life of a sandbox, and of one that outlives its daemon.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use integration::appliance::TestAppliance;
@@ -74,9 +76,11 @@ fn a_command_runs_and_its_outcome_is_ours() {
     assert_eq!(host.ok().text(), "boxed");
     // A process that a signal ends: 128 plus its number.
     run(&["busybox:1", "sh", "-c", "kill -9 $$"]).failed(137);
-    let gone = run(&["busybox:1", "no-such-program"]);
-    assert_ne!(gone.code, 0, "{gone}");
-    gone.says("no-such-program");
+    // As a shell has it: what is not there, and what cannot be executed.
+    run(&["busybox:1", "no-such-program"])
+        .failed(127)
+        .says("no-such-program");
+    run(&["busybox:1", "/etc/passwd"]).failed(126);
     let rows = appliance
         .run(&["sandbox", "ps", "--output", "json"])
         .ok()
@@ -86,6 +90,25 @@ fn a_command_runs_and_its_outcome_is_ours() {
         0,
         "--rm left something: {rows}"
     );
+}
+
+#[test]
+fn nothing_stays_of_an_exec_whose_caller_is_killed() {
+    let Some(appliance) = appliance() else { return };
+    let run = ["sandbox", "run", "-d", "--name", "box", "busybox:1"];
+    appliance.run(&[&run[..], &["sleep", "600"]].concat()).ok();
+    let alive = || {
+        let ps = ["sandbox", "exec", "box", "busybox", "ps", "-o", "args"];
+        let seen = appliance.run(&ps).ok();
+        seen.stdout.lines().any(|line| line.trim() == "sleep 51")
+    };
+    let exec = ["sandbox", "exec", "box", "sh", "-c", "sleep 51; true"];
+    let mut caller = appliance.place().devpod(&exec).spawn().unwrap();
+    eventually("the command runs", Duration::from_secs(20), alive);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    eventually("its end", Duration::from_secs(20), || !alive());
+    appliance.run(&["sandbox", "rm", "--force", "box"]).ok();
 }
 
 #[test]
@@ -146,6 +169,10 @@ fn a_sandbox_lives_from_run_to_rm() {
     exec(&["sh", "-c", "echo kept > /tmp/file"]).ok();
     assert_eq!(exec(&["cat", "/tmp/file"]).ok().text(), "kept");
     exec(&["sh", "-c", "exit 9"]).failed(9);
+    exec(&["no-such-program"])
+        .failed(127)
+        .says("no-such-program");
+    exec(&["/etc/passwd"]).failed(126);
     eventually("the log", Duration::from_secs(10), || {
         appliance.run(&["sandbox", "logs", "life"]).ok().text() == "begun"
     });
@@ -191,6 +218,57 @@ fn a_sandbox_outlives_its_daemon() {
         .ok();
     assert_eq!(status(&appliance, "old"), "exited");
     appliance.run(&["sandbox", "rm", "old"]).ok();
+}
+
+#[test]
+fn rm_is_kept_by_a_later_daemon() {
+    let Some(appliance) = appliance() else { return };
+    let script = "while ! test -e /tmp/end; do sleep 0.1; done";
+    let run = ["sandbox", "run", "-d", "--rm", "--name", "brief"];
+    let command = ["busybox:1", "sh", "-c", script];
+    appliance.run(&[&run[..], &command].concat()).ok();
+    let appliance = TestAppliance::start_at(appliance.stop());
+    assert_eq!(status(&appliance, "brief"), "running");
+    appliance
+        .run(&["sandbox", "exec", "brief", "touch", "/tmp/end"])
+        .ok();
+    eventually("its removal", Duration::from_secs(20), || {
+        row(&appliance, "brief").is_none()
+    });
+}
+
+#[test]
+fn logs_keep_the_streams_apart_and_follow() {
+    let Some(appliance) = appliance() else { return };
+    let script = "echo out; echo err >&2; while true; do sleep 1; done";
+    let run = ["sandbox", "run", "-d", "--name", "told", "busybox:1"];
+    appliance
+        .run(&[&run[..], &["sh", "-c", script]].concat())
+        .ok();
+    let logs = ["sandbox", "logs", "told"];
+    eventually("the log", Duration::from_secs(10), || {
+        let told = appliance.run(&logs).ok();
+        (told.stdout.as_str(), told.stderr.as_str()) == ("out\n", "err\n")
+    });
+    let mut follower = appliance.place().devpod(&["sandbox", "logs", "-f", "told"]);
+    let mut follower = follower.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    let mut told = BufReader::new(follower.stdout.take().unwrap());
+    told.read_line(&mut first).unwrap();
+    assert_eq!(first, "out\n");
+    // The daemon reads the log for as long as somebody listens.
+    let is_read = || {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", appliance.pid())).unwrap();
+        fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+            .any(|file| file.ends_with("log") && file.starts_with(appliance.place().data()))
+    };
+    assert!(is_read());
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    eventually("the end of the reading", Duration::from_secs(10), || {
+        !is_read()
+    });
+    appliance.run(&["sandbox", "rm", "--force", "told"]).ok();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Workspaces from `up` to `delete`, with the project's own example and with a repository.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use integration::appliance::TestAppliance;
@@ -197,9 +197,7 @@ fn up_is_killed_in_the_middle_and_done_again() {
     appliance.run(&["image", "from-host"]).ok();
     for after in [100, 1500, 3500] {
         let mut command = appliance.place().devpod(&["up", &project]);
-        command
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(after));
         process::signal(&child, Signal::KILL);
@@ -216,4 +214,36 @@ fn up_is_killed_in_the_middle_and_done_again() {
         .json();
     assert_eq!(sandboxes.as_array().unwrap().len(), 1, "{sandboxes}");
     appliance.run(&["delete", "--force", "slow"]).ok();
+}
+
+#[test]
+fn nothing_stays_of_a_lifecycle_command_whose_up_is_killed() {
+    let appliance = TestAppliance::start();
+    let folder = Folder::new();
+    // A time that no other test sleeps, to be found among all processes of the host.
+    let nap = format!("54.{}", std::process::id());
+    let config = format!(
+        r#"{{ "image": "devpod/host", "postCreateCommand": "echo napping; sleep {nap}; true" }}"#
+    );
+    folder.write("nap/.devcontainer/devcontainer.json", &config);
+    appliance.run(&["image", "from-host"]).ok();
+    let project = folder.join("nap").display().to_string();
+    let sleeps = || runs(&["sleep", &nap]);
+    let mut command = appliance.place().devpod(&["up", &project]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    process::eventually("the command", Duration::from_secs(60), sleeps);
+    process::signal(&child, Signal::KILL);
+    process::wait(&mut child, Duration::from_secs(5)).unwrap();
+    process::eventually("its end", Duration::from_secs(20), || !sleeps());
+    appliance.run(&["delete", "--force", "nap"]).ok();
+}
+
+/// Whether a process with exactly these arguments runs on the host or in any sandbox of it.
+fn runs(arguments: &[&str]) -> bool {
+    let wanted: String = arguments.iter().map(|a| format!("{a}\0")).collect();
+    let processes = std::fs::read_dir("/proc").unwrap();
+    processes
+        .filter_map(|entry| std::fs::read(entry.unwrap().path().join("cmdline")).ok())
+        .any(|line| line == wanted.as_bytes())
 }

@@ -21,6 +21,7 @@ use super::program::Stdio;
 use super::record::ProcessId;
 use super::relay::{Endpoint, Relay, Watchers};
 use super::rootfs;
+use super::signalled::Signalled;
 use super::spec::Process;
 use super::sys;
 use super::wire::{self, Wire};
@@ -72,9 +73,10 @@ fn join_and_carry(wire: &Wire, order: Order) -> Result<(), Refusal> {
     relay.watch(order.stream).refuse(Stage::Namespaces, what)?;
     let _ = wire.send(&Answer::Running, &[]);
     let carried = relay.carry();
+    relay.end_hung_up();
     let exit = match sys::wait(pid, libc::WNOHANG) {
         Ok(Some((_, status))) => Exit::of_status(status),
-        // Hung up and still there: it dies with this helper.
+        // Hung up: killed a moment ago, or reaped while its group was waited for.
         _ => Exit::Signal(libc::SIGKILL),
     };
     let _ = carried.and_then(|()| relay.finish(exit));
@@ -114,7 +116,8 @@ fn start(process: &Process, ids: &IdMap) -> Result<(i32, Endpoint), Refusal> {
         let (relay, program) = devices::open_terminal(&dev).refuse(Stage::Mount, what)?;
         let stdio = Stdio::terminal(program).refuse(Stage::Mount, what)?;
         let (pid, pidfd) = init::start(process, ids, stdio)?;
-        let endpoint = Endpoint::terminal(pidfd.as_fd(), relay).refuse(Stage::Mount, what)?;
+        let process = leader(pid, pidfd)?;
+        let endpoint = Endpoint::terminal(process, relay).refuse(Stage::Mount, what)?;
         return Ok((pid, endpoint));
     }
     let pipe = || pipe_with(PipeFlags::CLOEXEC).refuse(Stage::Mount, what);
@@ -123,10 +126,17 @@ fn start(process: &Process, ids: &IdMap) -> Result<(i32, Endpoint), Refusal> {
     let (error, stderr) = pipe()?;
     let (pid, pidfd) = init::start(process, ids, Stdio::pipes(stdin, stdout, stderr))?;
     let endpoint = Endpoint {
-        pidfd,
+        process: leader(pid, pidfd)?,
         input,
         outputs: vec![(false, output), (true, error)],
         is_terminal: false,
     };
     Ok((pid, endpoint))
+}
+
+/// A program that runs has made a session, and with it a process group, of its own.
+fn leader(pid: i32, pidfd: OwnedFd) -> Result<Signalled, Refusal> {
+    let gone = || Refusal::new(Stage::Namespaces, "the process has no id");
+    let pid = rustix::process::Pid::from_raw(pid).ok_or_else(gone)?;
+    Ok(Signalled::group(pidfd, pid))
 }

@@ -24,6 +24,7 @@ mod relay;
 mod rootfs;
 pub mod run;
 mod seccomp;
+mod signalled;
 pub mod spec;
 pub mod stream;
 mod subid;

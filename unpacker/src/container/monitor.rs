@@ -4,7 +4,7 @@
 //! with it, so a sandbox is either watched or ended.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::net::{
@@ -19,6 +19,7 @@ use super::log::LogWriter;
 use super::program::Stdio;
 use super::record::{self, EXIT, Ended, MONITOR, ProcessId, Record};
 use super::relay::{Endpoint, Relay, Watchers};
+use super::signalled::Signalled;
 use super::spec::ContainerSpec;
 use super::sys::{self, Forked};
 use super::wire::{self, Wire};
@@ -119,7 +120,8 @@ fn start(spec: &ContainerSpec) -> Result<(Started, Endpoint), Refusal> {
             .terminal
             .take()
             .ok_or_else(|| Refusal::new(Stage::Namespaces, "the container sent no terminal"))?;
-        let endpoint = Endpoint::terminal(started.pidfd.as_fd(), terminal);
+        let process = started.pidfd.try_clone().map(Signalled::process);
+        let endpoint = process.and_then(|process| Endpoint::terminal(process, terminal));
         return Ok((started, endpoint.refuse(Stage::Namespaces, what)?));
     }
     let (stdin, input) = pipe()?;
@@ -128,7 +130,7 @@ fn start(spec: &ContainerSpec) -> Result<(Started, Endpoint), Refusal> {
     let started = child::start(spec, Stdio::pipes(stdin, stdout, stderr))?;
     let pidfd = started.pidfd.try_clone().refuse(Stage::Namespaces, what)?;
     let endpoint = Endpoint {
-        pidfd,
+        process: Signalled::process(pidfd),
         input,
         outputs: vec![(false, output), (true, error)],
         is_terminal: false,

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use super::exit::Exit;
 use super::log::LogWriter;
 use super::outbox::{Outbox, timeout};
+use super::signalled::Signalled;
 use super::stream::{Decoder, Frame};
-use super::sys;
 
 const PIECE: usize = 32 * 1024;
 /// After the process' end its outputs are read until they are silent for so long: a background
@@ -28,7 +28,7 @@ const HANGUP: Duration = Duration::from_secs(5);
 /// How many watchers there are.
 #[derive(Debug)]
 pub(crate) enum Watchers {
-    /// One; when it goes, the process is hung up.
+    /// One; when it goes, the process and its group are hung up.
     One,
     /// Any number, that come to this socket.
     Any(OwnedFd),
@@ -37,8 +37,7 @@ pub(crate) enum Watchers {
 /// The process' side.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Becomes readable at the process' end; takes signals.
-    pub(crate) pidfd: OwnedFd,
+    pub(crate) process: Signalled,
     pub(crate) input: OwnedFd,
     /// Its outputs, and whether they are standard error.
     pub(crate) outputs: Vec<(bool, OwnedFd)>,
@@ -48,9 +47,9 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// A process whose everything is one terminal, of which this is the other side.
-    pub(crate) fn terminal(pidfd: BorrowedFd<'_>, terminal: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn terminal(process: Signalled, terminal: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            pidfd: pidfd.try_clone_to_owned()?,
+            process,
             outputs: vec![(false, terminal.try_clone()?)],
             input: terminal,
             is_terminal: true,
@@ -60,7 +59,7 @@ impl Endpoint {
 
 #[derive(Debug)]
 pub(crate) struct Relay {
-    process: OwnedFd,
+    process: Signalled,
     input: Option<Outbox>,
     outputs: Vec<Output>,
     terminal: Option<OwnedFd>,
@@ -118,7 +117,7 @@ impl Relay {
             });
         }
         Ok(Self {
-            process: endpoint.pidfd,
+            process: endpoint.process,
             input: Some(Outbox::new(endpoint.input)?),
             outputs,
             terminal,
@@ -177,6 +176,13 @@ impl Relay {
         }
     }
 
+    /// Ends what is left of the process' group after it was hung up; nothing otherwise.
+    pub(crate) fn end_hung_up(&self) {
+        if let Some(at) = self.hung_up {
+            self.process.end_by(at + HANGUP);
+        }
+    }
+
     /// Tells every watcher how it ended. An only one is waited for as long as it is there; many
     /// have a moment.
     pub(crate) fn finish(mut self, exit: Exit) -> io::Result<()> {
@@ -221,7 +227,7 @@ impl Relay {
     fn wanted(&self, ended: bool) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
         let mut wanted = Vec::new();
         if !ended {
-            wanted.push((Source::Process, self.process.as_fd(), PollFlags::IN));
+            wanted.push((Source::Process, self.process.pidfd(), PollFlags::IN));
         }
         if let (Watchers::Any(listener), false) = (&self.kind, ended) {
             wanted.push((Source::Listener, listener.as_fd(), PollFlags::IN));
@@ -353,7 +359,11 @@ impl Relay {
             Frame::CloseStdin => self.close_input(),
             Frame::Resize { rows, columns } => self.resize(rows, columns),
             Frame::Signal(signal @ 1..=64) => {
-                let _ = sys::send_signal(&self.process, signal);
+                // On a terminal it is the terminal that tells the others.
+                let _ = match self.terminal {
+                    Some(_) => self.process.signal_process(signal),
+                    None => self.process.signal_all(signal),
+                };
             }
             // What only a process says, or no signal: nothing to do.
             Frame::Signal(_)
@@ -397,7 +407,7 @@ impl Relay {
             self.input = None;
             self.outputs.clear();
             self.terminal = None;
-            let _ = sys::send_signal(&self.process, libc::SIGHUP);
+            self.process.hang_up();
         }
     }
 }

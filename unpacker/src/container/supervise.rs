@@ -217,8 +217,8 @@ pub fn attach(dir: &Path) -> Result<UnixStream, SuperviseError> {
 }
 
 /// Runs one more process in the container and answers, once it runs, the stream of its frames.
-/// It lives as long as that stream: when the caller closes it, the process gets SIGHUP, and
-/// SIGKILL five seconds later. What it has put into the background stays.
+/// It lives as long as that stream: when the caller closes it, the process and its whole group get
+/// SIGHUP, and SIGKILL five seconds later. What has made a session of its own stays.
 pub fn exec(
     launcher: &Launcher,
     dir: &Path,

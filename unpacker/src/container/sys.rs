@@ -3,7 +3,7 @@
 //! Everything here is called by single-threaded helpers of ours only; that is what makes the
 //! forks sound. No policy lives here.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int, c_uint};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -81,6 +81,18 @@ pub(crate) fn wait(pid: i32, options: c_int) -> io::Result<Option<(i32, c_int)>>
 
 /// Sends a signal through a process descriptor.
 pub(crate) fn send_signal(pidfd: impl AsFd, signal: c_int) -> io::Result<()> {
+    send_signal_to(pidfd, signal, 0)
+}
+
+/// Sends a signal to the process group that the process behind a descriptor leads, even when that
+/// process was reaped. EINVAL before Linux 6.9.
+pub(crate) fn send_group_signal(pidfd: impl AsFd, signal: c_int) -> io::Result<()> {
+    // See <linux/pidfd.h>; libc does not have it for every target yet.
+    const PIDFD_SIGNAL_PROCESS_GROUP: c_uint = 1 << 2;
+    send_signal_to(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
+}
+
+fn send_signal_to(pidfd: impl AsFd, signal: c_int, flags: c_uint) -> io::Result<()> {
     // SAFETY: a null siginfo is what the call documents for a plain signal.
     let done = unsafe {
         libc::syscall(
@@ -88,10 +100,16 @@ pub(crate) fn send_signal(pidfd: impl AsFd, signal: c_int) -> io::Result<()> {
             pidfd.as_fd().as_raw_fd(),
             signal,
             std::ptr::null::<libc::siginfo_t>(),
-            0,
+            flags,
         )
     };
     check(done)
+}
+
+/// Sends a signal to the process group with this number. The caller knows that it is still taken.
+pub(crate) fn send_signal_to_group_number(group: Pid, signal: c_int) -> io::Result<()> {
+    // SAFETY: kill has no memory to get wrong.
+    check(unsafe { libc::kill(-group.as_raw_nonzero().get(), signal) }.into())
 }
 
 /// Changes attributes of a whole mount tree, see mount_setattr(2).

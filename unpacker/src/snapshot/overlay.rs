@@ -7,14 +7,15 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
 /// What is stacked.
@@ -59,10 +60,16 @@ impl Overlay {
 
     fn create(
         &self,
-        add_lowers: fn(&OwnedFd, &[PathBuf]) -> io::Result<()>,
+        add_lowers: fn(&OwnedFd, &[Folder<'_>]) -> io::Result<()>,
     ) -> io::Result<OwnedFd> {
+        let lower = self.lower.iter().map(|path| Folder::open(path));
+        let lower = lower.collect::<io::Result<Vec<_>>>()?;
+        let upper = match &self.upper {
+            Some((upper, work)) => Some((Folder::open(upper)?, Folder::open(work)?)),
+            None => None,
+        };
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let result = self.configure(&fs, add_lowers);
+        let result = add_lowers(&fs, &lower).and_then(|()| self.configure(&fs, upper.as_ref()));
         result.map_err(|e| explained(&fs, e))?;
         Ok(fsmount(
             &fs,
@@ -71,16 +78,11 @@ impl Overlay {
         )?)
     }
 
-    fn configure(
-        &self,
-        fs: &OwnedFd,
-        add_lowers: fn(&OwnedFd, &[PathBuf]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn configure(&self, fs: &OwnedFd, upper: Option<&(Folder<'_>, Folder<'_>)>) -> io::Result<()> {
         fsconfig_set_string(fs, "source", "devpod")?;
-        add_lowers(fs, &self.lower)?;
-        if let Some((upper, work)) = &self.upper {
-            fsconfig_set_string(fs, "upperdir", upper.as_path())?;
-            fsconfig_set_string(fs, "workdir", work.as_path())?;
+        if let Some((upper, work)) = upper {
+            upper.give(fs, "upperdir")?;
+            work.give(fs, "workdir")?;
             if self.volatile {
                 fsconfig_set_flag(fs, "volatile")?;
             }
@@ -94,6 +96,43 @@ impl Overlay {
     }
 }
 
+/// A folder of the stack. A string option ends at 256 bytes and a path may be longer, so the kernel
+/// is given the folder itself.
+struct Folder<'a> {
+    path: &'a Path,
+    fd: OwnedFd,
+}
+
+impl<'a> Folder<'a> {
+    fn open(path: &'a Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty());
+        let explain =
+            |e: Errno| Refused::wrap(&e.into(), format!("cannot open {}: {e}", path.display()));
+        let fd = fd.map_err(explain)?;
+        Ok(Self { path, fd })
+    }
+
+    fn give(&self, fs: &OwnedFd, option: &str) -> io::Result<()> {
+        match fsconfig_set_fd(fs, option, &self.fd) {
+            // Overlayfs takes descriptors since Linux 6.13.
+            Err(Errno::INVAL) => Ok(fsconfig_set_string(fs, option, self.name())?),
+            done => Ok(done?),
+        }
+    }
+
+    /// Short, and good for as long as the descriptor is open. A container's first process builds its
+    /// root below the host's /proc, which knows it under its number there; where no /proc is
+    /// mounted the path must do.
+    fn name(&self) -> PathBuf {
+        let link = PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
+        match link.exists() {
+            true => link,
+            false => self.path.to_owned(),
+        }
+    }
+}
+
 fn clone_of(folder: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -102,19 +141,17 @@ fn clone_of(folder: &Path) -> io::Result<OwnedFd> {
 }
 
 /// `lowerdir+` takes one folder, the topmost first, without a limit on the whole.
-fn add_each_lower(fs: &OwnedFd, lower: &[PathBuf]) -> io::Result<()> {
+fn add_each_lower(fs: &OwnedFd, lower: &[Folder<'_>]) -> io::Result<()> {
     for folder in lower.iter().rev() {
-        fsconfig_set_string(fs, "lowerdir+", folder.as_path())?;
+        folder.give(fs, "lowerdir+")?;
     }
     Ok(())
 }
 
-fn add_lowers_at_once(fs: &OwnedFd, lower: &[PathBuf]) -> io::Result<()> {
-    Ok(fsconfig_set_string(
-        fs,
-        "lowerdir",
-        joined(lower).as_os_str(),
-    )?)
+fn add_lowers_at_once(fs: &OwnedFd, lower: &[Folder<'_>]) -> io::Result<()> {
+    let names: Vec<PathBuf> = lower.iter().map(Folder::name).collect();
+    let text = joined(&names);
+    Ok(fsconfig_set_string(fs, "lowerdir", text.as_os_str())?)
 }
 
 /// The old option's syntax: topmost first, colons between, colons and backslashes escaped.
@@ -143,16 +180,20 @@ fn forget_volatile(work: &Path) -> io::Result<()> {
     }
 }
 
-/// The kernel writes why it refuses into the file system context.
+/// The kernel writes why it refuses into the file system context; what was tried in vain before
+/// comes first.
 fn explained(fs: &OwnedFd, error: io::Error) -> io::Error {
     let mut line = [0_u8; 1024];
-    match rustix::io::read(fs.as_fd(), &mut line) {
-        Ok(n) if n > 0 => {
-            let said = String::from_utf8_lossy(&line[..n]);
+    let mut last = None;
+    while let Ok(n @ 1..) = rustix::io::read(fs.as_fd(), &mut line) {
+        last = Some(String::from_utf8_lossy(&line[..n]).into_owned());
+    }
+    match last {
+        Some(said) => {
             let text = format!("{error}: {}", said.trim_start_matches("e ").trim_end());
             Refused::wrap(&error, text)
         }
-        _ => error,
+        None => error,
     }
 }
 
@@ -174,9 +215,53 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_long_path_has_a_short_name_that_leads_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n".repeat(160)).join("m".repeat(160));
+        std::fs::create_dir_all(&path).unwrap();
+        let folder = Folder::open(&path).unwrap();
+        let name = folder.name();
+        assert!(name.as_os_str().len() < 32, "{}", name.display());
+        std::fs::write(name.join("file"), "").unwrap();
+        assert!(path.join("file").exists());
+        let Err(error) = Folder::open(&path.join("no")) else {
+            panic!("a folder that is not there was opened");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("/no: "), "{error}");
+    }
+
+    #[test]
     fn the_old_option_escapes_and_turns_the_order() {
         let lower = [PathBuf::from("/a:b"), PathBuf::from("/c\\d")];
         assert_eq!(joined(&lower), OsString::from("/c\\\\d:/a\\:b"));
+    }
+
+    /// As a kernel has it that takes neither descriptors nor one lower folder at a time.
+    #[test]
+    fn links_stand_for_long_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("n".repeat(160)).join("m".repeat(160));
+        let lower = ["low", "high"].map(|name| long.join(name)).to_vec();
+        for folder in &lower {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join("file"), folder.as_os_str().as_bytes()).unwrap();
+        }
+        let overlay = Overlay {
+            lower: lower.clone(),
+            upper: None,
+            volatile: false,
+        };
+        let root = match overlay.create(add_lowers_at_once) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                eprintln!("skipped: only root mounts in this namespace: {error}");
+                return;
+            }
+            root => root.unwrap(),
+        };
+        let file = rustix::fs::openat(&root, "file", OFlags::RDONLY, Mode::empty()).unwrap();
+        let text = io::read_to_string(std::fs::File::from(file)).unwrap();
+        assert_eq!(text.as_bytes(), lower[1].as_os_str().as_bytes());
     }
 
     #[test]

@@ -24,7 +24,11 @@ pub(crate) struct Room {
 
 impl Room {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_folder(&std::env::temp_dir())
+    }
+
+    pub(crate) fn in_folder(parent: &Path) -> Self {
+        let dir = tempfile::tempdir_in(parent).unwrap();
         let base = dir.path().join("base");
         for folder in ["bin", "etc", "tmp", "root"] {
             fs::create_dir_all(base.join(folder)).unwrap();

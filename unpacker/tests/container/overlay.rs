@@ -11,12 +11,16 @@ use rustix::fs::{Mode, OFlags, openat};
 use unpacker::container::probe::Host;
 use unpacker::snapshot::overlay::Overlay;
 
+use crate::fixture::{Room, good};
+
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 7] = [
         ("overlay: layers are stacked, lowest first", stacked),
         ("overlay: no layer, and one layer", plain),
         ("overlay: changes are in overlay form", form),
         ("overlay: more layers than one string holds", many),
+        ("overlay: folders with long paths", long_paths),
+        ("overlay: a container with long paths", long_container),
         ("overlay: the probe finds it", probed),
     ];
     tests
@@ -133,6 +137,42 @@ fn form() {
     let length =
         rustix::fs::getxattr(upper.join("folder"), "user.overlay.opaque", &mut value[..]).unwrap();
     assert_eq!(&value[..length], b"y");
+}
+
+/// Longer than a string option of the kernel may be.
+fn long_folder(dir: &tempfile::TempDir) -> PathBuf {
+    let path = dir.path().join("a".repeat(160)).join("b:".repeat(80));
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn long_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = long_folder(&dir);
+    for name in ["one", "two", "upper", "work"] {
+        fs::create_dir(long.join(name)).unwrap();
+        fs::write(long.join(name).join("a"), name).unwrap();
+    }
+    fs::remove_file(long.join("upper/a")).unwrap();
+    for upper in [None, Some((long.join("upper"), long.join("work")))] {
+        let view = Overlay {
+            lower: vec![long.join("one"), long.join("two")],
+            upper,
+            volatile: false,
+        };
+        let root = view.mount_detached().unwrap();
+        assert_eq!(text(&root, "a").as_deref(), Some("two"));
+    }
+}
+
+fn long_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let room = Room::in_folder(&long_folder(&dir));
+    assert_eq!(
+        good(&room.spec("echo new >/tmp/new; cat /tmp/new")),
+        "new\n"
+    );
+    assert_eq!(room.changes(), ["tmp", "tmp/new"]);
 }
 
 fn many() {

@@ -19,13 +19,18 @@ use unpacker::progress::Cancel;
 use crate::fixture::{Room, process};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 12] = [
         ("sandbox: start, state, stop", life),
         ("sandbox: refusals", refusals),
         ("sandbox: log", log),
         ("sandbox: exec", exec_runs),
         ("sandbox: exec with a terminal", exec_terminal),
         ("sandbox: exec is hung up", exec_hang_up),
+        ("sandbox: a whole group is hung up", exec_group_hang_up),
+        (
+            "sandbox: a signal is for the whole group",
+            exec_group_signal,
+        ),
         ("sandbox: attach", attached),
         ("sandbox: terminal", terminal),
         ("sandbox: a killed monitor", monitor_killed),
@@ -68,6 +73,15 @@ impl Sandbox {
     fn exec(&self, script: &str) -> (Vec<u8>, Vec<u8>, Exit) {
         let stream = exec(&Launcher::this(), &self.dir, &process(script)).unwrap();
         collect(stream)
+    }
+
+    /// Whether a process with exactly these arguments runs in it.
+    fn has_process(&self, args: &str) -> bool {
+        let (seen, ..) = self.exec("busybox ps -o args");
+        String::from_utf8(seen)
+            .unwrap()
+            .lines()
+            .any(|line| line == args)
     }
 
     fn wait(&self) -> State {
@@ -330,6 +344,38 @@ fn exec_hang_up() {
     assert!(alive());
     drop(stream);
     wait_until(|| (!alive()).then_some(()));
+}
+
+fn exec_group_hang_up() {
+    let sandbox = Sandbox::start("sleep 1000");
+    let alive = |words: &str| sandbox.has_process(words);
+    let script = "busybox setsid sleep 4323 & sleep 4321; true";
+    let stream = exec(&Launcher::this(), &sandbox.dir, &process(script)).unwrap();
+    // Who does not care about SIGHUP has a grace and no more, even when its parent has gone first.
+    let script = "(trap '' HUP; exec sleep 4322) & wait; true";
+    let stubborn = exec(&Launcher::this(), &sandbox.dir, &process(script)).unwrap();
+    wait_until(|| {
+        let all = ["sleep 4321", "sleep 4322", "sleep 4323"];
+        all.iter().all(|words| alive(words)).then_some(())
+    });
+    drop(stream);
+    drop(stubborn);
+    wait_until(|| (!alive("sleep 4321")).then_some(()));
+    assert!(alive("sleep 4322"), "it had no grace");
+    wait_until(|| (!alive("sleep 4322")).then_some(()));
+    assert!(alive("sleep 4323"), "a session of its own was ended");
+}
+
+fn exec_group_signal() {
+    let sandbox = Sandbox::start("sleep 1000");
+    let script = "trap 'echo told' INT; echo ready; sleep 4321; true";
+    let mut stream = exec(&Launcher::this(), &sandbox.dir, &process(script)).unwrap();
+    read_until(&mut stream, "ready\n");
+    wait_until(|| sandbox.has_process("sleep 4321").then_some(()));
+    // The shell tells only once its child has ended: by the same signal.
+    write(&mut stream, &Frame::Signal(2)).unwrap();
+    read_until(&mut stream, "told\n");
+    assert_eq!(collect(stream).2, Exit::Code(0));
 }
 
 fn attached() {

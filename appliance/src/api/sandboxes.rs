@@ -13,10 +13,9 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use unpacker::progress::Cancel;
 
 use crate::api::frames;
-use crate::api::stream::{blocking, failed, long};
+use crate::api::stream::{Verb, blocking, cancel, failed, long};
 use crate::api::types::{ExecRequest, SandboxRequest, StopRequest};
 use crate::app::App;
 use crate::error::{Failure, Outcome};
@@ -44,7 +43,8 @@ async fn list(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn run(State(app): State<Arc<App>>, Json(request): Json<SandboxRequest>) -> Response {
-    long(move |progress, cancel| {
+    let verb = Verb::new("sandbox run", &request.image);
+    long(app, verb, move |app, progress, cancel| {
         let runnable = app
             .images
             .runnable(&request.image, None, progress.as_ref(), &cancel)?;
@@ -165,7 +165,7 @@ async fn logs(
         Err(failure) => return failed(&failure),
     };
     let (sender, mut receiver) = mpsc::channel::<Bytes>(64);
-    let cancel = Cancel::default();
+    let (cancel, guard) = cancel(&app.shutdown, || {});
     let stopped = cancel.clone();
     tokio::task::spawn_blocking(move || {
         let mut each = |line: unpacker::container::supervise::LogLine| {
@@ -177,10 +177,11 @@ async fn logs(
             .sandboxes
             .logs(&record, query.follow, &cancel, &mut each)
         {
-            tracing::warn!(%failure, "logs ended early");
+            tracing::warn!(failure = ?failure.to_string(), "logs ended early");
         }
     });
     let lines = stream::poll_fn(move |context| {
+        let _alive = &guard;
         receiver
             .poll_recv(context)
             .map(|line| line.map(Ok::<_, std::convert::Infallible>))

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +86,27 @@ impl App {
         Ok(app)
     }
 
+    /// Begins the end, once: first nobody finds this daemon any more, so that a command which comes
+    /// now starts the next one; then all work is told.
+    pub fn stop(&self) {
+        if self.shutdown.is_cancelled() {
+            return;
+        }
+        tracing::info!("stopping");
+        match std::fs::remove_file(&self.status.socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(?error, "the control socket cannot be removed");
+            }
+            _ => {}
+        }
+        self.shutdown.cancel();
+    }
+
+    /// Where this daemon keeps what it knows of workspaces.
+    pub fn user_folder(&self) -> &Path {
+        &self.options.user_folder
+    }
+
     pub fn workspaces(&self) -> Workspaces {
         Workspaces::new(
             &self.options,
@@ -114,7 +136,7 @@ impl App {
             }
             let swept = tokio::task::spawn_blocking(move || sandboxes.remove(&record, true)).await;
             if let Ok(Err(failure)) = swept {
-                tracing::warn!(%failure, "a finished sandbox could not be removed");
+                tracing::warn!(failure = ?failure.to_string(), "a finished sandbox could not be removed");
             }
         });
     }

@@ -1,9 +1,12 @@
 //! The command's side of the control API: HTTP/1.1 over the daemon's unix socket.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -14,7 +17,8 @@ use serde::de::DeserializeOwned;
 use unpacker::progress::Event;
 
 use crate::api::types::News;
-use crate::daemon::socket;
+use crate::daemon::folder::DataFolder;
+use crate::daemon::{socket, start};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ui::progress::Screen;
 
@@ -25,15 +29,38 @@ const MAX_ANSWER: usize = 64 << 20;
 /// No line of a long answer is larger.
 const MAX_LINE: usize = 16 << 20;
 
+/// Names the caller's user folder, so that a daemon of another one refuses.
+pub const USER_FOLDER: &str = "x-devpod-user-folder";
+/// Set on the answer of a daemon that ends and has not begun with the request.
+pub const STOPPING: &str = "x-devpod-stopping";
+
 /// A way to one daemon. Each call is a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    folder: DataFolder,
+    user_folder: Option<HeaderValue>,
+    /// Whether a daemon has answered this command; until then it may be one that was just ending.
+    answered: Arc<AtomicBool>,
 }
 
 impl Client {
-    pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+    pub fn new(folder: DataFolder) -> Self {
+        // One who only asks a running daemon does not start another.
+        Self {
+            folder,
+            user_folder: None,
+            answered: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    /// A command's client. When no answer comes to its first request, because the daemon that it
+    /// found was ending, that request goes once more to a new daemon.
+    #[must_use]
+    pub fn of_user(mut self, user_folder: &Path) -> Self {
+        // A path that no header can hold is not told, and so not checked.
+        self.user_folder = HeaderValue::from_bytes(user_folder.as_os_str().as_bytes()).ok();
+        self.answered = Arc::new(AtomicBool::new(false));
+        self
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
@@ -161,8 +188,27 @@ impl Client {
         body: Bytes,
         upgrade: bool,
     ) -> Outcome<http::Response<Incoming>> {
-        let stream = socket::connect(&self.socket).await.map_err(|error| {
-            let message = format!("cannot reach the daemon at {}", self.socket.display());
+        let first = self
+            .send_once(method.clone(), path, body.clone(), upgrade)
+            .await;
+        let begun = matches!(&first, Ok(response) if !response.headers().contains_key(STOPPING));
+        if self.answered.swap(true, Ordering::Relaxed) || begun {
+            return first;
+        }
+        start::ensure(&self.folder, &[]).await?;
+        self.send_once(method, path, body, upgrade).await
+    }
+
+    async fn send_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        upgrade: bool,
+    ) -> Outcome<http::Response<Incoming>> {
+        let socket_path = self.folder.socket();
+        let stream = socket::connect(&socket_path).await.map_err(|error| {
+            let message = format!("cannot reach the daemon at {}", socket_path.display());
             Failure::because(Kind::Unavailable, message, &error)
         })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -176,6 +222,9 @@ impl Client {
             .header(header::HOST, "devpod");
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(folder) = &self.user_folder {
+            request = request.header(USER_FOLDER, folder);
         }
         if upgrade {
             request = request

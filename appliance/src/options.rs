@@ -34,7 +34,7 @@ pub fn resolve(data: Option<PathBuf>) -> Outcome<Options> {
     let user_path = user_file(&user_folder);
     let user = read(&user_path)?;
     let user_path = user_path.to_string_lossy();
-    let environment: Vec<(String, String)> = std::env::vars()
+    let environment: Vec<(String, String)> = environment()
         .filter(|(name, _)| name.starts_with("DEVPOD_") && !NOT_SETTINGS.contains(&name.as_str()))
         .collect();
     let data = data.map(|data| data.to_string_lossy().into_owned());
@@ -68,6 +68,12 @@ pub fn resolve(data: Option<PathBuf>) -> Outcome<Options> {
         user_folder,
         settings,
     })
+}
+
+/// This process's variables, without those that are not UTF-8: nothing of ours can mean them.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The user's settings file.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use crate::api::stream::{blocking, long};
+use crate::api::stream::{Verb, blocking, long};
 use crate::api::types::{
     BuildRequest, FromHostRequest, PullRequest, PushRequest, TagRequest, UnpackRequest,
 };
@@ -32,11 +32,17 @@ async fn list(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn pull(State(app): State<Arc<App>>, Json(request): Json<PullRequest>) -> Response {
-    long(move |progress, cancel| app.images.pull(&request, progress, &cancel))
+    let verb = Verb::new("pull", &request.reference);
+    long(app, verb, move |app, progress, cancel| {
+        app.images.pull(&request, progress, &cancel)
+    })
 }
 
 async fn push(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
-    long(move |progress, cancel| app.images.push(&request.reference, progress, &cancel))
+    let verb = Verb::new("push", &request.reference);
+    long(app, verb, move |app, progress, cancel| {
+        app.images.push(&request.reference, progress, &cancel)
+    })
 }
 
 async fn tag(State(app): State<Arc<App>>, Json(request): Json<TagRequest>) -> Response {
@@ -56,13 +62,25 @@ async fn raw(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> R
 }
 
 async fn unpack(State(app): State<Arc<App>>, Json(request): Json<UnpackRequest>) -> Response {
-    long(move |progress, cancel| app.images.unpack(&request, progress, &cancel))
+    let verb = Verb::new("unpack", &request.reference);
+    long(app, verb, move |app, progress, cancel| {
+        app.images.unpack(&request, progress, &cancel)
+    })
 }
 
 async fn from_host(State(app): State<Arc<App>>, Json(request): Json<FromHostRequest>) -> Response {
-    long(move |progress, cancel| app.images.from_host(&request, progress.as_ref(), &cancel))
+    let verb = Verb::new(
+        "from-host",
+        request.reference.as_deref().unwrap_or_default(),
+    );
+    long(app, verb, move |app, progress, cancel| {
+        app.images.from_host(&request, progress.as_ref(), &cancel)
+    })
 }
 
 async fn build(State(app): State<Arc<App>>, Json(request): Json<BuildRequest>) -> Response {
-    long(move |progress, cancel| app.images.build(&request, progress, &cancel))
+    let verb = Verb::new("build", request.context.to_string_lossy());
+    long(app, verb, move |app, progress, cancel| {
+        app.images.build(&request, progress, &cancel)
+    })
 }

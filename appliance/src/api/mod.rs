@@ -7,6 +7,7 @@
 mod daemon;
 mod frames;
 mod images;
+mod outbox;
 mod sandboxes;
 pub mod stream;
 pub mod types;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware;
 
 use crate::app::App;
 
@@ -28,7 +30,11 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(daemon::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
-        .merge(workspaces::routes())
+        .merge(workspaces::routes(&app))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            daemon::refuse_when_stopping,
+        ))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(app)
 }

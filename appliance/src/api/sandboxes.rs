@@ -13,7 +13,7 @@ use serde_json::json;
 use unpacker::container::supervise::LogLine;
 
 use crate::api::frames;
-use crate::api::stream::{blocking, failed, lines, long, off_thread};
+use crate::api::stream::{Verb, blocking, failed, lines, long, off_thread};
 use crate::api::types::{ExecRequest, SandboxRequest, StopRequest};
 use crate::app::App;
 use crate::error::{Failure, Outcome};
@@ -43,7 +43,8 @@ async fn list(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn run(State(app): State<Arc<App>>, Json(request): Json<SandboxRequest>) -> Response {
-    long(move |progress, cancel| {
+    let verb = Verb::new("sandbox run", &request.image);
+    long(app, verb, move |app, progress, cancel| {
         let runnable = app
             .images
             .runnable(&request.image, None, progress.as_ref(), &cancel)?;
@@ -165,9 +166,12 @@ async fn logs(
 ) -> Response {
     let sandboxes = Arc::clone(&app.sandboxes);
     match off_thread(move || sandboxes.find(&name)).await {
-        Ok(record) => lines(move |each: &mut dyn FnMut(LogLine), cancel| {
-            app.sandboxes.logs(&record, query.follow, cancel, each)
-        }),
+        Ok(record) => {
+            let sandboxes = Arc::clone(&app.sandboxes);
+            lines(&app, move |each: &mut dyn FnMut(LogLine), cancel| {
+                sandboxes.logs(&record, query.follow, cancel, each)
+            })
+        }
         Err(failure) => failed(&failure),
     }
 }

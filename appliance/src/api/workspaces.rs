@@ -1,8 +1,11 @@
 //! Workspaces over the control API.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -10,12 +13,13 @@ use serde::Deserialize;
 
 use crate::api::frames;
 use crate::api::sandboxes::read_body;
-use crate::api::stream::{blocking, failed, long};
-use crate::api::types::{ExecRequest, UpRequest};
+use crate::api::stream::{Verb, blocking, failed, long};
+use crate::api::types::{ExecRequest, UpRequest, UpSource};
 use crate::app::App;
+use crate::client::USER_FOLDER;
 use crate::error::{Failure, Outcome};
 
-pub(super) fn routes() -> Router<Arc<App>> {
+pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/v1/workspaces", get(list).post(up))
         .route("/v1/workspaces/{name}", get(status).delete(delete))
@@ -23,6 +27,35 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/workspaces/{name}/stop", post(stop))
         .route("/v1/workspaces/{name}/start", post(start))
         .route("/v1/workspaces/{name}/logs", get(logs))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(app),
+            check_user_folder,
+        ))
+}
+
+/// A daemon knows the workspaces of one user folder; a caller who means another must not be shown,
+/// and change, these.
+async fn check_user_folder(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let told = request.headers().get(USER_FOLDER);
+    let told = told.map(|told| std::path::Path::new(OsStr::from_bytes(told.as_bytes())));
+    match told {
+        Some(told) if !is_same(told, app.user_folder()) => failed(
+            &Failure::conflict(format!(
+                "the daemon keeps workspaces in {}, not in {}",
+                app.user_folder().display(),
+                told.display()
+            ))
+            .hint("Stop it with `devpod daemon stop`; the next command starts one for your folder.")
+            .hint("Or set DEVPOD_HOME to the daemon's folder, or use another data folder."),
+        ),
+        _ => next.run(request).await,
+    }
+}
+
+/// Whether both paths lead to one folder.
+fn is_same(one: &std::path::Path, other: &std::path::Path) -> bool {
+    let real = |path: &std::path::Path| std::fs::canonicalize(path).ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 async fn list(State(app): State<Arc<App>>) -> Response {
@@ -30,7 +63,20 @@ async fn list(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn up(State(app): State<Arc<App>>, Json(request): Json<UpRequest>) -> Response {
-    long(move |progress, cancel| app.workspaces().up(&request, progress, &cancel))
+    let verb = Verb::new("up", subject(&request));
+    long(app, verb, move |app, progress, cancel| {
+        app.workspaces().up(&request, progress, &cancel)
+    })
+}
+
+/// What an `up` is about. A repository's URL may carry a password, so it is not told.
+fn subject(request: &UpRequest) -> String {
+    match (&request.name, &request.source) {
+        (Some(name), _) | (None, UpSource::Name(name)) => name.clone(),
+        (None, UpSource::Folder(path)) => path.to_string_lossy().into_owned(),
+        (None, UpSource::Repo(_)) => "a repository".to_owned(),
+        (None, UpSource::Unset) => String::new(),
+    }
 }
 
 async fn status(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
@@ -38,11 +84,17 @@ async fn status(State(app): State<Arc<App>>, Path(name): Path<String>) -> Respon
 }
 
 async fn stop(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
-    long(move |progress, cancel| app.workspaces().stop(&name, progress, &cancel))
+    let verb = Verb::new("stop", &name);
+    long(app, verb, move |app, progress, cancel| {
+        app.workspaces().stop(&name, progress, &cancel)
+    })
 }
 
 async fn start(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
-    long(move |progress, cancel| app.workspaces().start(&name, progress, &cancel))
+    let verb = Verb::new("start", &name);
+    long(app, verb, move |app, progress, cancel| {
+        app.workspaces().start(&name, progress, &cancel)
+    })
 }
 
 #[derive(Debug, Deserialize)]

@@ -16,8 +16,7 @@ pub(super) fn serve(session: Session, arguments: Serve) -> Outcome<u8> {
         session.options,
         arguments.listen.as_deref(),
         arguments.detach,
-    )?;
-    Ok(0)
+    )
 }
 
 pub(super) async fn run(session: &Session, verb: Daemon) -> Outcome<u8> {
@@ -59,13 +58,21 @@ async fn status(session: &Session) -> Outcome<u8> {
 }
 
 async fn stop(session: &Session) -> Outcome<u8> {
-    let Some(client) = start::running(&session.folder).await else {
+    let Some(holder) = lock::holder(&session.folder) else {
         ui::news("The devpod daemon is not running.");
         return Ok(0);
     };
-    let _: Value = client.post("/v1/shutdown", &()).await?;
     let deadline = Instant::now() + Duration::from_secs(30);
-    while lock::is_held(&session.folder) {
+    let mut told = false;
+    // Another command may start the next daemon at once: this one's end is waited for, not that one's.
+    while lock::holder(&session.folder) == Some(holder) {
+        // One that is just starting cannot be told yet.
+        if !told && let Some(client) = start::running(&session.folder).await {
+            match client.post::<_, Value>("/v1/shutdown", &()).await {
+                Err(failure) if failure.kind != Kind::Unavailable => return Err(failure),
+                answer => told = answer.is_ok(),
+            }
+        }
         if Instant::now() > deadline {
             return Err(
                 Failure::new(Kind::Unavailable, "the daemon is still ending its work")

@@ -41,7 +41,8 @@ pub(crate) struct Session {
 impl Session {
     /// A client of the daemon, which is started when it does not run.
     pub(crate) async fn daemon(&self) -> Outcome<Client> {
-        start::ensure(&self.folder, &[]).await
+        let client = start::ensure(&self.folder, &[]).await?;
+        Ok(client.of_user(&self.options.user_folder))
     }
 }
 

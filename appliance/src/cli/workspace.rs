@@ -8,6 +8,7 @@ use crate::cli::sandbox::segment;
 use crate::cli::terminal::{self, Wanted};
 use crate::cli::{Session, exit_code, image};
 use crate::error::{Failure, Kind, Outcome};
+use crate::options;
 use crate::ui::{self, Format, table};
 
 pub(super) async fn up(session: &Session, up: Up) -> Outcome<u8> {
@@ -17,7 +18,7 @@ pub(super) async fn up(session: &Session, up: Up) -> Outcome<u8> {
         name: up.name,
         branch: up.branch,
         recreate: up.recreate,
-        env: std::env::vars().collect(),
+        env: options::environment().collect(),
     };
     let workspace: Value = client.watch("/v1/workspaces", &request).await?;
     let name = text(&workspace, "name");

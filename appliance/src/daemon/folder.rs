@@ -1,8 +1,8 @@
 //! The data folder: which file lies where. ARCHITECTURE.md draws it.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The root of everything that a daemon keeps; absolute.
@@ -21,19 +21,42 @@ impl DataFolder {
     }
 
     /// Makes the folder, closed to others: unpacked images hold setuid programs (CVE-2021-41091).
+    /// One that exists is closed too, unless it holds something that is not ours.
     pub fn create(&self) -> io::Result<()> {
+        make(&self.root)?;
+        self.secure()?;
         for folder in [
-            self.root.clone(),
+            self.content(),
             self.sandboxes(),
             self.volumes(),
             self.cache(),
         ] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)?;
+            make(&folder)?;
         }
         Ok(())
+    }
+
+    /// The root belongs to us and only we may enter it, or an error says why that is not so.
+    fn secure(&self) -> io::Result<()> {
+        let data = fs::metadata(&self.root)?;
+        let denied = |why: String| io::Error::new(io::ErrorKind::PermissionDenied, why);
+        if data.uid() != rustix::process::geteuid().as_raw() {
+            return Err(denied(format!(
+                "it belongs to the user with id {}",
+                data.uid()
+            )));
+        }
+        if data.mode() & 0o077 == 0 {
+            return Ok(());
+        }
+        if !self.lock().exists() && fs::read_dir(&self.root)?.next().is_some() {
+            // `--data /tmp` must not close /tmp.
+            let mode = data.mode() & 0o7777;
+            return Err(denied(format!(
+                "its mode {mode:04o} lets others in, and it holds other files"
+            )));
+        }
+        fs::set_permissions(&self.root, Permissions::from_mode(0o700))
     }
 
     pub fn content(&self) -> PathBuf {
@@ -76,5 +99,64 @@ impl DataFolder {
 
     pub fn log(&self) -> PathBuf {
         self.root.join("daemon.log")
+    }
+
+    /// What was in the log before it grew large.
+    pub fn old_log(&self) -> PathBuf {
+        self.root.join("daemon.log.1")
+    }
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn open_to_others(path: &Path) {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn an_existing_folder_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(dir.path().to_owned());
+        open_to_others(dir.path());
+        folder.create().unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
+        assert_eq!(mode(&folder.content()), 0o700);
+        // Later too, once a daemon has been here.
+        fs::write(folder.lock(), "").unwrap();
+        open_to_others(dir.path());
+        folder.create().unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
+    }
+
+    #[test]
+    fn a_folder_of_other_things_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        open_to_others(dir.path());
+        fs::write(dir.path().join("thesis"), "").unwrap();
+        let refused = DataFolder::new(dir.path().to_owned()).create().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(mode(dir.path()), 0o755);
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            let _ = io::stderr().write_all(b"skipped: needs root\n");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(12345), None).unwrap();
+        assert!(DataFolder::new(dir.path().to_owned()).create().is_err());
     }
 }

@@ -3,12 +3,17 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+
+/// Who only asks whether the lock is held has it for a moment ([`is_held`]); that is waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Held while the daemon lives.
 #[derive(Debug)]
@@ -18,18 +23,30 @@ pub struct Lock {
 
 /// Takes the lock, or says who has it.
 pub fn acquire(folder: &DataFolder) -> Outcome<Lock> {
+    match try_acquire(folder)? {
+        Some(lock) => Ok(lock),
+        None => Err(taken(folder, &mut open(folder)?)),
+    }
+}
+
+/// Takes the lock; `None` when another daemon has it.
+pub fn try_acquire(folder: &DataFolder) -> Outcome<Option<Lock>> {
     let mut file = open(folder)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(taken(folder, &mut file)),
-        Err(error) => return Err(failed(folder, &error.into())),
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(POLL),
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(failed(folder, &error.into())),
+        }
     }
     let write = |file: &mut File| {
         file.set_len(0)?;
         write!(file, "{}", std::process::id())
     };
     write(&mut file).map_err(|error| failed(folder, &error))?;
-    Ok(Lock { _file: file })
+    Ok(Some(Lock { _file: file }))
 }
 
 /// Whether a daemon holds the lock now.
@@ -38,6 +55,12 @@ pub fn is_held(folder: &DataFolder) -> bool {
         return false;
     };
     flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
+/// The process that holds the lock now.
+pub fn holder(folder: &DataFolder) -> Option<u32> {
+    let number = std::fs::read_to_string(folder.lock()).ok()?.parse().ok();
+    number.filter(|_| is_held(folder))
 }
 
 fn open(folder: &DataFolder) -> Outcome<File> {
@@ -85,6 +108,7 @@ mod tests {
         assert!(!is_held(&folder));
         let lock = acquire(&folder).unwrap();
         assert!(is_held(&folder));
+        assert_eq!(holder(&folder), Some(std::process::id()));
         let second = acquire(&folder).unwrap_err();
         assert_eq!(second.kind, Kind::Conflict);
         assert!(
@@ -92,6 +116,22 @@ mod tests {
             "{second}"
         );
         drop(lock);
+        assert_eq!(holder(&folder), None);
         acquire(&folder).unwrap();
+    }
+
+    #[test]
+    fn asking_does_not_keep_a_daemon_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(dir.path().to_owned());
+        drop(acquire(&folder).unwrap());
+        let asking = File::open(folder.lock()).unwrap();
+        flock(&asking, FlockOperation::LockShared).unwrap();
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| acquire(&folder).is_ok());
+            std::thread::sleep(Duration::from_millis(30));
+            drop(asking);
+            assert!(starting.join().unwrap());
+        });
     }
 }

@@ -1,7 +1,9 @@
 //! The daemon's life: one per data folder, started by whoever needs it, gone cleanly on SIGTERM.
 
+pub mod environment;
 pub mod folder;
 pub mod lock;
+pub mod log;
 pub mod serve;
 pub mod socket;
 pub mod start;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::service::{Policy, Registry};
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,7 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, socket};
+use crate::daemon::{lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
 use crate::options::Options;
 use crate::ui;
@@ -25,8 +27,11 @@ use crate::ui;
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Serves until SIGTERM, SIGINT or `devpod daemon stop`.
-pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<()> {
+/// The exit code of a daemon in the background that was not needed: another has the data folder.
+pub const LOST: u8 = 75;
+
+/// Serves until SIGTERM, SIGINT or `devpod daemon stop`; answers the exit code.
+pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> {
     if detach {
         // Fails only for a session leader, which is detached already.
         let _ = rustix::process::setsid();
@@ -44,13 +49,23 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<()> 
     // Before any thread exists: a user namespace is entered by a whole process or not at all.
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
-    let _lock = lock::acquire(&folder)?;
+    log::init()?;
+    let _lock = if detach {
+        // Whoever started this one looks for the other; the log need not tell of it.
+        match lock::try_acquire(&folder)? {
+            Some(lock) => lock,
+            None => return Ok(LOST),
+        }
+    } else {
+        lock::acquire(&folder)?
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(serve(options, folder, listen));
     runtime.shutdown_timeout(DRAIN);
-    outcome
+    tracing::info!("stopped");
+    outcome.map(|()| 0)
 }
 
 async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outcome<()> {
@@ -60,7 +75,6 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder)?;
-    let unix = socket::bind(&folder.socket())?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -80,9 +94,12 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     )?;
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
-    tokio::spawn(until_signal(stop.clone()));
+    tokio::spawn(until_signal(Arc::clone(&app)));
+    // Whoever can connect is answered, so this is the last thing to be made.
+    let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
     write_status(&folder, &status)?;
+    tracing::info!(version = status.version, pid = status.pid, %address, "serving");
     ui::news(&format!(
         "devpod {} serves {address} (pid {}, data in {}).",
         status.version,
@@ -90,7 +107,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         folder.root().display()
     ));
     let served = registry::http::serve(tcp, registry.clone(), stop.clone().cancelled_owned()).await;
-    stop.cancel();
+    app.stop();
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
     close(&folder, &registry);
@@ -99,7 +116,11 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
 
 fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
     let options = registry::store::Options::below(folder.root());
-    Registry::open(options, Policy::default()).map_err(|error| {
+    // The index is for us alone. Nothing else runs yet that could make a file meanwhile.
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    let opened = Registry::open(options, Policy::default());
+    umask(before);
+    opened.map_err(|error| {
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })
@@ -129,7 +150,7 @@ async fn control(listener: UnixListener, app: Arc<App>, stop: CancellationToken)
     }
 }
 
-async fn until_signal(stop: CancellationToken) {
+async fn until_signal(app: Arc<App>) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -139,9 +160,9 @@ async fn until_signal(stop: CancellationToken) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = stop.cancelled() => {}
+        () = app.shutdown.cancelled() => {}
     }
-    stop.cancel();
+    app.stop();
 }
 
 /// Others read this file when the daemon is ready.
@@ -158,11 +179,14 @@ fn close(folder: &DataFolder, registry: &Registry) {
         tracing::warn!(%error, "index.json could not be written");
     }
     remove(&folder.status());
-    remove(&folder.socket());
+    if folder.socket().exists() {
+        // A signal may come before it was bound.
+        remove(&folder.socket());
+    }
 }
 
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "cannot remove");
+        tracing::warn!(?path, ?error, "cannot remove");
     }
 }

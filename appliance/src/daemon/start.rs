@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, socket};
+use crate::daemon::{environment, lock, log, serve, socket};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ui;
 
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// A client of the running daemon; starts one first where none runs, and says so.
 pub async fn ensure(folder: &DataFolder, arguments: &[String]) -> Outcome<Client> {
     if socket::connect(&folder.socket()).await.is_ok() {
-        return Ok(Client::new(folder.socket()));
+        return Ok(Client::new(folder.clone()));
     }
     folder.create().map_err(|error| {
         let message = format!("cannot make the data folder {}", folder.root().display());
@@ -32,9 +32,8 @@ pub async fn ensure(folder: &DataFolder, arguments: &[String]) -> Outcome<Client
             folder.root().display()
         ));
     }
-    let (child, log) = spawn(folder, arguments)?;
-    wait(folder, child, log).await?;
-    Ok(Client::new(folder.socket()))
+    wait(folder, arguments).await?;
+    Ok(Client::new(folder.clone()))
 }
 
 /// A client of a daemon that already runs.
@@ -42,13 +41,14 @@ pub async fn running(folder: &DataFolder) -> Option<Client> {
     socket::connect(&folder.socket())
         .await
         .ok()
-        .map(|_| Client::new(folder.socket()))
+        .map(|_| Client::new(folder.clone()))
 }
 
 fn spawn(folder: &DataFolder, arguments: &[String]) -> Outcome<(Child, File)> {
     let failed = |error: &std::io::Error| {
         Failure::because(Kind::Internal, "cannot start the devpod daemon", error)
     };
+    log::rotate(folder).map_err(|error| failed(&error))?;
     // The daemon writes through a descriptor of its own: a shared one would move our place too.
     let mut options = OpenOptions::new();
     let output = options
@@ -69,25 +69,27 @@ fn spawn(folder: &DataFolder, arguments: &[String]) -> Outcome<(Child, File)> {
         .stdout(output)
         .stderr(errors)
         .current_dir("/")
+        .env_clear()
+        .envs(environment::inherited())
         .spawn()
         .map_err(|error| failed(&error))?;
     Ok((child, log))
 }
 
-async fn wait(folder: &DataFolder, mut child: Child, mut log: File) -> Outcome<()> {
+async fn wait(folder: &DataFolder, arguments: &[String]) -> Outcome<()> {
+    let (mut child, mut log) = spawn(folder, arguments)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         if socket::connect(&folder.socket()).await.is_ok() {
             return Ok(());
         }
-        // Another command may have started one at the same moment: then ours ends, theirs answers.
-        let ended = child
-            .try_wait()
-            .ok()
-            .flatten()
-            .filter(|_| !lock::is_held(folder));
-        if let Some(status) = ended {
-            return Err(died(folder, status, &mut log));
+        match child.try_wait()? {
+            // Another command has started one at the same moment, which will answer; or an old one
+            // was still ending its work, and another is needed when it has.
+            Some(status) if lost(status) && lock::is_held(folder) => {}
+            Some(status) if lost(status) => (child, log) = spawn(folder, arguments)?,
+            Some(status) => return Err(died(folder, status, &mut log)),
+            None => {}
         }
         if Instant::now() > deadline {
             return Err(
@@ -97,6 +99,10 @@ async fn wait(folder: &DataFolder, mut child: Child, mut log: File) -> Outcome<(
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+fn lost(status: ExitStatus) -> bool {
+    status.code() == Some(serve::LOST.into())
 }
 
 /// The daemon's own words are the best explanation.

@@ -42,6 +42,8 @@ pub fn raw(bytes: &[u8]) {
 pub fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush())
+}
+
 /// Passes on what a process wrote to its stderr.
 pub fn raw_stderr(bytes: &[u8]) {
     // Nobody can be told that stderr is gone.

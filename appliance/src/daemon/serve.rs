@@ -19,6 +19,7 @@ use crate::clock;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::{lock, socket};
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::locate;
 use crate::options::Options;
 use crate::ui;
 
@@ -99,7 +100,11 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
 
 fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
     let options = registry::store::Options::below(folder.root());
-    Registry::open(options, Policy::default()).map_err(|error| {
+    let policy = Policy {
+        guard: locate::guard,
+        ..Policy::default()
+    };
+    Registry::open(options, policy).map_err(|error| {
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })

@@ -218,6 +218,18 @@ impl Registry {
         Ok(done)
     }
 
+    /// Removes a manifest, and what only it needed, unless a tag or an index of its repository
+    /// needs it: what a tag that moved may leave behind.
+    pub fn release_unneeded(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.to_string(), digest.clone());
+        let index = self.store().index();
+        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest))?)
+    }
+
     /// Removes a manifest with all its tags and with what only it needed in its repository.
     pub fn release_manifest(
         &self,

@@ -53,6 +53,15 @@ pub fn remove(
     Ok(true)
 }
 
+/// Removes a manifest and what only it needed, unless a tag or an index needs it.
+pub fn unneeded(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+) -> Result<(), redb::Error> {
+    release(transaction, repository, vec![digest.clone()])
+}
+
 /// Removes those that nothing needs, and then what only they needed.
 fn release(
     transaction: &WriteTransaction,

@@ -3,9 +3,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use integration::appliance::TestAppliance;
 use integration::folder::Folder;
+use integration::process::{eventually, signal, wait};
+use rustix::process::Signal;
 
 /// Of each big file, which does not compress.
 const SIZE: u64 = 4 << 20;
@@ -124,4 +128,27 @@ fn what_a_sandbox_stands_on_stays() {
     let freed = bytes(&appliance, &[]);
     let left = du(&appliance.place().data());
     assert!(freed > SIZE && left < full - SIZE, "{full} {freed} {left}");
+}
+
+#[test]
+fn work_that_goes_on_is_not_pruned() {
+    let appliance = TestAppliance::start();
+    appliance.run(&["image", "from-host", "-t", "base"]).ok();
+    let folder = Folder::new();
+    folder.write("Dockerfile", "FROM base\nRUN sleep 300\n");
+    let path = folder.path().display().to_string();
+    let mut build = appliance.place().devpod(&["build", &path]);
+    build.stdin(Stdio::null());
+    build.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut build = build.spawn().unwrap();
+    let minute = Duration::from_secs(60);
+    let prune = || appliance.run(&["image", "prune", "--dry-run"]);
+    eventually("prune is refused", minute, || prune().code == 4);
+    prune().failed(4).says("work on images is going on");
+    // The names of others go at once all the same.
+    appliance.run(&["tag", "base", "other"]).ok();
+    appliance.run(&["rmi", "other"]).ok();
+    signal(&build, Signal::INT);
+    wait(&mut build, minute).unwrap();
+    eventually("prune goes on", minute, || prune().code == 0);
 }

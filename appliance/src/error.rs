@@ -157,8 +157,9 @@ impl Failure {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 self.kind = Kind::Exhausted;
                 self.hints.push(
-                    "Free some space (`devpod rmi`, `devpod sandbox rm`), then run it again; \
-                     nothing half-made was kept."
+                    "Free some space, then run it again: `devpod image prune --all` removes what no \
+                     image or sandbox needs, after `devpod rmi` and `devpod sandbox rm` of what \
+                     is not wanted. Nothing half-made was kept."
                         .to_owned(),
                 );
             }

@@ -9,7 +9,8 @@ use axum::{Json, Router};
 
 use crate::api::stream::{Verb, blocking, long};
 use crate::api::types::{
-    BuildRequest, FromHostRequest, PullRequest, PushRequest, TagRequest, UnpackRequest,
+    BuildRequest, FromHostRequest, PruneRequest, PullRequest, PushRequest, TagRequest,
+    UnpackRequest,
 };
 use crate::app::App;
 
@@ -20,6 +21,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/images/push", post(push))
         .route("/v1/images/tag", post(tag))
         .route("/v1/images/remove", post(remove))
+        .route("/v1/images/prune", post(prune))
         .route("/v1/images/inspect", post(inspect))
         .route("/v1/images/raw", post(raw))
         .route("/v1/images/unpack", post(unpack))
@@ -51,6 +53,10 @@ async fn tag(State(app): State<Arc<App>>, Json(request): Json<TagRequest>) -> Re
 
 async fn remove(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
     blocking(move || app.images.remove(&request.reference)).await
+}
+
+async fn prune(State(app): State<Arc<App>>, Json(request): Json<PruneRequest>) -> Response {
+    blocking(move || app.images.prune(request)).await
 }
 
 async fn inspect(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {

@@ -66,6 +66,26 @@ pub struct Moved {
     pub digest: String,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneRequest {
+    /// The build cache too.
+    pub all: bool,
+    pub dry_run: bool,
+}
+
+/// What `devpod image prune` removed, or would remove.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    pub blobs: u64,
+    pub snapshots: u64,
+    /// Remembered build steps and packed layers.
+    pub cache_entries: u64,
+    /// On disk, of all of them.
+    pub bytes: u64,
+    pub dry_run: bool,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TagRequest {
     pub source: String,

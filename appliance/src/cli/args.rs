@@ -254,6 +254,15 @@ pub enum Image {
         #[arg(long)]
         without_git: bool,
     },
+    /// Remove blobs and snapshots that no image, sandbox or build needs
+    Prune {
+        /// Also the build cache
+        #[arg(long)]
+        all: bool,
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::api::types::{
-    BuildRequest, BuildResult, FromHostRequest, ImageRow, Moved, PullRequest, PushRequest,
-    TagRequest, UnpackRequest,
+    BuildRequest, BuildResult, FromHostRequest, ImageRow, Moved, PruneRequest, Pruned, PullRequest,
+    PushRequest, TagRequest, UnpackRequest,
 };
 use crate::cli::args::{Build, Image, Inspect, Pull, Tag, Unpack};
 use crate::cli::{Session, pairs};
@@ -137,20 +137,50 @@ pub(super) async fn unpack(session: &Session, unpack: Unpack) -> Outcome<u8> {
 }
 
 pub(super) async fn run(session: &Session, image: Image) -> Outcome<u8> {
-    let Image::FromHost {
-        tag,
-        include,
-        without_git,
-    } = image;
-    let request = FromHostRequest {
-        reference: tag,
-        include,
-        without_git,
+    match image {
+        Image::FromHost {
+            tag,
+            include,
+            without_git,
+        } => {
+            let request = FromHostRequest {
+                reference: tag,
+                include,
+                without_git,
+            };
+            from_host(session, &request).await
+        }
+        Image::Prune { all, dry_run } => prune(session, PruneRequest { all, dry_run }).await,
+    }
+}
+
+async fn prune(session: &Session, request: PruneRequest) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    let pruned: Pruned = client.post("/v1/images/prune", &request).await?;
+    if session.format == Format::Json {
+        ui::json(&pruned);
+        return Ok(0);
+    }
+    let word = if pruned.dry_run {
+        "Would remove"
+    } else {
+        "Removed"
     };
+    ui::line(&format!(
+        "{word} {} blobs, {} snapshots, {} build cache entries: {}",
+        pruned.blobs,
+        pruned.snapshots,
+        pruned.cache_entries,
+        table::size(pruned.bytes)
+    ));
+    Ok(0)
+}
+
+async fn from_host(session: &Session, request: &FromHostRequest) -> Outcome<u8> {
     let moved: Moved = session
         .daemon()
         .await?
-        .watch("/v1/images/from-host", &request)
+        .watch("/v1/images/from-host", request)
         .await?;
     moved_line(session, "Made", &moved);
     Ok(0)

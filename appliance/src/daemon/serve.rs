@@ -21,6 +21,7 @@ use crate::clock;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::{lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::locate;
 use crate::options::Options;
 use crate::ui;
 
@@ -116,9 +117,13 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
 
 fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
     let options = registry::store::Options::below(folder.root());
+    let policy = Policy {
+        guard: locate::guard,
+        ..Policy::default()
+    };
     // The index is for us alone. Nothing else runs yet that could make a file meanwhile.
     let before = umask(Mode::RWXG | Mode::RWXO);
-    let opened = Registry::open(options, Policy::default());
+    let opened = Registry::open(options, policy);
     umask(before);
     opened.map_err(|error| {
         let message = format!("cannot open the registry in {}", folder.root().display());

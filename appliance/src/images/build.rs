@@ -16,7 +16,8 @@ use unpacker::progress::{Cancel, Event, Progress};
 
 use crate::api::types::{BuildRequest as Wanted, BuildResult};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::service::{Images, platform};
+use crate::images::platform::{Wanted as WantedPlatform, platform};
+use crate::images::service::Images;
 use crate::images::transfer::Reporter;
 
 impl Images {
@@ -36,7 +37,7 @@ impl Images {
             .collect::<Outcome<_>>()?;
         if wanted.push {
             for (name, shown) in request.names.iter().zip(&names) {
-                if self.here.is_remote(name) && name.host_given() {
+                if self.is_pushed(name) {
                     say(
                         progress.as_ref(),
                         format!("[Builder] Pushing to {shown}..."),
@@ -66,6 +67,7 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<builder::request::Built> {
+        let _pass = self.gate.pass();
         let env = Env {
             snapshots: &self.snapshots,
             content: self.content.as_ref(),
@@ -86,11 +88,7 @@ impl Images {
         if let Some(file) = &wanted.dockerfile {
             request.dockerfile = DockerfileSource::Path(file.clone());
         }
-        request.names = wanted
-            .tags
-            .iter()
-            .map(|text| text.parse::<Reference>().map_err(Failure::from))
-            .collect::<Outcome<_>>()?;
+        request.names = self.names(wanted)?;
         request.build_args = wanted.build_args.clone();
         request.labels = wanted.labels.clone();
         request.target = wanted.target.clone();
@@ -102,6 +100,29 @@ impl Images {
         }
         request.source_date_epoch = epoch(wanted)?;
         Ok(request)
+    }
+
+    /// The names of a build's result, refused before anything is built.
+    fn names(&self, wanted: &Wanted) -> Outcome<Vec<Reference>> {
+        let names: Vec<Reference> = wanted
+            .tags
+            .iter()
+            .map(|text| text.parse::<Reference>().map_err(Failure::from))
+            .collect::<Outcome<_>>()?;
+        for name in &names {
+            self.here.destination(name)?;
+        }
+        let pushed = names.iter().any(|name| self.is_pushed(name));
+        if wanted.push && !pushed {
+            return Err(Failure::invalid("--push needs a name with a registry host")
+                .hint("For example `devpod build --push -t host:5000/team/app:1 .`."));
+        }
+        Ok(names)
+    }
+
+    /// Whether `build --push` sends an image of this name anywhere.
+    fn is_pushed(&self, name: &Reference) -> bool {
+        self.here.is_remote(name) && name.host_given()
     }
 
     /// The complete name under which an image of ours is found.
@@ -185,7 +206,11 @@ impl builder::images::Images for Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<BaseImage, Foreign> {
-        let image = self.have(reference, platform, progress, cancel)?;
+        let wanted = WantedPlatform {
+            platform: platform.clone(),
+            explicit: true,
+        };
+        let image = self.have(reference, &wanted, progress, cancel)?;
         let stack = self.unpacked(&image, progress, cancel)?;
         Ok(BaseImage { image, stack })
     }

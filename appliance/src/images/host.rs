@@ -21,6 +21,7 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Moved> {
+        let _pass = self.gate.pass();
         let name = request.reference.as_deref().unwrap_or(HOST_IMAGE);
         let reference: Reference = name.parse()?;
         let options = from_host::Options {

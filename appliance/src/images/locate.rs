@@ -3,6 +3,10 @@
 //! Everything that this host keeps is a repository of the embedded registry. An image of another
 //! registry is kept under `<host>/<repository>`, its host's `:` written `_` (no host name holds one);
 //! a short name such as `demo` means the embedded registry's `demo` first and docker.io's second.
+//!
+//! [`kept_host`] tells copies of other registries from our own repositories. The registry's port is
+//! open to every user of this machine, so over it such names can be read and never written; and
+//! nothing of our own gets such a name in another way either.
 
 use config::name::{DOCKER_HUB, Reference, RepositoryName, Target};
 
@@ -42,14 +46,26 @@ impl Here {
         Ok(vec![short(reference)?, kept])
     }
 
-    /// Where a tag, a build or a copy of that name goes.
+    /// Where a tag, a build or a copy of that name goes. A name of our own that would pass for a
+    /// kept copy is refused.
     pub fn destination(self, reference: &Reference) -> Outcome<RepositoryName> {
-        if self.is_ours(reference) {
-            Ok(reference.repository().clone())
+        let own = if self.is_ours(reference) {
+            reference.repository().clone()
         } else if reference.host_given() {
-            kept_as(reference)
+            return kept_as(reference);
         } else {
-            short(reference)
+            short(reference)?
+        };
+        match kept_host(&own) {
+            None => Ok(own),
+            Some(host) => Err(Failure::invalid(format!(
+                "{own:?} would pass for a copy of the registry {host}",
+                own = own.as_str()
+            ))
+            .hint(
+                "Choose a name whose first part has no dot, is not `localhost` and does not end \
+                 in an underscore and digits.",
+            )),
         }
     }
 
@@ -64,10 +80,8 @@ impl Here {
 
     /// The name that people use for a repository of ours.
     pub fn shown(self, repository: &RepositoryName) -> String {
-        match repository.as_str().split_once('/') {
-            Some((host, rest)) if host.contains(['.', '_']) => {
-                format!("{}/{rest}", host.replace('_', ":"))
-            }
+        match (kept_host(repository), repository.as_str().split_once('/')) {
+            (Some(host), Some((_, rest))) => format!("{host}/{rest}"),
             _ => format!("localhost:{}/{repository}", self.port),
         }
     }
@@ -79,6 +93,30 @@ impl Here {
             Target::Digest(digest) => format!("{}@{digest}", self.shown(repository)),
         }
     }
+}
+
+/// The registry that a repository of ours is a kept copy of; `None` for our own repositories.
+pub fn kept_host(repository: &RepositoryName) -> Option<String> {
+    let (first, _) = repository.as_str().split_once('/')?;
+    let (host, port) = match first.rsplit_once('_') {
+        Some((host, port)) if is_port(port) && !host.contains('_') => (host, Some(port)),
+        _ => (first, None),
+    };
+    let is_host = port.is_some() || host == "localhost" || first.contains('.');
+    is_host.then(|| match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    })
+}
+
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Why the registry's port does not take a write: see [`registry::service::Guard`].
+pub fn guard(repository: &RepositoryName) -> Option<&'static str> {
+    kept_host(repository)
+        .map(|_| "kept copies of other registries are written by `devpod pull` only")
 }
 
 fn kept_as(reference: &Reference) -> Outcome<RepositoryName> {
@@ -128,8 +166,49 @@ mod tests {
             ("a/b", "localhost:5000/a/b"),
             ("docker.io/library/demo", "docker.io/library/demo"),
             ("localhost_5001/a", "localhost:5001/a"),
+            ("localhost/a", "localhost/a"),
+            ("ghcr.io_443/o/i", "ghcr.io:443/o/i"),
+            ("my_org/app", "localhost:5000/my_org/app"),
+            ("my_org_1/app", "localhost:5000/my_org_1/app"),
+            ("my.app", "localhost:5000/my.app"),
+            ("app_5", "localhost:5000/app_5"),
         ] {
-            assert_eq!(here.shown(&repository.parse().unwrap()), shown);
+            let repository = repository.parse().unwrap();
+            assert_eq!(here.shown(&repository), shown);
+            let kept = !shown.starts_with("localhost:5000/");
+            assert_eq!(guard(&repository).is_some(), kept, "{shown}");
+        }
+    }
+
+    #[test]
+    fn names_of_ours_never_pass_for_copies_of_others() {
+        let here = Here { port: 5000 };
+        for (text, destination) in [
+            ("my_org/app", Some("my_org/app")),
+            ("docker.io/library/demo", Some("docker.io/library/demo")),
+            ("other:5001/a", Some("other_5001/a")),
+            ("localhost:5000/docker.io/library/debian", None),
+            ("localhost:5000/localhost/a", None),
+            ("other_5001/a", None),
+        ] {
+            let found = here.destination(&text.parse().unwrap());
+            let found = found.as_ref().ok().map(RepositoryName::as_str);
+            assert_eq!(found, destination, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_pulled_is_always_guarded() {
+        let here = Here { port: 5000 };
+        for text in [
+            "demo",
+            "ghcr.io/x/y",
+            "r:1/x",
+            "localhost/x",
+            "10.0.0.1:80/x",
+        ] {
+            let kept = here.kept(&text.parse().unwrap()).unwrap();
+            assert!(guard(&kept).is_some(), "{text} is kept as {kept}");
         }
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! `content` shows the registry's blobs to the unpacker as a [`unpacker::content::Content`]; `locate`
 //! says which repository a name means; `service` has the verbs, `build` the builder's `Images` and
-//! `Sink`. In-process work is function calls on blob files, never HTTP to ourselves.
+//! `Sink`, `prune` collects what nothing needs, `gate` keeps it away from work that goes on. In-process work is function calls on blob files, never HTTP to ourselves.
 
 mod build;
 mod content;
 mod describe;
+pub(crate) mod gate;
 mod host;
 pub mod locate;
+mod platform;
+mod prune;
 pub mod service;
 pub(crate) mod transfer;

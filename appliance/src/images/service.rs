@@ -9,7 +9,6 @@ use unpacker::container::launch::Launcher;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
-use unpacker::image::read::{self, Platform};
 use unpacker::image::unpack;
 use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::{Cancel, Progress};
@@ -21,7 +20,9 @@ use crate::api::types::{Moved, UnpackRequest};
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::content::RegistryContent;
+use crate::images::gate::Gate;
 use crate::images::locate::Here;
+use crate::images::platform::Wanted;
 use crate::images::transfer::Reporter;
 use crate::options::Options;
 use crate::sandbox::local::Runnable;
@@ -38,6 +39,9 @@ pub struct Images {
     pub(crate) runtime: Handle,
     /// The image of this host's own programs is made by one caller at a time.
     pub(crate) making_host: Mutex<()>,
+    pub(crate) gate: Gate,
+    /// Removed snapshots are deleted by one caller at a time.
+    pub(crate) purging: Mutex<()>,
 }
 
 impl std::fmt::Debug for Images {
@@ -79,6 +83,8 @@ impl Images {
             remote,
             runtime,
             making_host: Mutex::new(()),
+            gate: Gate::default(),
+            purging: Mutex::new(()),
         })
     }
 
@@ -108,39 +114,9 @@ impl Images {
         Ok((reference, kept))
     }
 
-    fn unknown(&self, text: &str) -> Failure {
+    pub(crate) fn unknown(&self, text: &str) -> Failure {
         Failure::not_found(format!("there is no image {text:?} here"))
             .hint("See `devpod images`; fetch one with `devpod pull`, or build it with `devpod build -t`.")
-    }
-
-    /// The image of one platform: one that is here, or else fetched.
-    pub(crate) fn have(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        progress: &dyn Progress,
-        cancel: &Cancel,
-    ) -> Outcome<Image> {
-        if let Some(kept) = self.find(reference)? {
-            return self.load(&kept, platform);
-        }
-        if self.is_host_image(reference)? {
-            let kept = self.make_host_image(progress, cancel)?;
-            return self.load(&kept, platform);
-        }
-        if self.here.is_ours(reference) {
-            return Err(self.unknown(&reference.to_string()));
-        }
-        let kept = self.fetch(reference, platform, progress, cancel)?;
-        self.load(&kept, platform)
-    }
-
-    /// Reads a kept manifest, through an index to the platform's.
-    pub(crate) fn load(&self, kept: &Kept, platform: &Platform) -> Outcome<Image> {
-        read::load_for(self.content.as_ref(), &kept.bytes, platform).map_err(|error| {
-            let message = format!("image {}@{} cannot be used", kept.repository, kept.digest);
-            Failure::because(Kind::Invalid, message, &error)
-        })
     }
 
     /// The snapshots of an image, unpacked where they were not, lowest first.
@@ -168,18 +144,21 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Runnable> {
+        let pass = self.gate.pass();
         let reference: Reference = text.parse()?;
-        let image = self.have(&reference, &platform(wanted)?, progress, cancel)?;
+        let image = self.have(&reference, &Wanted::parse(wanted)?, progress, cancel)?;
         let stack = self.unpacked(&image, progress, cancel)?;
         Ok(Runnable {
             name: text.to_owned(),
             digest: image.digest.to_string(),
             config: image.config.config,
             stack,
+            pass,
         })
     }
 
-    /// Shows blobs that are here and a manifest in a repository, all or nothing.
+    /// Shows blobs that are here and a manifest in a repository, all or nothing. An image that this
+    /// takes the last name from is let go.
     pub(crate) fn keep(
         &self,
         repository: &RepositoryName,
@@ -193,6 +172,10 @@ impl Images {
                 return Err(Failure::internal(format!("blob {digest} is not here")));
             }
         }
+        let before = match target {
+            Target::Tag(tag) => self.registry.resolve(repository, tag).map_err(store)?,
+            Target::Digest(_) => None,
+        };
         let put = ManifestPut {
             target,
             tags: &[],
@@ -210,6 +193,10 @@ impl Images {
                     &error,
                 )
             })?;
+        if let Some(before) = before.filter(|before| *before != stored.digest) {
+            let released = self.registry.release_unneeded(repository, &before);
+            released.map_err(store)?;
+        }
         Ok(Kept {
             repository: repository.clone(),
             digest: stored.digest,
@@ -219,6 +206,7 @@ impl Images {
     }
 
     pub fn tag(&self, source: &str, target: &str) -> Outcome<Moved> {
+        let _pass = self.gate.pass();
         let (_, kept) = self.expect(source)?;
         let target: Reference = target.parse()?;
         let Target::Tag(tag) = target.target() else {
@@ -268,15 +256,20 @@ impl Images {
         Ok(row.map(|(_, row)| row.references).unwrap_or_default())
     }
 
-    /// Removes a name; with a digest, the image and all its tags in that repository.
+    /// Removes a name, and the image with its last name; with a digest, the image and all its tags
+    /// in that repository. Frees what nothing else needs, unless other work goes on.
     pub fn remove(&self, text: &str) -> Outcome<Moved> {
         let (reference, kept) = self.expect(text)?;
         let removed = match reference.target() {
-            Target::Tag(tag) => self.registry.delete_tag(&kept.repository, &tag),
-            Target::Digest(digest) => self.registry.delete_manifest(&kept.repository, &digest),
+            Target::Tag(tag) => self.registry.release_tag(&kept.repository, &tag),
+            Target::Digest(digest) => self.registry.release_manifest(&kept.repository, &digest),
         };
         if !removed.map_err(store)? {
             return Err(self.unknown(text));
+        }
+        if let Err(failure) = self.tidy() {
+            // The name is gone, which is what was asked for.
+            tracing::warn!(%failure, "what a removed image left could not be freed");
         }
         let shown = self.here.name(&kept.repository, &reference.target());
         Ok(Moved {
@@ -285,7 +278,8 @@ impl Images {
         })
     }
 
-    /// Removes every tag of the repository that a name means; blobs stay until they are collected.
+    /// Removes every tag of the repository that a name means, with its images; their files stay
+    /// until they are collected.
     pub(crate) fn forget_repository(&self, text: &str) -> Outcome<()> {
         let reference: Reference = text.parse()?;
         let repository = self.here.destination(&reference)?;
@@ -295,7 +289,9 @@ impl Images {
             .map_err(store)?;
         for tag in tags.map(|page| page.items).unwrap_or_default() {
             let tag: Tag = tag.parse()?;
-            self.registry.delete_tag(&repository, &tag).map_err(store)?;
+            self.registry
+                .release_tag(&repository, &tag)
+                .map_err(store)?;
         }
         Ok(())
     }
@@ -307,9 +303,10 @@ impl Images {
         progress: Reporter,
         cancel: &Cancel,
     ) -> Outcome<Moved> {
+        let _pass = self.gate.pass();
         let reference: Reference = request.reference.parse()?;
-        let platform = platform(request.platform.as_deref())?;
-        let image = self.have(&reference, &platform, progress.as_ref(), cancel)?;
+        let wanted = Wanted::parse(request.platform.as_deref())?;
+        let image = self.have(&reference, &wanted, progress.as_ref(), cancel)?;
         let destination = &request.destination;
         unpack::unpack_to(
             &image,
@@ -324,16 +321,6 @@ impl Images {
             reference: destination.display().to_string(),
             digest: image.digest.to_string(),
         })
-    }
-}
-
-/// `os/arch[/variant]`, this host's by default.
-pub(crate) fn platform(text: Option<&str>) -> Outcome<Platform> {
-    match text {
-        None => Ok(Platform::host()),
-        Some(text) => text
-            .parse()
-            .map_err(|error: read::BadPlatform| Failure::from_error(Kind::Invalid, &error)),
     }
 }
 

@@ -13,7 +13,8 @@ use unpacker::remote::error::RemoteError;
 
 use crate::api::types::{Moved, PullRequest};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::service::{Images, Kept, platform};
+use crate::images::platform::platform;
+use crate::images::service::{Images, Kept};
 use crate::options::Options;
 
 /// Progress that may be handed to another thread.
@@ -41,6 +42,7 @@ impl Images {
         progress: Reporter,
         cancel: &Cancel,
     ) -> Outcome<Moved> {
+        let _pass = self.gate.pass();
         let reference: Reference = request.reference.parse()?;
         let platform = platform(request.platform.as_deref())?;
         if self.here.is_ours(&reference) {
@@ -90,6 +92,7 @@ impl Images {
 
     /// Sends an image to the registry that its name says.
     pub fn push(&self, text: &str, progress: Reporter, cancel: &Cancel) -> Outcome<Moved> {
+        let _pass = self.gate.pass();
         let (reference, kept) = self.expect(text)?;
         if self.here.is_ours(&reference) {
             return Err(Failure::invalid(format!(

@@ -20,6 +20,7 @@ use unpacker::snapshot::store::Snapshots;
 use crate::api::types::{ExecRequest, SandboxRequest, SandboxRow};
 use crate::clock;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::gate::Pass;
 use crate::sandbox::record::Record;
 use crate::sandbox::{plan, record};
 
@@ -35,6 +36,8 @@ pub struct Runnable {
     pub config: Execution,
     /// Lowest first.
     pub stack: Vec<SnapshotId>,
+    /// Keeps the stack from being collected before a sandbox's record names it.
+    pub pass: Pass,
 }
 
 /// What a new sandbox is called.

@@ -12,7 +12,7 @@ use unpacker::digest::DiffId;
 use unpacker::layer::compress::Compression;
 use unpacker::snapshot::id::SnapshotId;
 
-use super::write_atomically;
+use super::{touch, write_atomically};
 
 /// A layer in the content store, by its two identities.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +45,9 @@ impl Layers {
     }
 
     pub fn get(&self, id: &SnapshotId) -> Option<PackedLayer> {
-        let bytes = std::fs::read(self.dir.join(self.name(id))).ok()?;
-        let file: File = serde_json::from_slice(&bytes).ok()?;
-        Some(PackedLayer {
-            blob: file.blob,
-            diff_id: file.diff_id.parse().ok()?,
-        })
+        let path = self.dir.join(self.name(id));
+        touch(&path);
+        read(&path)
     }
 
     pub fn put(&self, id: &SnapshotId, layer: &PackedLayer) -> io::Result<()> {
@@ -64,4 +61,18 @@ impl Layers {
     fn name(&self, id: &SnapshotId) -> String {
         format!("{id}.{}", self.form)
     }
+}
+
+/// The snapshot that a file of this name is about.
+pub(super) fn snapshot_of(name: &str) -> Option<SnapshotId> {
+    name.split_once('.')?.0.parse().ok()
+}
+
+pub(super) fn read(path: &Path) -> Option<PackedLayer> {
+    let bytes = std::fs::read(path).ok()?;
+    let file: File = serde_json::from_slice(&bytes).ok()?;
+    Some(PackedLayer {
+        blob: file.blob,
+        diff_id: file.diff_id.parse().ok()?,
+    })
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use unpacker::digest::{Digest, hex};
 use unpacker::snapshot::id::SnapshotId;
 
-use super::write_atomically;
+use super::{touch, write_atomically};
 
 const VERSION: u32 = 1;
 /// Entries are some hundred bytes; a larger file is none of ours.
@@ -54,7 +54,18 @@ impl Steps {
     }
 
     pub fn get(&self, key: &Digest) -> Option<Outcome> {
-        match self.read(key.digest())? {
+        touch(&self.dir.join(key.digest()));
+        if let Some(Entry::Same(other)) = self.read(key.digest())
+            && self.read(&other).is_some()
+        {
+            touch(&self.dir.join(other));
+        }
+        self.peek(key.digest())
+    }
+
+    /// As [`Steps::get`] of a key in hexadecimal, without counting it as use.
+    pub(super) fn peek(&self, key: &str) -> Option<Outcome> {
+        match self.read(key)? {
             Entry::Outcome(outcome) => Some(outcome),
             Entry::Same(other) => match self.read(&other)? {
                 Entry::Outcome(outcome) => Some(outcome),

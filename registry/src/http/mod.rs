@@ -64,7 +64,9 @@ async fn dispatch(
     body: &mut Body,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(parts.uri.query());
-    match route::parse(parts.uri.path())? {
+    let route = route::parse(parts.uri.path())?;
+    refuse_guarded(&registry, &route, &parts.method)?;
+    match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
         }
@@ -105,6 +107,17 @@ async fn dispatch(
             _ => Err(wrong_method(&parts.method)),
         },
         _ => Err(wrong_method(&parts.method)),
+    }
+}
+
+/// Names that only this process writes can be read and nothing else.
+fn refuse_guarded(registry: &Registry, route: &Route, method: &Method) -> Result<(), ApiError> {
+    if is_read(method) {
+        return Ok(());
+    }
+    match route.repository().and_then(registry.policy().guard) {
+        Some(why) => Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why)),
+        None => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
 use crate::store::StoreError;
-use crate::store::index::{ManifestRow, manifests};
+use crate::store::index::{ManifestRow, manifests, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -204,6 +204,41 @@ impl Registry {
         let (repository, tag) = (repository.to_string(), tag.to_string());
         let index = self.store().index();
         let done = index.write(move |rows| manifests::untag(rows, &repository, &tag))?;
+        self.store().tags_changed();
+        Ok(done)
+    }
+
+    /// Removes a tag, and its manifest with its blobs' links where nothing else of the repository
+    /// needs them; false where there is no such tag. Files go at the next sweep.
+    pub fn release_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
+        let (repository, tag) = (repository.to_string(), tag.to_string());
+        let index = self.store().index();
+        let done = index.write(move |rows| release::untag(rows, &repository, &tag))?;
+        self.store().tags_changed();
+        Ok(done)
+    }
+
+    /// Removes a manifest, and what only it needed, unless a tag or an index of its repository
+    /// needs it: what a tag that moved may leave behind.
+    pub fn release_unneeded(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let (repository, digest) = (repository.to_string(), digest.clone());
+        let index = self.store().index();
+        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest))?)
+    }
+
+    /// Removes a manifest with all its tags and with what only it needed in its repository.
+    pub fn release_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let (repository, digest) = (repository.to_string(), digest.clone());
+        let index = self.store().index();
+        let done = index.write(move |rows| release::remove(rows, &repository, &digest))?;
         self.store().tags_changed();
         Ok(done)
     }

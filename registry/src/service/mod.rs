@@ -11,6 +11,8 @@ mod uploads;
 
 use std::sync::Arc;
 
+use config::name::RepositoryName;
+
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 use self::uploads::OpenSessions;
@@ -29,8 +31,11 @@ pub enum References {
     Sparse,
 }
 
+/// Why a repository may not be written over HTTP; `None` where it may.
+pub type Guard = fn(&RepositoryName) -> Option<&'static str>;
+
 /// What the registry allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Policy {
     /// For manifests that come over HTTP.
     pub references: References,
@@ -38,6 +43,8 @@ pub struct Policy {
     pub max_blob: u64,
     /// Upload sessions that may be open at once; each costs a file and a few hundred bytes.
     pub max_sessions: usize,
+    /// Names that are written in-process only. Over HTTP they can be pulled and nothing else.
+    pub guard: Guard,
 }
 
 impl Default for Policy {
@@ -47,6 +54,7 @@ impl Default for Policy {
             // Larger than any layer seen in practice, smaller than what fills a host by accident.
             max_blob: 512 * 1024 * 1024 * 1024,
             max_sessions: 10_000,
+            guard: |_| None,
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
 use crate::store::writer::{BlobWriter, CommitError};
 
-pub use self::sweep::{Fault, Swept};
+pub use self::sweep::{Fault, Grace, Swept};
 
 /// Where a store lives and how it behaves.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 //! Marking reads one snapshot and locks nothing. Sweeping looks at each candidate again, alone with
 //! the guard for the time of one unlink, so nobody waits for a collection.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::PoisonError;
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,6 +25,16 @@ pub struct Swept {
     pub sessions: u64,
 }
 
+/// What a collection may touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace {
+    /// Links that no manifest needs go when they are older: a push links blobs before its manifest.
+    pub links: Duration,
+    /// Files that no row names go when they are older: in-process writers commit blobs before they
+    /// link them. Zero where the caller knows that nobody does so now.
+    pub files: Duration,
+}
+
 /// A row that does not hold what it promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -41,10 +52,19 @@ impl Store {
         grace: Duration,
         keep: &dyn Fn(&Digest) -> bool,
     ) -> Result<Swept, StoreError> {
+        let (links, files) = (grace, grace);
+        self.collect(Grace { links, files }, keep)
+    }
+
+    /// As [`Store::sweep`], with a grace for links and one for files.
+    pub fn collect(
+        &self,
+        grace: Grace,
+        keep: &dyn Fn(&Digest) -> bool,
+    ) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         let now = (self.options.clock)();
-        let before = now.checked_sub(grace).unwrap_or(UNIX_EPOCH);
-        let before = before.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let before = self.before(grace.links);
         for (repository, digest) in self.index.read(|rows| links::unneeded(rows, before))? {
             let removed = self
                 .index
@@ -52,7 +72,7 @@ impl Store {
             swept.links += u64::from(removed);
         }
         for (digest, size, committed) in self.blobs.list()? {
-            if is_fresh(committed, now, grace) || keep(&digest) {
+            if is_fresh(committed, now, grace.files) || keep(&digest) {
                 continue;
             }
             if self.unlink_unheld(&digest)? {
@@ -61,6 +81,33 @@ impl Store {
             }
         }
         Ok(swept)
+    }
+
+    /// What [`Store::collect`] would remove now. Changes nothing.
+    pub fn collectable(&self, grace: Grace) -> Result<Swept, StoreError> {
+        let now = (self.options.clock)();
+        let before = self.before(grace.links);
+        let doomed = self.index.read(|rows| links::unneeded(rows, before))?;
+        let doomed: HashSet<(String, Digest)> = doomed.into_iter().collect();
+        let mut swept = Swept {
+            links: doomed.len() as u64,
+            ..Swept::default()
+        };
+        for (digest, size, committed) in self.blobs.list()? {
+            let held = |rows: &_| links::is_held_beside(rows, &digest, &doomed);
+            if !is_fresh(committed, now, grace.files) && !self.index.read(held)? {
+                swept.blobs += 1;
+                swept.bytes += size;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// The second, since 1970, before which something is older than `grace`.
+    fn before(&self, grace: Duration) -> u64 {
+        let now = (self.options.clock)();
+        let before = now.checked_sub(grace).unwrap_or(UNIX_EPOCH);
+        before.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
     }
 
     /// Unlinks the file if no row names it. The guard makes look and unlink one.

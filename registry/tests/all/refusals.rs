@@ -1,6 +1,9 @@
 //! What is refused, with which status and code; as a table.
 
-use super::door::{doors, open};
+use registry::digest::{Algorithm, digest_of};
+use registry::service::{Policy, Registry};
+
+use super::door::{doors, open, options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals() {
@@ -195,5 +198,57 @@ async fn manifests_have_a_size_limit() {
             .await
             .expect(413);
         assert_eq!(reply.code(), "SIZE_INVALID");
+    }
+}
+
+/// Names that only the process itself writes: pulls go on, everything else is denied.
+#[tokio::test(flavor = "multi_thread")]
+async fn guarded_names_are_read_only() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = Policy {
+        guard: |name| name.as_str().starts_with("kept/").then_some("hands off"),
+        ..Policy::default()
+    };
+    let registry = Registry::open(options(data.path()), policy).unwrap();
+    let bytes = b"bytes";
+    let digest = digest_of(Algorithm::Sha256, bytes);
+    registry
+        .store()
+        .blobs()
+        .put(bytes, Algorithm::Sha256)
+        .unwrap();
+    let kept = "kept/a".parse().unwrap();
+    assert!(registry.link_blob(&kept, &digest).unwrap());
+    let session = registry.start_upload(&kept, Algorithm::Sha256).unwrap();
+    for door in doors(&registry).await {
+        let blob = format!("/v2/kept/a/blobs/{digest}");
+        for (method, path) in [
+            ("POST", "/v2/kept/a/blobs/uploads/".to_owned()),
+            (
+                "POST",
+                format!("/v2/kept/a/blobs/uploads/?mount={digest}&from=x"),
+            ),
+            ("POST", format!("/v2/kept/a/blobs/uploads/?digest={digest}")),
+            ("PATCH", format!("/v2/kept/a/blobs/uploads/{session}")),
+            (
+                "PUT",
+                format!("/v2/kept/a/blobs/uploads/{session}?digest={digest}"),
+            ),
+            ("DELETE", format!("/v2/kept/a/blobs/uploads/{session}")),
+            ("PUT", "/v2/kept/a/manifests/latest".to_owned()),
+            ("DELETE", "/v2/kept/a/manifests/latest".to_owned()),
+            ("DELETE", blob.clone()),
+        ] {
+            let reply = door.send(method, &path, &[], bytes.to_vec()).await;
+            assert_eq!(reply.status, 403, "{method} {path}");
+            let text = String::from_utf8_lossy(&reply.body);
+            assert!(
+                text.contains("DENIED") && text.contains("hands off"),
+                "{text}"
+            );
+        }
+        let reply = door.send("GET", &blob, &[], Vec::new()).await;
+        assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &bytes[..]));
+        door.start("other").await;
     }
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use registry::digest::Algorithm;
 use registry::http::router;
 use registry::service::{Policy, Registry};
-use registry::store::Options;
+use registry::store::{Grace, Options};
 
-use super::door::{Door, options, push_image, sha256};
+use super::door::{Door, INDEX, MANIFEST, open, options, push_image, sha256};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -61,4 +61,42 @@ async fn a_sweep_takes_only_what_nobody_needs() {
         kept
     );
     door.get("/v2/gone/tags/list").await.expect(404);
+}
+
+/// What the last name of an image sets free goes at once; what another name needs stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_tag_frees_what_only_it_needed() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let door = Door::Router(router(registry.clone()));
+    let grace = Grace {
+        links: HOUR,
+        files: Duration::ZERO,
+    };
+    let first = push_image(&door, "a", "one", b"layer one").await;
+    push_image(&door, "a", "two", b"layer two").await;
+    door.push_manifest("a", "again", &first).await.expect(201);
+    let digest = sha256(first.as_bytes());
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[
+            {{"mediaType":"{MANIFEST}","digest":"{digest}","size":{}}}]}}"#,
+        first.len()
+    );
+    door.push_manifest("a", "all", &index).await.expect(201);
+    let name = "a".parse().unwrap();
+    // Two images with one configuration, and an index: six files.
+    for (tag, left) in [("one", 6), ("again", 6), ("all", 3), ("two", 0)] {
+        assert!(registry.release_tag(&name, &tag.parse().unwrap()).unwrap());
+        let expected = registry.store().collectable(grace).unwrap();
+        let swept = registry.store().collect(grace, &|_| false).unwrap();
+        assert_eq!(swept, expected, "a dry run tells the truth");
+        assert_eq!(files(data.path()), left, "after {tag}");
+        assert!(registry.verify().unwrap().is_empty());
+    }
+    assert!(
+        !registry
+            .release_tag(&name, &"two".parse().unwrap())
+            .unwrap()
+    );
+    door.get("/v2/a/tags/list").await.expect(404);
 }

@@ -52,6 +52,27 @@ pub fn is_held(transaction: &ReadTransaction, digest: &Digest) -> Result<bool, r
     }
 }
 
+/// Whether anything holds the blob that is not among `doomed` links.
+pub fn is_held_beside(
+    transaction: &ReadTransaction,
+    digest: &Digest,
+    doomed: &HashSet<(String, Digest)>,
+) -> Result<bool, redb::Error> {
+    let table = transaction.open_table(HOLDERS)?;
+    for row in table.range((digest.as_ref(), "", 0)..)? {
+        let (key, _) = row?;
+        let (held, repository, kind) = key.value();
+        if held != digest.as_ref() {
+            break;
+        }
+        let pair = (repository.to_owned(), digest.clone());
+        if kind != AS_LINK || !doomed.contains(&pair) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Every digest that any row names.
 pub fn held(transaction: &ReadTransaction) -> Result<Vec<Digest>, redb::Error> {
     let mut found: Vec<Digest> = Vec::new();

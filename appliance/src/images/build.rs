@@ -18,7 +18,7 @@ use crate::api::types::{BuildRequest as Wanted, BuildResult};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::platform::{Wanted as WantedPlatform, platform};
 use crate::images::service::Images;
-use crate::images::transfer::Reporter;
+use crate::progress::Reporter;
 
 impl Images {
     /// Builds an image, keeps it under its names, and pushes it where that was asked for.

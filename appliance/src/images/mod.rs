@@ -12,5 +12,6 @@ mod host;
 pub mod locate;
 mod platform;
 mod prune;
+mod remote;
 pub mod service;
-pub(crate) mod transfer;
+mod transfer;

@@ -23,8 +23,8 @@ use crate::images::content::RegistryContent;
 use crate::images::gate::Gate;
 use crate::images::locate::Here;
 use crate::images::platform::Wanted;
-use crate::images::transfer::Reporter;
 use crate::options::Options;
+use crate::progress::Reporter;
 use crate::sandbox::local::Runnable;
 
 /// Everything that is known about images on this host.
@@ -72,7 +72,7 @@ impl Images {
         runtime: Handle,
     ) -> Outcome<Self> {
         let content = Arc::new(RegistryContent(registry.clone()));
-        let remote = crate::images::transfer::remote(options)?;
+        let remote = crate::images::remote::remote(options)?;
         Ok(Self {
             here,
             registry,

@@ -7,32 +7,13 @@ use unpacker::image::read::Platform;
 use unpacker::progress::{Cancel, Event, Progress};
 use unpacker::pull::{self, PullError};
 use unpacker::push::{self, Document, PushError};
-use unpacker::remote::client::{self, Remote};
-use unpacker::remote::credentials::Machine;
 use unpacker::remote::error::RemoteError;
 
 use crate::api::types::{Moved, PullRequest};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::platform::platform;
 use crate::images::service::{Images, Kept};
-use crate::options::Options;
-
-/// Progress that may be handed to another thread.
-pub(crate) type Reporter = Arc<dyn Progress>;
-
-/// The client for all other registries.
-pub(crate) fn remote(options: &Options) -> Outcome<Remote> {
-    let mut settings = client::Options::default();
-    settings
-        .plain_http
-        .clone_from(&options.settings.remote.plain_http);
-    settings
-        .ca_files
-        .clone_from(&options.settings.remote.ca_files);
-    settings.transfers = options.settings.remote.concurrency;
-    let credentials = Arc::new(Machine::detect(Vec::new()));
-    Remote::new(settings, credentials).map_err(|error| Failure::from_error(Kind::Invalid, &error))
-}
+use crate::progress::Reporter;
 
 impl Images {
     /// Fetches an image, also when it is here: its tag may have moved.

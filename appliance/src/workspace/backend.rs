@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use unpacker::container::spec::{Mount, Process};
-use unpacker::progress::{Cancel, Progress};
+use unpacker::progress::Cancel;
 
 use super::failure::Fault;
-
-/// Progress that may be kept beyond a call.
-pub type Reporter = Arc<dyn Progress>;
+use crate::progress::Reporter;
 
 /// Images, sandboxes and volumes of one host. Sandboxes go by the name that they were created with.
 /// Every method may be called again after it failed or was interrupted.

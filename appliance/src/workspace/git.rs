@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use config::repository::{RepoUrl, Transport};
 use unpacker::progress::{Cancel, Event};
 
-use super::backend::{Clock, Reporter};
+use super::backend::Clock;
 use super::failure::{self, Class, Fault, Stage};
 use super::lifecycle::Tail;
 use super::runner::{DEFAULT_PATH, Invocation, Runner};
+use crate::progress::Reporter;
 
 /// The clone's name inside its volume.
 pub const REPOSITORY: &str = "repo";

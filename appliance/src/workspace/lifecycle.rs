@@ -11,9 +11,10 @@ use config::devcontainer::{Command, Lifecycle};
 use serde::{Deserialize, Serialize};
 use unpacker::progress::{Cancel, Event};
 
-use super::backend::{Backend, Reporter};
+use super::backend::Backend;
 use super::failure::{Class, Fault, Stage};
 use super::session::Session;
+use crate::progress::Reporter;
 
 /// Lines of a failed command's output that its fault carries.
 const KEPT_LINES: usize = 20;

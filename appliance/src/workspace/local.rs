@@ -15,13 +15,12 @@ use unpacker::container::stream::{self, Frame};
 use unpacker::layer::root::Root;
 use unpacker::progress::{Cancel, Progress};
 
-use super::backend::{
-    Backend, ImageBuild, ImageFacts, Person, Reporter, SandboxPlan, SandboxState,
-};
+use super::backend::{Backend, ImageBuild, ImageFacts, Person, SandboxPlan, SandboxState};
 use super::failure::{Class, Fault};
 use crate::api::types::SandboxRequest;
 use crate::error::{Failure, Kind};
 use crate::images::service::Images;
+use crate::progress::Reporter;
 use crate::sandbox::local::Sandboxes;
 use crate::sandbox::plan::check_name;
 use crate::sandbox::record::Record;

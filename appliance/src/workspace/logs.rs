@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use unpacker::progress::{Event, Progress};
 
-use super::backend::Reporter;
+use crate::progress::Reporter;
 
 /// How many logs of one workspace are kept.
 const KEPT: usize = 20;

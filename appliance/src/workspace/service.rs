@@ -14,7 +14,7 @@ use unpacker::container::idmap::IdMap;
 use unpacker::layer::compress;
 use unpacker::progress::{Cancel, Silent};
 
-use super::backend::{Reporter, SystemClock};
+use super::backend::SystemClock;
 use super::failure::{Class, Fault};
 use super::local::Local;
 use super::runner::HostRunner;
@@ -26,6 +26,7 @@ use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::service::Images;
 use crate::options::Options;
+use crate::progress::Reporter;
 use crate::sandbox::local::Sandboxes;
 
 /// Logs are read whole; they are rotated long before this.

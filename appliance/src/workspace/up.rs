@@ -10,7 +10,7 @@ use config::workspace::WorkspaceName;
 use time::format_description::well_known::Rfc3339;
 use unpacker::progress::Cancel;
 
-use super::backend::{Backend, Clock, Reporter};
+use super::backend::{Backend, Clock};
 use super::configure;
 use super::failure::{Class, Fault};
 use super::logs::Tee;
@@ -20,6 +20,7 @@ use super::runner::Runner;
 use super::store::Store;
 use super::users::Ids;
 use super::verbs::source_text;
+use crate::progress::Reporter;
 
 /// Everything that the verbs work with.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use unpacker::container::spec::{Mount, Process};
 use unpacker::progress::{Cancel, Event};
 
 use super::backend::{
-    Backend, ImageBuild, ImageFacts, Person, Reporter, SandboxPlan, SandboxState, SystemClock,
+    Backend, ImageBuild, ImageFacts, Person, SandboxPlan, SandboxState, SystemClock,
 };
 use super::failure::{Class, Fault, Stage};
 use super::meta::{Meta, Status};
@@ -19,6 +19,7 @@ use super::runner::HostRunner;
 use super::store::Store;
 use super::up::{Engine, Wanted, Wish};
 use super::users::Ids;
+use crate::progress::Reporter;
 use unpacker::container::launch::Launcher;
 
 /// A fault with this message ends the command on the spot, as SIGKILL would: nothing is concluded.

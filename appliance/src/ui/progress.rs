@@ -87,9 +87,10 @@ impl Screen {
             return;
         }
         let bar = self.transfers.remove(&(id.clone(), phase));
+        // The last position that was told may lie before the end: news of transfers are thinned out.
         let bytes = bar
             .as_ref()
-            .map(|bar| bar.position())
+            .map(|bar| bar.length().unwrap_or(bar.position()))
             .filter(|bytes| *bytes > 0);
         if let Some(bar) = bar {
             bar.finish_and_clear();

@@ -131,9 +131,11 @@ fn attempt_clone(wanted: &Clone<'_>, tools: &Tools<'_>) -> Result<(), Fault> {
     Err(failed)
 }
 
+/// A clone under its final name is whole, also after a power cut: git does not sync what it writes.
 fn finish(volume: &Path, unfinished: &Path) -> Result<(), Fault> {
-    let renamed = std::fs::rename(unfinished, volume.join(REPOSITORY));
-    renamed
+    let synced = File::open(volume).and_then(|folder| Ok(rustix::fs::syncfs(folder)?));
+    synced
+        .and_then(|()| std::fs::rename(unfinished, volume.join(REPOSITORY)))
         .and_then(|()| File::open(volume)?.sync_all())
         .map_err(|error| Fault::io("cannot put the clone in its place", &error))
 }

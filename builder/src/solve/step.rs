@@ -12,6 +12,7 @@ use unpacker::snapshot::store::Staging;
 
 use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
+use crate::cache::layers;
 use crate::cache::steps::{Outcome, nonce};
 use crate::copy::place::make_folders;
 use crate::error::{BuildError, StepError};
@@ -161,6 +162,8 @@ impl Solver<'_> {
         let mut snapshot = None;
         if changed.map_err(BuildError::store("read a step's result"))? {
             let id = self.free_id(key)?;
+            let forgotten = layers::forget(self.env.cache, &id);
+            forgotten.map_err(BuildError::store("forget an earlier layer"))?;
             let kept = self.env.snapshots.commit(staging, &id);
             kept.map_err(BuildError::store("keep a step's result"))?;
             snapshot = Some(id);

@@ -119,6 +119,7 @@ impl Registry {
                 artifact_type: view.artifact_type.clone(),
                 references: view.references.clone(),
                 pushed: self.store().now(),
+                by_digest: named.is_none() && put.tags.is_empty(),
             },
             tags: named
                 .into_iter()

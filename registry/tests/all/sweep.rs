@@ -100,3 +100,42 @@ async fn a_released_tag_frees_what_only_it_needed() {
     );
     door.get("/v2/a/tags/list").await.expect(404);
 }
+
+/// What was put by its digest is wanted without a tag: a tag that moves away, or goes, does not end
+/// it. An index that names it takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_by_its_digest_outlives_its_tags() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let door = Door::Router(router(registry.clone()));
+    let name = "a".parse().unwrap();
+    let pinned = push_image(&door, "a", "one", b"layer one").await;
+    let digest = sha256(pinned.as_bytes());
+    door.push_manifest("a", digest.as_ref(), &pinned)
+        .await
+        .expect(201);
+    // The same bytes once more by tag do not take it back.
+    door.push_manifest("a", "one", &pinned).await.expect(201);
+    assert!(
+        registry
+            .release_tag(&name, &"one".parse().unwrap())
+            .unwrap()
+    );
+    door.get(&format!("/v2/a/manifests/{digest}"))
+        .await
+        .expect(200);
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[
+            {{"mediaType":"{MANIFEST}","digest":"{digest}","size":{}}}]}}"#,
+        pinned.len()
+    );
+    door.push_manifest("a", "all", &index).await.expect(201);
+    assert!(
+        registry
+            .release_tag(&name, &"all".parse().unwrap())
+            .unwrap()
+    );
+    door.get(&format!("/v2/a/manifests/{digest}"))
+        .await
+        .expect(404);
+}

@@ -118,6 +118,7 @@ impl Snapshots {
         {
             let _guard = self.guard()?;
             fs::remove_file(staging.path.join(LOCK))?;
+            self.drop_dangling(id)?;
             match renameat_with(CWD, &staging.path, CWD, &target, RenameFlags::NOREPLACE) {
                 Ok(()) => drop(staging.lock.take()),
                 Err(Errno::EXIST) => {}
@@ -285,7 +286,22 @@ impl Snapshots {
                 Err(error) => ignore_absent(Err(error))?,
             }
         }
+        // Whatever is made later under a trashed name is not what its aliases meant.
+        for listed in self.list()? {
+            self.drop_dangling(&listed.id)?;
+        }
         Ok(())
+    }
+
+    /// Removes an alias whose snapshot is gone: under its name another one may be made.
+    fn drop_dangling(&self, id: &SnapshotId) -> io::Result<()> {
+        let path = self.dir.join(id.as_str());
+        let dangling = path.is_symlink() && !path.exists();
+        if dangling {
+            ignore_absent(fs::remove_file(path))
+        } else {
+            Ok(())
+        }
     }
 
     fn trash(&self, path: &Path) -> io::Result<()> {

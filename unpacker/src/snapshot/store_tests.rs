@@ -102,6 +102,21 @@ fn what_crashed_processes_left_is_cleared_away() {
 }
 
 #[test]
+fn an_alias_of_what_a_crash_took_is_gone_too() {
+    let (_dir, store) = store();
+    store.commit(staged(&store, "old"), &id("a")).unwrap();
+    store.alias(&id("b"), &id("a")).unwrap();
+    let marker = store.dir().join(id("a").as_str()).join(UNSYNCED);
+    fs::write(&marker, "another boot").unwrap();
+    let next = Snapshots::open(store.dir()).unwrap();
+    // What is made later under the name that crashed is not what the alias meant.
+    next.commit(staged(&next, "new"), &id("a")).unwrap();
+    assert_eq!(next.get(&id("b")).unwrap(), None);
+    let path = next.commit(staged(&next, "b"), &id("b")).unwrap();
+    assert_eq!(next.get(&id("b")).unwrap(), Some(path));
+}
+
+#[test]
 fn one_at_a_time_makes_a_snapshot() {
     let (_dir, store) = store();
     let store = Arc::new(store);

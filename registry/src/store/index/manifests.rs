@@ -58,9 +58,7 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Vec<Dige
     let (repository, digest) = (new.repository.as_str(), new.digest.as_ref());
     add_repository(transaction, repository, new.row.pushed)?;
     hold(transaction, digest, repository, AS_MANIFEST)?;
-    transaction
-        .open_table(MANIFESTS)?
-        .insert((repository, digest), encode(&new.row)?.as_slice())?;
+    put_row(transaction, repository, digest, &new.row)?;
     if let (Some(subject), Some(descriptor)) = (&new.row.subject, &new.descriptor) {
         transaction.open_table(REFERRERS)?.insert(
             (repository, subject.as_ref(), digest),
@@ -71,6 +69,32 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Vec<Dige
         set_tag(transaction, repository, tag, digest)?;
     }
     Ok(Vec::new())
+}
+
+/// Writes the row. What was wanted by its digest before still is; what an index names is wanted for
+/// the index's sake from now on, and goes with it.
+fn put_row(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &str,
+    row: &ManifestRow,
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(MANIFESTS)?;
+    let known = |table: &redb::Table<'_, _, _>, digest: &str| -> Result<_, redb::Error> {
+        let row = table.get((repository, digest))?;
+        row.map(|row| decode::<ManifestRow>(row.value()))
+            .transpose()
+    };
+    let mut row = row.clone();
+    row.by_digest |= known(&table, digest)?.is_some_and(|old| old.by_digest);
+    for child in &row.references {
+        if let Some(mut part) = known(&table, child.as_ref())?.filter(|part| part.by_digest) {
+            part.by_digest = false;
+            table.insert((repository, child.as_ref()), encode(&part)?.as_slice())?;
+        }
+    }
+    table.insert((repository, digest), encode(&row)?.as_slice())?;
+    Ok(())
 }
 
 fn missing(

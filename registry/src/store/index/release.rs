@@ -1,6 +1,7 @@
 //! Letting go of an image: its manifest and what only it needed in its repository.
 //!
-//! Rows only. A manifest stays while a tag points at it or an index of its repository names it; a
+//! Rows only. A manifest stays while a tag points at it, an index of its repository names it, or it
+//! was put by its digest; a
 //! blob's link stays while any manifest of its repository names it. Signatures and the like that
 //! were pushed without a tag go with the manifest that they refer to.
 
@@ -86,6 +87,8 @@ fn release(
             None => {
                 links::unlink(transaction, repository, &digest)?;
             }
+            // Wanted by its digest: only its removal by that digest ends it.
+            Some(row) if row.by_digest => {}
             Some(_) if is_tagged(transaction, repository, &digest)? => {}
             Some(row) => {
                 freed.extend(row.references);

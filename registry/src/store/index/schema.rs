@@ -58,4 +58,7 @@ pub struct ManifestRow {
     /// Seconds since 1970.
     #[serde(default)]
     pub pushed: u64,
+    /// It was put by its digest and so is wanted without any tag; an index that names it takes over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_digest: bool,
 }

@@ -74,6 +74,10 @@ pub(super) async fn push(session: &Session, reference: String) -> Outcome<u8> {
 fn moved_line(session: &Session, word: &str, moved: &Moved) {
     match session.format {
         Format::Json => ui::json(moved),
+        // A reference by digest says it already.
+        Format::Text if moved.reference.contains('@') => {
+            ui::line(&format!("{word} {}", moved.reference));
+        }
         Format::Text => ui::line(&format!("{word} {}@{}", moved.reference, moved.digest)),
     }
 }

@@ -262,7 +262,10 @@ impl Images {
         let (reference, kept) = self.expect(text)?;
         let removed = match reference.target() {
             Target::Tag(tag) => self.registry.release_tag(&kept.repository, &tag),
-            Target::Digest(digest) => self.registry.release_manifest(&kept.repository, &digest),
+            Target::Digest(digest) => {
+                self.refuse_needed(&kept.repository, &digest)?;
+                self.registry.release_manifest(&kept.repository, &digest)
+            }
         };
         if !removed.map_err(store)? {
             return Err(self.unknown(text));
@@ -276,6 +279,21 @@ impl Images {
             reference: shown,
             digest: kept.digest.to_string(),
         })
+    }
+
+    /// A part of an index must not go while the index is there.
+    fn refuse_needed(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
+        let manifests = self.registry.manifests(repository).map_err(store)?;
+        match manifests
+            .iter()
+            .find(|(_, row)| row.references.contains(digest))
+        {
+            None => Ok(()),
+            Some((index, _)) => Err(Failure::conflict(format!(
+                "{digest} is a part of the index {index}"
+            ))
+            .hint("Remove the index's names first.")),
+        }
     }
 
     /// Removes every tag of the repository that a name means, with its images; their files stay

@@ -273,8 +273,8 @@ mod tests {
               // what a person writes
               "name": "App ${localEnv:USER}",
               "build": {"dockerfile": "Dockerfile", "args": {"N": 20, "W": "${containerWorkspaceFolder}"}, "target": "dev",},
-              "workspaceFolder": "/work/${localWorkspaceFolderBasename}",
-              "workspaceMount": "source=${localWorkspaceFolder},target=/work/app,type=bind",
+              "workspaceFolder": "/w/${localWorkspaceFolderBasename}",
+              "workspaceMount": "source=${localWorkspaceFolder},target=/w/app,type=bind",
               "containerEnv": {"PORT": 3000, "OWNER": "${localEnv:USER}"},
               "remoteEnv": {"PATH": "${containerEnv:PATH}:/x", "GONE": null},
               "remoteUser": "dev", "containerUser": "root",
@@ -288,12 +288,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.name.as_deref(), Some("App me"));
-        assert_eq!(config.workspace_folder, "/work/app");
+        assert_eq!(config.workspace_folder, "/w/app");
         let Source::Build(build) = &config.source else {
             panic!("{:?}", config.source)
         };
         assert_eq!(build.args["N"], "20");
-        assert_eq!(build.args["W"], "/work/app");
+        assert_eq!(build.args["W"], "/w/app");
         assert_eq!(build.target.as_deref(), Some("dev"));
         assert_eq!(config.container_env["PORT"], "3000");
         assert_eq!(config.container_env["OWNER"], "me");

@@ -261,6 +261,13 @@ const MEANINGS: &[(&[&str], Class, Option<&str>)] = &[
         Some("Allow the folder with: git config --global --add safe.directory FOLDER"),
     ),
     (
+        &["certificate verification failed", "SSL certificate problem"],
+        Class::Permission,
+        Some(
+            "Name the authority that signed the server's certificate: GIT_SSL_CAINFO=/path/to/ca.pem.",
+        ),
+    ),
+    (
         &[
             "Could not resolve host",
             "Temporary failure in name resolution",
@@ -391,6 +398,14 @@ mod tests {
             ),
             (
                 "fatal: unable to access 'https://h/': The requested URL returned error: 403",
+                Permission,
+            ),
+            (
+                "fatal: unable to access 'https://h/': server certificate verification failed. CAfile: none",
+                Permission,
+            ),
+            (
+                "fatal: unable to access 'https://h/': SSL certificate problem: self-signed certificate",
                 Permission,
             ),
             (

@@ -137,6 +137,15 @@ impl Document {
         cursor.object().map(|_| cursor)
     }
 
+    /// A value of this document, called `name` in complaints.
+    pub fn cursor_at<'a>(&'a self, node: &'a Node, name: &str) -> Cursor<'a> {
+        Cursor {
+            document: self,
+            node,
+            name: name.to_owned(),
+        }
+    }
+
     pub fn error(&self, at: usize, reason: impl Into<String>) -> Located {
         Located::new(&self.text, at, reason)
     }

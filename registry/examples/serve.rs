@@ -1,6 +1,6 @@
 //! Serves a registry from a folder: `cargo run --example serve -- <folder> <address:port> [sparse]`.
 
-use registry::http::serve;
+use registry::http::{Front, serve};
 use registry::service::{Policy, References, Registry};
 use registry::store::Options;
 
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let registry = Registry::open(Options::below(folder.as_ref()), policy)?;
     let listener = tokio::net::TcpListener::bind(address).await?;
-    serve(listener, registry, async {
+    serve(listener, Front::new(registry), async {
         // Without signal handling there is nothing to wait for; the process is then killed, which
         // the store survives as well.
         if tokio::signal::ctrl_c().await.is_err() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry::http::Front;
 use registry::service::{Policy, Registry};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -107,7 +108,12 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         status.pid,
         folder.root().display()
     ));
-    let served = registry::http::serve(tcp, registry.clone(), stop.clone().cancelled_owned()).await;
+    let served = registry::http::serve(
+        tcp,
+        Front::new(registry.clone()),
+        stop.clone().cancelled_owned(),
+    )
+    .await;
     app.stop();
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;

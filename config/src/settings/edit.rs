@@ -5,7 +5,7 @@ use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
 
 use super::keys::{self, Key, Kind, Raw};
-use super::{Settings, SourceFile, layer};
+use super::{Settings, SourceFile, layer, tables};
 use crate::jsonc::{Document, Located};
 
 /// Why the text was left as it is.
@@ -13,6 +13,8 @@ use crate::jsonc::{Document, Located};
 pub enum EditError {
     #[error("{key:?} is not a setting{hint}")]
     Unknown { key: String, hint: String },
+    #[error("{key:?} is a list of tables, too much for one word: write it into the settings file")]
+    Table { key: String },
     #[error("{key}: {reason}")]
     Value { key: String, reason: String },
     #[error("{0}")]
@@ -37,6 +39,10 @@ pub fn unset(text: &str, key: &str) -> Result<String, EditError> {
 }
 
 fn known(name: &str) -> Result<&'static Key, EditError> {
+    if let Some(table) = tables::find(name) {
+        let name = table.name.to_owned();
+        return Err(EditError::Table { key: name });
+    }
     keys::find(name).ok_or_else(|| EditError::Unknown {
         key: name.to_owned(),
         hint: keys::hint(name),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Compression, Secret, Settings};
+use super::{Compression, Secret, Settings, tables};
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -205,7 +205,8 @@ pub(super) fn is_section(name: &str) -> bool {
 }
 
 pub(super) fn hint(name: &str) -> String {
-    suggest::hint(name, KEYS.iter().map(|key| key.name))
+    let tables = tables::TABLES.iter().map(|table| table.name);
+    suggest::hint(name, KEYS.iter().map(|key| key.name).chain(tables))
 }
 
 fn one(raw: &Raw) -> Result<&str, String> {

@@ -4,6 +4,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Raw};
+use super::tables;
 use super::{Flag, Origin, Settings, SettingsError, SourceFile};
 use crate::jsonc::{Document, Located, Member, Node, Value};
 use crate::suggest;
@@ -91,6 +92,12 @@ impl Settings {
                 "" => member.key.clone(),
                 section => format!("{section}.{}", member.key),
             };
+            if let Some(table) = tables::find(&name) {
+                let cursor = document.cursor_at(&member.node, &name);
+                (table.read)(self, &cursor).map_err(|at| in_file(file, at))?;
+                self.note_origin(file, document, table.name, member.at);
+                continue;
+            }
             if !keys::is_section(&name) && keys::find(&name).is_none() {
                 let reason = format!("{name:?} is not a setting{}", keys::hint(&name));
                 return Err(in_file(file, document.error(member.at, reason)));
@@ -119,13 +126,22 @@ impl Settings {
             )));
         };
         (key.set)(self, &raw).map_err(|reason| error(format!("{name:?}: {reason}")))?;
-        let line = document.error(node.at, "").line;
+        self.note_origin(file, document, key.name, node.at);
+        Ok(())
+    }
+
+    fn note_origin(
+        &mut self,
+        file: SourceFile<'_>,
+        document: &Document,
+        key: &'static str,
+        at: usize,
+    ) {
         let origin = Origin::File {
             path: file.path.to_owned(),
-            line,
+            line: document.error(at, "").line,
         };
-        self.origins.insert(key.name, origin);
-        Ok(())
+        self.origins.insert(key, origin);
     }
 
     /// An empty variable is as good as none.

@@ -8,6 +8,7 @@
 pub mod edit;
 mod keys;
 mod layer;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::quantity::{ByteSize, Cpu, Seconds};
+use crate::registry::quota::Quota;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +40,8 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registry {
     pub listen: SocketAddr,
+    /// How many bytes may be kept, for all repositories together and for some of them.
+    pub quotas: Vec<Quota>,
 }
 
 /// Other registries.
@@ -220,6 +224,7 @@ impl Settings {
             data,
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
+                quotas: Vec::new(),
             },
             remote: Remote {
                 plain_http: Vec::new(),
@@ -252,17 +257,31 @@ impl Settings {
 
     /// Every setting, in the order of the table.
     pub fn list(&self) -> Vec<Shown> {
-        keys::KEYS.iter().map(|key| self.show(key)).collect()
+        let keys = keys::KEYS.iter().map(|key| self.show(key));
+        let tables = tables::TABLES.iter().map(|table| self.show_table(table));
+        keys.chain(tables).collect()
     }
 
     /// One setting; `endpoint` is short for `endpoint.url`.
     pub fn get(&self, name: &str) -> Result<Shown, SettingsError> {
+        let table = tables::find(name).map(|table| self.show_table(table));
         keys::find(name)
             .map(|key| self.show(key))
+            .or(table)
             .ok_or_else(|| SettingsError::Unknown {
                 key: name.to_owned(),
                 hint: keys::hint(name),
             })
+    }
+
+    fn show_table(&self, table: &'static tables::Table) -> Shown {
+        let origin = self.origins.get(table.name).cloned();
+        Shown {
+            key: table.name,
+            value: (table.show)(self),
+            origin: origin.unwrap_or(Origin::Default),
+            help: table.help,
+        }
     }
 
     fn show(&self, key: &'static keys::Key) -> Shown {

@@ -8,6 +8,7 @@ mod answer;
 mod blobs;
 mod body;
 mod error;
+mod front;
 mod listings;
 mod manifests;
 mod query;
@@ -27,6 +28,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use self::answer::Answer;
 use self::error::{ApiError, Code};
+pub use self::front::Front;
 use self::query::Query;
 use self::route::Route;
 pub use self::server::{Limits, serve, serve_router};
@@ -35,18 +37,18 @@ use crate::service::Registry;
 /// Which protocol this is, on every response (docker's v2 API; clients probe for it).
 const VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// The routes below `/v2/`, to be served alone or merged with others.
-pub fn router(registry: Registry) -> Router {
+/// The routes of a registry, to be served alone or merged with others.
+pub fn router(front: Front) -> Router {
     Router::new()
         .route("/v2", any(handle))
         .route("/v2/", any(handle))
         .route("/v2/{*rest}", any(handle))
-        .with_state(registry)
+        .with_state(front)
 }
 
-async fn handle(State(registry): State<Registry>, request: Request) -> Response {
+async fn handle(State(front): State<Front>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
-    let mut response = match dispatch(registry, &parts, &mut body).await {
+    let mut response = match dispatch(front, &parts, &mut body).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(method = %parts.method, path = ?parts.uri.path(), ?error, "refused");
@@ -58,11 +60,8 @@ async fn handle(State(registry): State<Registry>, request: Request) -> Response 
     response
 }
 
-async fn dispatch(
-    registry: Registry,
-    parts: &Parts,
-    body: &mut Body,
-) -> Result<Response, ApiError> {
+async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Response, ApiError> {
+    let registry = front.registry;
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
     refuse_guarded(&registry, &route, &parts.method)?;

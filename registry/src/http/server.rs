@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::Front;
 use crate::service::Registry;
 
 /// How many connections are served and how long they may dawdle.
@@ -57,11 +58,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves a registry until `shutdown` completes and running requests have ended.
 pub async fn serve(
     listener: TcpListener,
-    registry: Registry,
+    front: Front,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let registry = front.registry.clone();
     let expiry = tokio::spawn(expire(registry.clone()));
-    let router = super::router(registry.clone());
+    let router = super::router(front);
     let served = serve_router(listener, router, Limits::default(), shutdown).await;
     expiry.abort();
     let exported = tokio::task::spawn_blocking(move || registry.store().export()).await;

@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use registry::digest::{Algorithm, Digest, digest_of};
-use registry::http::{Limits, router, serve_router};
+use registry::http::{Front, Limits, router, serve_router};
 use registry::service::{Policy, Registry};
 use registry::store::Options;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,7 +39,10 @@ pub(crate) fn open(data: &Path) -> Registry {
 
 /// The registry behind each door. The listener lives as long as the test's runtime.
 pub(crate) async fn doors(registry: &Registry) -> [Door; 2] {
-    [Door::Router(router(registry.clone())), tcp(registry).await]
+    [
+        Door::Router(router(Front::new(registry.clone()))),
+        tcp(registry).await,
+    ]
 }
 
 pub(crate) async fn tcp(registry: &Registry) -> Door {
@@ -48,7 +51,7 @@ pub(crate) async fn tcp(registry: &Registry) -> Door {
     let never = std::future::pending();
     tokio::spawn(serve_router(
         listener,
-        router(registry.clone()),
+        router(Front::new(registry.clone())),
         Limits::default(),
         never,
     ));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use registry::http::{Limits, router, serve, serve_router};
+use registry::http::{Front, Limits, router, serve, serve_router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ async fn clients_that_dawdle_are_dropped() {
     };
     tokio::spawn(serve_router(
         listener,
-        router(registry),
+        router(Front::new(registry)),
         limits,
         std::future::pending(),
     ));
@@ -59,7 +59,7 @@ async fn connections_are_bounded() {
     };
     tokio::spawn(serve_router(
         listener,
-        router(registry),
+        router(Front::new(registry)),
         limits,
         std::future::pending(),
     ));
@@ -124,7 +124,7 @@ async fn shutdown_waits_for_running_requests_and_exports() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(listener, registry.clone(), async {
+    let serving = tokio::spawn(serve(listener, Front::new(registry.clone()), async {
         let _ = stopped.await;
     }));
     let door = Door::Tcp(address);

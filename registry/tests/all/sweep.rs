@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use registry::digest::Algorithm;
-use registry::http::router;
+use registry::http::{Front, router};
 use registry::service::{Policy, Registry};
 use registry::store::{Grace, Options};
 
@@ -22,7 +22,7 @@ async fn a_sweep_takes_only_what_nobody_needs() {
     let data = tempfile::tempdir().unwrap();
     let first = Registry::open(options(data.path()), Policy::default()).unwrap();
     // No listener here: it would hold the first registry open.
-    let door = Door::Router(router(first.clone()));
+    let door = Door::Router(router(Front::new(first.clone())));
     let kept = push_image(&door, "kept", "v1", b"kept layer").await;
     let gone = push_image(&door, "gone", "v1", b"gone layer").await;
     let orphan = first
@@ -55,7 +55,7 @@ async fn a_sweep_takes_only_what_nobody_needs() {
         "nobody keeps the orphan"
     );
     assert!(second.verify().unwrap().is_empty());
-    let door = Door::Router(router(second.clone()));
+    let door = Door::Router(router(Front::new(second.clone())));
     assert_eq!(
         door.get("/v2/kept/manifests/v1").await.expect(200).body,
         kept
@@ -68,7 +68,7 @@ async fn a_sweep_takes_only_what_nobody_needs() {
 async fn a_released_tag_frees_what_only_it_needed() {
     let data = tempfile::tempdir().unwrap();
     let registry = open(data.path());
-    let door = Door::Router(router(registry.clone()));
+    let door = Door::Router(router(Front::new(registry.clone())));
     let grace = Grace {
         links: HOUR,
         files: Duration::ZERO,
@@ -107,7 +107,7 @@ async fn a_released_tag_frees_what_only_it_needed() {
 async fn what_was_put_by_its_digest_outlives_its_tags() {
     let data = tempfile::tempdir().unwrap();
     let registry = open(data.path());
-    let door = Door::Router(router(registry.clone()));
+    let door = Door::Router(router(Front::new(registry.clone())));
     let name = "a".parse().unwrap();
     let pinned = push_image(&door, "a", "one", b"layer one").await;
     let digest = sha256(pinned.as_bytes());

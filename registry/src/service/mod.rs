@@ -7,6 +7,7 @@
 mod blobs;
 mod listing;
 mod manifests;
+mod scrub;
 mod uploads;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use config::name::RepositoryName;
 
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
+pub use self::scrub::{Schedule, Scrubber};
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
 use crate::digest::Digest;

@@ -61,7 +61,7 @@ pub(super) fn export(index: &Index, content: &Path) -> Result<(), ExportError> {
 }
 
 /// Readers see the old file or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".export-")

@@ -6,6 +6,8 @@
 //! <content>/blobs/<alg>/<hex>     blobs and manifests, whole and synced
 //! <content>/uploads/<session>     bytes received so far, and <session>.json
 //! <content>/uploads/w-<random>    blobs being written in-process; swept at open
+//! <content>/quarantine/<blob>-<s> damaged blobs, see `store::quarantine`
+//! <content>/scrub.json            how far the scrub is, see `store::scrub`
 //! <index>                         redb, see `store::index`
 //! ```
 //!
@@ -17,14 +19,18 @@
 pub mod blobs;
 pub mod index;
 pub mod layout;
+pub mod quarantine;
+mod reading;
+pub mod scrub;
 pub mod sessions;
 pub mod step;
 mod sweep;
+mod trust;
 pub mod writer;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
@@ -33,6 +39,7 @@ use crate::store::index::{Index, IndexError, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
+use crate::store::trust::Verified;
 use crate::store::writer::{BlobWriter, CommitError};
 
 pub use self::sweep::{Fault, Grace, Swept};
@@ -120,6 +127,8 @@ pub struct Store {
     blobs: Blobs,
     sessions: Sessions,
     guard: RwLock<()>,
+    verified: Verified,
+    scrubbing: Mutex<()>,
     options: Options,
 }
 
@@ -143,6 +152,8 @@ impl Store {
             blobs,
             sessions,
             guard: RwLock::new(()),
+            verified: Verified::default(),
+            scrubbing: Mutex::new(()),
             options,
         })
     }
@@ -177,10 +188,11 @@ impl Store {
         self.guard.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows a blob, whose file must be here, in a repository. False where the file is not here.
+    /// Shows a blob, whose file must be here, in a repository. False where the file is not here or
+    /// not as long as other repositories know it.
     pub fn link(&self, repository: &str, digest: &Digest) -> Result<bool, StoreError> {
         let _guard = self.guard();
-        let Some((_, size)) = self.blobs.get(digest)? else {
+        let Some(size) = self.linkable(digest)? else {
             return Ok(false);
         };
         self.link_guarded(repository, digest, size)?;
@@ -217,6 +229,11 @@ impl Store {
         new: manifests::NewManifest,
     ) -> Result<Vec<Digest>, StoreError> {
         let _guard = self.guard();
+        // Rows outlive a damaged file; a manifest that is accepted must be of use.
+        let absent = self.absent(&new.required)?;
+        if !absent.is_empty() {
+            return Ok(absent);
+        }
         let algorithm = crate::digest::Algorithm::of(&new.digest).unwrap_or_default();
         match self.blobs.put(bytes, algorithm) {
             Ok(digest) => debug_assert_eq!(digest, new.digest),

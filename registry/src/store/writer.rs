@@ -132,7 +132,10 @@ impl BlobWriter {
         steps.at(Step::Synced)?;
         let algorithm = Algorithm::of(digest).unwrap_or_default();
         let folder = self.blobs.folder(algorithm);
-        renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        {
+            let _naming = self.blobs.naming();
+            renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        }
         steps.at(Step::Renamed)?;
         fsync(folder)?;
         steps.at(Step::Durable)
@@ -141,8 +144,10 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.blobs.steps().at(Step::Writing)?;
-        let count = self.file.write(bytes)?;
+        let steps = self.blobs.steps();
+        steps.at(Step::Writing)?;
+        let most = steps.shorten(bytes.len())?;
+        let count = self.file.write(bytes.get(..most).unwrap_or(bytes))?;
         self.hasher.update(bytes.get(..count).unwrap_or_default());
         self.written += count as u64;
         Ok(count)

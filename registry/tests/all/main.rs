@@ -11,6 +11,7 @@
 mod crash;
 mod door;
 mod faults;
+mod heal;
 mod manifests;
 mod pushes;
 mod refusals;

@@ -31,11 +31,15 @@ pub enum Step {
     Quarantining,
     /// It is moved; neither folder is synced.
     Quarantined,
+    /// The index file is about to be written; many times in a commit.
+    IndexWriting,
+    /// The index file is about to be synced; twice in a commit.
+    IndexSyncing,
 }
 
 impl Step {
     /// All steps, for tests that walk them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Writing,
         Self::Written,
         Self::Synced,
@@ -46,6 +50,8 @@ impl Step {
         Self::Unlinking,
         Self::Quarantining,
         Self::Quarantined,
+        Self::IndexWriting,
+        Self::IndexSyncing,
     ];
 }
 
@@ -77,6 +83,11 @@ impl Steps {
     ) -> Self {
         self.shorten = Some(Arc::new(hook));
         self
+    }
+
+    /// Whether anybody is told.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.hook.is_some()
     }
 
     pub(crate) fn at(&self, step: Step) -> io::Result<()> {

@@ -9,11 +9,14 @@
 )]
 
 mod crash;
+mod dice;
 mod door;
 mod faults;
 mod heal;
+mod kills;
 mod manifests;
 mod pushes;
 mod refusals;
 mod server;
 mod sweep;
+mod verifier;

@@ -8,6 +8,7 @@
 //! After an I/O error (a full disk above all) redb refuses to go on with an open file; the next
 //! operation opens it again, so the registry serves as soon as there is space.
 
+mod create;
 mod group;
 pub mod held;
 pub mod links;
@@ -15,6 +16,7 @@ pub mod manifests;
 pub mod release;
 mod rows;
 mod schema;
+mod watched;
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
@@ -69,8 +71,12 @@ impl Index {
     pub fn open(path: &Path, steps: Steps) -> Result<Self, IndexError> {
         let file = Arc::new(DatabaseFile {
             path: path.to_owned(),
+            steps: steps.clone(),
             database: RwLock::new(None),
         });
+        if !path.exists() {
+            create::create(path, &steps).map_err(|error| file.error(error))?;
+        }
         file.reopen()?;
         file.check_schema()?;
         let group = Group::start(Arc::clone(&file), steps)?;
@@ -103,6 +109,7 @@ impl Index {
 #[derive(Debug)]
 struct DatabaseFile {
     path: PathBuf,
+    steps: Steps,
     database: RwLock<Option<Database>>,
 }
 
@@ -145,7 +152,8 @@ impl DatabaseFile {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            *slot = Some(Database::create(&self.path).map_err(|error| self.error(error))?);
+            let opened = watched::open(&self.path, &self.steps);
+            *slot = Some(opened.map_err(|error| self.error(error))?);
         }
         Ok(())
     }

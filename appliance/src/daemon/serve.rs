@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::http::Front;
-use registry::service::{Policy, Registry};
+use registry::service::{Policy, Registry, Schedule, Scrubber};
+use registry::store::scrub::ScrubOptions;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -28,6 +29,9 @@ use crate::ui;
 
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A daemon that just started has better things to do than to verify blobs.
+const SCRUB_AFTER: Duration = Duration::from_secs(60);
 
 /// The exit code of a daemon in the background that was not needed: another has the data folder.
 pub const LOST: u8 = 75;
@@ -77,6 +81,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder)?;
+    let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -115,6 +120,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     )
     .await;
     app.stop();
+    drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
     close(&folder, &registry);
@@ -135,6 +141,20 @@ fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })
+}
+
+/// What verifies all blobs from time to time.
+fn scrubber(registry: &Registry, options: &Options) -> Outcome<Scrubber> {
+    let settings = &options.settings.registry;
+    let schedule = Schedule {
+        every: Duration::from_secs(settings.scrub_every.0),
+        after: SCRUB_AFTER,
+        options: ScrubOptions {
+            rate: settings.scrub_rate.0,
+            ..ScrubOptions::default()
+        },
+    };
+    Ok(Scrubber::start(registry.clone(), schedule)?)
 }
 
 fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {

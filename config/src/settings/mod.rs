@@ -42,6 +42,10 @@ pub struct Registry {
     pub listen: SocketAddr,
     /// How many bytes may be kept, for all repositories together and for some of them.
     pub quotas: Vec<Quota>,
+    /// From one verification of all blobs to the next; zero for never.
+    pub scrub_every: Seconds,
+    /// Bytes per second that it reads; zero for no limit.
+    pub scrub_rate: ByteSize,
 }
 
 /// Other registries.
@@ -225,6 +229,9 @@ impl Settings {
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
                 quotas: Vec::new(),
+                scrub_every: Seconds(7 * 24 * 3600),
+                // A terabyte in 15 hours, and a tenth of what the slowest disks in use can give.
+                scrub_rate: ByteSize(20 << 20),
             },
             remote: Remote {
                 plain_http: Vec::new(),

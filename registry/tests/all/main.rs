@@ -15,6 +15,7 @@ mod faults;
 mod heal;
 mod kills;
 mod manifests;
+mod model;
 mod pushes;
 mod refusals;
 mod server;

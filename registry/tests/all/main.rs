@@ -17,6 +17,7 @@ mod kills;
 mod manifests;
 mod model;
 mod pushes;
+mod races;
 mod refusals;
 mod server;
 mod sweep;

@@ -57,6 +57,11 @@ impl IndexError {
             _ => None,
         }
     }
+
+    /// Whether the file had failed before this was asked of it.
+    fn is_stale(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if matches!(**source, redb::Error::PreviousIo))
+    }
 }
 
 /// The open index. Dropping it waits for queued writes.
@@ -88,10 +93,23 @@ impl Index {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
-        self.file.with(|database| {
-            let transaction = database.begin_read()?;
-            read(&transaction)
-        })
+        let mut read = Some(read);
+        loop {
+            let result = self.file.with(|database| {
+                let transaction = database.begin_read()?;
+                match read.take() {
+                    Some(read) => read(&transaction).map(Some),
+                    None => Ok(None),
+                }
+            });
+            match result {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => return Err(IndexError::Closed),
+                // A writer failed with this file; it is opened again for us.
+                Err(error) if read.is_some() && error.is_stale() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Runs `work` in a write transaction and returns once it is durable. `work` must decide

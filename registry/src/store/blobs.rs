@@ -140,6 +140,7 @@ impl Blobs {
 
     /// Starts a blob under a temporary name. Dropping the writer discards it.
     pub fn writer(&self, algorithm: Algorithm) -> io::Result<BlobWriter> {
+        self.room()?;
         let name = format!("{TEMPORARY}{}", random_hex()?);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&self.0.uploads, &name, flags, BLOB_MODE)?;

@@ -23,6 +23,7 @@ pub mod quarantine;
 mod reading;
 pub mod scrub;
 pub mod sessions;
+pub mod space;
 pub mod step;
 mod sweep;
 mod trust;
@@ -192,6 +193,7 @@ impl Store {
     /// not as long as other repositories know it.
     pub fn link(&self, repository: &str, digest: &Digest) -> Result<bool, StoreError> {
         let _guard = self.guard();
+        self.blobs.room()?;
         let Some(size) = self.linkable(digest)? else {
             return Ok(false);
         };

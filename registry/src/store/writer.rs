@@ -11,6 +11,7 @@ use rustix::fs::{
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::blobs::{Blobs, hash_file};
+use crate::store::space::LOOK_EVERY;
 use crate::store::step::Step;
 
 const NOW: Timestamps = Timestamps {
@@ -48,6 +49,8 @@ pub struct BlobWriter {
     file: File,
     hasher: Hasher,
     written: u64,
+    /// From so many bytes on the disk is looked at again.
+    looked: u64,
     name: String,
     /// Whether the file outlives a drop: so for upload sessions.
     keep: bool,
@@ -61,6 +64,7 @@ impl BlobWriter {
             file,
             hasher,
             written: 0,
+            looked: LOOK_EVERY,
             name,
             keep: false,
         }
@@ -78,6 +82,7 @@ impl BlobWriter {
             file,
             hasher,
             written,
+            looked: written,
             name,
             keep: true,
         }
@@ -146,6 +151,10 @@ impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let steps = self.blobs.steps();
         steps.at(Step::Writing)?;
+        if self.written >= self.looked {
+            self.blobs.room()?;
+            self.looked = self.written + LOOK_EVERY;
+        }
         let most = steps.shorten(bytes.len())?;
         let count = self.file.write(bytes.get(..most).unwrap_or(bytes))?;
         self.hasher.update(bytes.get(..count).unwrap_or_default());

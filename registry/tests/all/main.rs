@@ -10,6 +10,7 @@
 
 mod crash;
 mod dice;
+mod disk;
 mod door;
 mod faults;
 mod heal;

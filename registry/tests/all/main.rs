@@ -12,6 +12,7 @@ mod crash;
 mod dice;
 mod disk;
 mod door;
+mod exchange;
 mod faults;
 mod fuzz;
 mod heal;

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::http::Front;
 use registry::service::{Policy, Registry};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -20,7 +19,7 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, log, socket};
+use crate::daemon::{descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::locate;
 use crate::options::Options;
@@ -52,6 +51,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
     log::init()?;
+    descriptors::raise();
     let _lock = if detach {
         // Whoever started this one looks for the other; the log need not tell of it.
         match lock::try_acquire(&folder)? {
@@ -77,6 +77,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder)?;
+    let front = front::front(registry.clone(), &options.settings.registry)?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -108,12 +109,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         status.pid,
         folder.root().display()
     ));
-    let served = registry::http::serve(
-        tcp,
-        Front::new(registry.clone()),
-        stop.clone().cancelled_owned(),
-    )
-    .await;
+    let served = registry::http::serve(tcp, front, stop.clone().cancelled_owned()).await;
     app.stop();
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;

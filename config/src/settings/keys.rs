@@ -57,6 +57,30 @@ pub(super) const KEYS: &[Key] = &[
         get: |s| Some(s.registry.listen.to_string()),
     },
     Key {
+        name: "registry.tls_certificate",
+        help: "PEM file with the port's certificate; with tls_key the port speaks TLS",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.tls_certificate = v),
+        get: |s| shown_file(s.registry.tls_certificate.as_ref()),
+    },
+    Key {
+        name: "registry.tls_key",
+        help: "PEM file with the key of tls_certificate",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.tls_key = v),
+        get: |s| shown_file(s.registry.tls_key.as_ref()),
+    },
+    Key {
+        name: "registry.client_ca",
+        help: "PEM file with the authority of the certificates that clients must show",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.client_ca = v),
+        get: |s| shown_file(s.registry.client_ca.as_ref()),
+    },
+    Key {
         name: "remote.plain_http",
         help: "registry hosts that are spoken to without TLS",
         kind: Kind::List,
@@ -256,6 +280,18 @@ fn absolute(raw: &Raw) -> Result<PathBuf, String> {
     } else {
         Err(format!("{text:?} is not an absolute path"))
     }
+}
+
+/// A file by its absolute path; empty text takes it away.
+fn file(raw: &Raw) -> Result<Option<PathBuf>, String> {
+    match one(raw)? {
+        "" => Ok(None),
+        _ => absolute(raw).map(Some),
+    }
+}
+
+fn shown_file(path: Option<&PathBuf>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 fn files(raw: &Raw) -> Result<Vec<PathBuf>, String> {

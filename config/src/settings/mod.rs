@@ -40,6 +40,11 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registry {
     pub listen: SocketAddr,
+    /// PEM files: with both of them the port speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// PEM: who signs the certificates that clients must show.
+    pub client_ca: Option<PathBuf>,
     /// How many bytes may be kept, for all repositories together and for some of them.
     pub quotas: Vec<Quota>,
 }
@@ -224,6 +229,9 @@ impl Settings {
             data,
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
+                tls_certificate: None,
+                tls_key: None,
+                client_ca: None,
                 quotas: Vec::new(),
             },
             remote: Remote {

@@ -16,3 +16,4 @@ mod pushes;
 mod refusals;
 mod server;
 mod sweep;
+mod transport;

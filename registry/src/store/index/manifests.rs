@@ -233,26 +233,34 @@ pub fn tags(
     Page::take(names, limit)
 }
 
-/// Every tag of every repository with the manifest that it points at.
-pub fn all_tags(
+/// A tag of a repository, and the manifest that it points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRow {
+    pub repository: String,
+    pub tag: String,
+    pub digest: Digest,
+    pub manifest: ManifestRow,
+}
+
+/// Shows every tag of every repository, in order, to `visit`.
+pub fn each_tag(
     transaction: &ReadTransaction,
-) -> Result<Vec<(String, String, Digest, ManifestRow)>, redb::Error> {
+    visit: &mut dyn FnMut(TagRow),
+) -> Result<(), redb::Error> {
     let manifests = transaction.open_table(MANIFESTS)?;
-    let mut found = Vec::new();
     for row in transaction.open_table(TAGS)?.range::<(&str, &str)>(..)? {
         let (key, value) = row?;
         let ((repository, tag), target) = (key.value(), value.value());
         if let Some(manifest) = manifests.get((repository, target))? {
-            let manifest = decode(manifest.value())?;
-            found.push((
-                repository.to_owned(),
-                tag.to_owned(),
-                digest(target)?,
-                manifest,
-            ));
+            visit(TagRow {
+                repository: repository.to_owned(),
+                tag: tag.to_owned(),
+                digest: digest(target)?,
+                manifest: decode(manifest.value())?,
+            });
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Every manifest of one repository.

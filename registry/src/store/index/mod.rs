@@ -25,6 +25,10 @@ use self::group::Group;
 pub use self::schema::ManifestRow;
 use crate::store::step::Steps;
 
+/// redb's own cache, in bytes. Its default is a gigabyte; the kernel keeps the file's pages as well, so
+/// more than this would only hold them twice.
+const CACHE: usize = 16 * 1024 * 1024;
+
 /// Why the index did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IndexError {
@@ -144,7 +148,13 @@ impl DatabaseFile {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            *slot = Some(Database::create(&self.path).map_err(|error| self.error(error))?);
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE);
+            *slot = Some(
+                builder
+                    .create(&self.path)
+                    .map_err(|error| self.error(error))?,
+            );
         }
         Ok(())
     }

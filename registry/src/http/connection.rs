@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::patient::Patient;
 use super::sendfile::{FileStream, Outgoing};
 use super::server::{Limits, Transport};
 use super::tls::{self, ClientCertificate};
@@ -91,6 +92,7 @@ impl Connection {
                 inner.call(request.map(Body::new))
             })
         };
+        let stream = Patient::new(stream, limits.unread);
         let served = builder
             .serve_connection(TokioIo::new(stream), service)
             .into_owned();

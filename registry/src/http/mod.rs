@@ -12,6 +12,7 @@ mod error;
 mod front;
 mod listings;
 mod manifests;
+mod patient;
 mod query;
 mod range;
 pub mod route;

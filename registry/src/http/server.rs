@@ -27,6 +27,8 @@ pub struct Limits {
     pub connections: usize,
     /// For the headers of a request, and so also between two requests of a connection.
     pub headers: Duration,
+    /// For a client to take at least some of what it asked for.
+    pub unread: Duration,
     /// Bytes of a request's headers together.
     pub header_bytes: usize,
     /// What is left of running requests after this long is cut off at shutdown.
@@ -39,6 +41,8 @@ impl Default for Limits {
             // An idle one costs a descriptor and some 20 KiB.
             connections: 4096,
             headers: Duration::from_secs(60),
+            // Longer than any client thinks between two reads.
+            unread: Duration::from_secs(300),
             // Also the read buffer, and so the size of the pieces of a received body.
             header_bytes: 256 * 1024,
             shutdown: Duration::from_secs(10),

@@ -125,6 +125,39 @@ async fn slow_readers_get_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_are_dropped() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits {
+        connections: 1,
+        unread: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let router = router(Front::new(registry.clone()));
+    tokio::spawn(serve_router(
+        listener,
+        router,
+        limits,
+        std::future::pending(),
+    ));
+    // More than the socket's buffers hold.
+    let blob = content(32 * 1024 * 1024);
+    let door = Door::Tcp(address);
+    let digest = door.push_blob("a", &blob).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // There is one place only: the next is served once the first has lost it.
+    let next = tokio::time::timeout(Duration::from_secs(20), door.get("/v2/"));
+    next.await.unwrap().expect(200);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.len() < blob.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http2_without_tls_gets_the_same_bytes() {
     let data = tempfile::tempdir().unwrap();
     let registry = open(data.path());

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::settings;
 use registry::service::{Policy, Registry};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -76,7 +77,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .await
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
-    let registry = open_registry(&folder)?;
+    let registry = open_registry(&folder, &options.settings.registry)?;
     let front = front::front(registry.clone(), &options.settings.registry)?;
     let status = DaemonStatus {
         pid: std::process::id(),
@@ -117,10 +118,11 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
 
-fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
+fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<Registry> {
     let options = registry::store::Options::below(folder.root());
     let policy = Policy {
         guard: locate::guard,
+        sparse: settings.sparse.clone(),
         ..Policy::default()
     };
     // The index is for us alone. Nothing else runs yet that could make a file meanwhile.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Compression, Secret, Settings, tables};
+use crate::pattern::{Pattern, PatternError};
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -55,6 +56,17 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
         set: |s, raw| listen(raw).map(|v| s.registry.listen = v),
         get: |s| Some(s.registry.listen.to_string()),
+    },
+    Key {
+        name: "registry.sparse",
+        help: "repositories that take images of which parts are missing, such as mirror/**",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| patterns(raw).map(|v| s.registry.sparse = v),
+        get: |s| {
+            let patterns = s.registry.sparse.iter().map(Pattern::as_str);
+            Some(patterns.collect::<Vec<_>>().join(","))
+        },
     },
     Key {
         name: "registry.tls_certificate",
@@ -280,6 +292,14 @@ fn absolute(raw: &Raw) -> Result<PathBuf, String> {
     } else {
         Err(format!("{text:?} is not an absolute path"))
     }
+}
+
+fn patterns(raw: &Raw) -> Result<Vec<Pattern>, String> {
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|error: PatternError| error.to_string())
+    };
+    many(raw).iter().map(parse).collect()
 }
 
 /// A file by its absolute path; empty text takes it away.

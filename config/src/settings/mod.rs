@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::jsonc::Located;
 use crate::name::Reference;
+use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
 use crate::registry::quota::Quota;
 
@@ -40,6 +41,8 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registry {
     pub listen: SocketAddr,
+    /// Repositories that take manifests whose parts are not all there.
+    pub sparse: Vec<Pattern>,
     /// PEM files: with both of them the port speaks TLS.
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
@@ -229,6 +232,7 @@ impl Settings {
             data,
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
+                sparse: Vec::new(),
                 tls_certificate: None,
                 tls_key: None,
                 client_ca: None,

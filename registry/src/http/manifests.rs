@@ -36,7 +36,7 @@ pub(super) async fn put(
             tags: &extra,
             media_type: media_type.as_deref(),
             bytes: &bytes,
-            references: registry.policy().references,
+            references: registry.references(&name),
         };
         registry.put_manifest(&name, &put)
     })

@@ -201,7 +201,8 @@ impl Registry {
     ) -> Result<bool, StoreError> {
         let (repository, tag, digest) = (repository.to_string(), tag.to_string(), digest.clone());
         let (index, now) = (self.store().index(), self.store().now());
-        let done = index.write(move |rows| manifests::tag(rows, &repository, &tag, &digest, now))?;
+        let done =
+            index.write(move |rows| manifests::tag(rows, &repository, &tag, &digest, now))?;
         self.store().tags_changed();
         Ok(done)
     }

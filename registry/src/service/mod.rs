@@ -7,6 +7,8 @@
 mod blobs;
 mod listing;
 mod manifests;
+mod pulls;
+mod retention;
 mod uploads;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use config::name::RepositoryName;
 
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
+pub use self::retention::Expired;
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
 use crate::digest::Digest;

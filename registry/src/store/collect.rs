@@ -194,8 +194,7 @@ impl Store {
             for file in files.by_ref().take(FILES) {
                 seen += 1;
                 let file = file?;
-                if !self.is_fresh(&file, collection.grace.files)
-                    && !(collection.keep)(&file.digest)
+                if !self.is_fresh(&file, collection.grace.files) && !(collection.keep)(&file.digest)
                 {
                     batch.push(file);
                 }

@@ -235,6 +235,14 @@ impl Store {
         Ok(size)
     }
 
+    /// Somebody has asked for a blob that only its link keeps: the link counts as made now.
+    pub(crate) fn refresh(&self, repository: &str, digest: &Digest) -> Result<(), StoreError> {
+        let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
+        self.index
+            .write(move |rows| links::rest(rows, &repository, &digest, now))?;
+        Ok(())
+    }
+
     /// Refuses what a quota has no room for now. Only the transaction that holds it is exact: this
     /// one spares a client from sending in vain.
     pub fn check_room(

@@ -28,7 +28,10 @@ pub enum Bounded {
 
 /// More was asked for than a quota has room for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} is exhausted: {used} of {limit} bytes are used, {adds} more were asked for", name(what))]
+#[error(
+    "{} is exhausted: {used} of {limit} bytes are used, {adds} more were asked for",
+    name(what)
+)]
 pub struct Exceeded {
     pub what: Bounded,
     pub used: u64,

@@ -8,7 +8,7 @@ use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
 use crate::store::StoreError;
-use crate::store::index::{ManifestRow, manifests, release};
+use crate::store::index::{ManifestRow, manifests, needs, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -190,6 +190,17 @@ impl Registry {
             media_type: row.media_type,
             bytes,
         }))
+    }
+
+    /// A manifest of the repository that needs this one or this blob; `None` where none does.
+    pub fn needing(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError> {
+        let index = self.store().index();
+        let found = index.read(|rows| needs::needing(rows, repository.as_str(), digest, 1))?;
+        Ok(found.into_iter().next())
     }
 
     /// Points a tag at a manifest of the same repository; false where it has no such manifest.

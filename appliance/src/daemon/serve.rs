@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use config::settings;
 use registry::service::{Policy, Registry};
+use registry::store::quota::Quotas;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -22,7 +23,7 @@ use crate::clock;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::{descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::locate;
+use crate::images::{locate, maintain};
 use crate::options::Options;
 use crate::ui;
 
@@ -79,6 +80,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder, &options.settings.registry)?;
     let front = front::front(registry.clone(), &options.settings.registry)?;
+    let collect_every = options.settings.registry.collect_every.limit();
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -99,6 +101,8 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    let images = Arc::clone(&app.images);
+    tokio::spawn(maintain::run(images, collect_every, stop.clone()));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
@@ -119,7 +123,14 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
 }
 
 fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<Registry> {
-    let options = registry::store::Options::below(folder.root());
+    let options = registry::store::Options {
+        untagged_keep: Some(Duration::from_secs(settings.untagged_keep.0)),
+        quotas: Quotas {
+            store: settings.max_bytes.map(|bytes| bytes.0),
+            repositories: settings.quotas.clone(),
+        },
+        ..registry::store::Options::below(folder.root())
+    };
     let policy = Policy {
         guard: locate::guard,
         sparse: settings.sparse.clone(),

@@ -20,6 +20,7 @@ use crate::name::Reference;
 use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
 use crate::registry::quota::Quota;
+use crate::registry::retention::Rule;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,8 +49,16 @@ pub struct Registry {
     pub tls_key: Option<PathBuf>,
     /// PEM: who signs the certificates that clients must show.
     pub client_ca: Option<PathBuf>,
-    /// How many bytes may be kept, for all repositories together and for some of them.
+    /// How many bytes repositories may hold.
     pub quotas: Vec<Quota>,
+    /// How many bytes all repositories together may hold.
+    pub max_bytes: Option<ByteSize>,
+    /// How long tags are kept.
+    pub retention: Vec<Rule>,
+    /// How long a manifest rests that no tag, index or subject names any more.
+    pub untagged_keep: Seconds,
+    /// Between two collections of garbage; zero for none.
+    pub collect_every: Seconds,
 }
 
 /// Other registries.
@@ -237,6 +246,10 @@ impl Settings {
                 tls_key: None,
                 client_ca: None,
                 quotas: Vec::new(),
+                max_bytes: None,
+                retention: Vec::new(),
+                untagged_keep: Seconds(7 * 86_400),
+                collect_every: Seconds(6 * 3600),
             },
             remote: Remote {
                 plain_http: Vec::new(),

@@ -7,6 +7,8 @@
 mod blobs;
 mod listing;
 mod manifests;
+mod pulls;
+mod retention;
 mod uploads;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use config::pattern::Pattern;
 
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
+pub use self::retention::Expired;
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
 use crate::digest::Digest;

@@ -149,6 +149,8 @@ impl BlobWriter {
         futimens(&self.file, &NOW)?;
         fdatasync(&self.file)?;
         steps.at(Step::Synced)?;
+        // A collection that looked at an older file of this name must look again.
+        let _guard = self.blobs.guards().shared(digest);
         let algorithm = Algorithm::of(digest).unwrap_or_default();
         let folder = self.blobs.folder(algorithm);
         renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;

@@ -11,9 +11,15 @@
 mod group;
 pub mod links;
 pub mod manifests;
+mod migrate;
+pub mod needs;
+pub mod pulled;
 pub mod release;
 mod rows;
 mod schema;
+pub mod tags;
+pub mod untagged;
+pub mod usage;
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
@@ -159,7 +165,8 @@ impl DatabaseFile {
         Ok(())
     }
 
-    /// Makes all tables of a new file; refuses a file of a later program.
+    /// Makes all tables of a new file and the missing ones of an earlier program's; refuses a file
+    /// of a later program.
     fn check_schema(&self) -> Result<(), IndexError> {
         let found = self.with(|database| {
             let transaction = begin_write(database)?;

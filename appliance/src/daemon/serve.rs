@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::settings;
-use registry::service::{Policy, Registry};
+use registry::service::{Policy, Registry, Schedule, Scrubber};
 use registry::store::quota::Quotas;
+use registry::store::scrub::ScrubOptions;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -29,6 +30,9 @@ use crate::ui;
 
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A daemon that just started has better things to do than to verify blobs.
+const SCRUB_AFTER: Duration = Duration::from_secs(60);
 
 /// The exit code of a daemon in the background that was not needed: another has the data folder.
 pub const LOST: u8 = 75;
@@ -81,6 +85,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let registry = open_registry(&folder, &options.settings.registry)?;
     let front = front::front(registry.clone(), &options.settings.registry)?;
     let collect_every = options.settings.registry.collect_every.limit();
+    let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -116,6 +121,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     ));
     let served = registry::http::serve(tcp, front, stop.clone().cancelled_owned()).await;
     app.stop();
+    drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
     close(&folder, &registry);
@@ -144,6 +150,20 @@ fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })
+}
+
+/// What verifies all blobs from time to time.
+fn scrubber(registry: &Registry, options: &Options) -> Outcome<Scrubber> {
+    let settings = &options.settings.registry;
+    let schedule = Schedule {
+        every: Duration::from_secs(settings.scrub_every.0),
+        after: SCRUB_AFTER,
+        options: ScrubOptions {
+            rate: settings.scrub_rate.0,
+            ..ScrubOptions::default()
+        },
+    };
+    Ok(Scrubber::start(registry.clone(), schedule)?)
 }
 
 fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {

@@ -117,6 +117,22 @@ pub(super) const KEYS: &[Key] = &[
         get: |s| Some(s.registry.collect_every.to_string()),
     },
     Key {
+        name: "registry.scrub_every",
+        help: "how often all blobs are verified, such as 7d; 0 for never",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.scrub_every = v),
+        get: |s| Some(s.registry.scrub_every.to_string()),
+    },
+    Key {
+        name: "registry.scrub_rate",
+        help: "bytes per second that are read for that, such as 20Mi; 0 for no limit",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.scrub_rate = v),
+        get: |s| Some(s.registry.scrub_rate.to_string()),
+    },
+    Key {
         name: "remote.plain_http",
         help: "registry hosts that are spoken to without TLS",
         kind: Kind::List,

@@ -59,6 +59,10 @@ pub struct Registry {
     pub untagged_keep: Seconds,
     /// Between two collections of garbage; zero for none.
     pub collect_every: Seconds,
+    /// From one verification of all blobs to the next; zero for never.
+    pub scrub_every: Seconds,
+    /// Bytes per second that it reads; zero for no limit.
+    pub scrub_rate: ByteSize,
 }
 
 /// Other registries.
@@ -250,6 +254,9 @@ impl Settings {
                 retention: Vec::new(),
                 untagged_keep: Seconds(7 * 86_400),
                 collect_every: Seconds(6 * 3600),
+                scrub_every: Seconds(7 * 24 * 3600),
+                // A terabyte in 15 hours, and a tenth of what the slowest disks in use can give.
+                scrub_rate: ByteSize(20 << 20),
             },
             remote: Remote {
                 plain_http: Vec::new(),

@@ -9,6 +9,7 @@ mod listing;
 mod manifests;
 mod pulls;
 mod retention;
+mod scrub;
 mod uploads;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use config::pattern::Pattern;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 pub use self::retention::Expired;
+pub use self::scrub::{Schedule, Scrubber};
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
 use crate::digest::Digest;

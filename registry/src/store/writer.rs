@@ -12,6 +12,7 @@ use rustix::fs::{
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::blobs::{Blobs, hash_file};
+use crate::store::space::LOOK_EVERY;
 use crate::store::step::Step;
 
 const NOW: Timestamps = Timestamps {
@@ -55,6 +56,8 @@ pub struct BlobWriter {
     written: u64,
     /// So much of it was given to the kernel to be written.
     sent_back: u64,
+    /// From so many bytes on the disk is looked at again.
+    looked: u64,
     name: String,
     /// Whether the file outlives a drop: so for upload sessions.
     keep: bool,
@@ -69,6 +72,7 @@ impl BlobWriter {
             hasher,
             written: 0,
             sent_back: 0,
+            looked: LOOK_EVERY,
             name,
             keep: false,
         }
@@ -87,6 +91,7 @@ impl BlobWriter {
             hasher,
             written,
             sent_back: written,
+            looked: written,
             name,
             keep: true,
         }
@@ -153,7 +158,10 @@ impl BlobWriter {
         let _guard = self.blobs.guards().shared(digest);
         let algorithm = Algorithm::of(digest).unwrap_or_default();
         let folder = self.blobs.folder(algorithm);
-        renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        {
+            let _naming = self.blobs.naming();
+            renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        }
         steps.at(Step::Renamed)?;
         fsync(folder)?;
         steps.at(Step::Durable)
@@ -162,8 +170,14 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.blobs.steps().at(Step::Writing)?;
-        let count = self.file.write(bytes)?;
+        let steps = self.blobs.steps();
+        steps.at(Step::Writing)?;
+        if self.written >= self.looked {
+            self.blobs.room()?;
+            self.looked = self.written + LOOK_EVERY;
+        }
+        let most = steps.shorten(bytes.len())?;
+        let count = self.file.write(bytes.get(..most).unwrap_or(bytes))?;
         self.hasher.update(bytes.get(..count).unwrap_or_default());
         self.written += count as u64;
         self.begin_write_back();

@@ -9,11 +9,18 @@
 )]
 
 mod crash;
+mod dice;
+mod disk;
 mod door;
 mod faults;
+mod heal;
+mod kills;
 mod manifests;
+mod model;
 mod pushes;
+mod races;
 mod refusals;
 mod server;
 mod sweep;
 mod transport;
+mod verifier;

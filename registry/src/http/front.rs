@@ -1,16 +1,23 @@
 //! What a request meets: the registry, and whatever stands before it.
 
+use super::server::Transport;
 use crate::service::Registry;
 
 /// Everything that the routes need. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Front {
     pub registry: Registry,
+    /// How the port takes connections.
+    pub transport: Transport,
 }
 
 impl Front {
     /// A registry with nothing before it.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
+        let transport = Transport::default();
+        Self {
+            registry,
+            transport,
+        }
     }
 }

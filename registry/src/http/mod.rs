@@ -7,14 +7,18 @@
 mod answer;
 mod blobs;
 mod body;
+mod connection;
 mod error;
 mod front;
 mod listings;
 mod manifests;
+mod patient;
 mod query;
 mod range;
 pub mod route;
+mod sendfile;
 mod server;
+pub mod tls;
 mod uploads;
 
 use axum::Router;
@@ -31,7 +35,7 @@ use self::error::{ApiError, Code};
 pub use self::front::Front;
 use self::query::Query;
 use self::route::Route;
-pub use self::server::{Limits, serve, serve_router};
+pub use self::server::{Limits, Transport, serve, serve_router};
 use crate::service::Registry;
 
 /// Which protocol this is, on every response (docker's v2 API; clients probe for it).
@@ -77,7 +81,7 @@ async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Respon
             listings::referrers(registry, repository, subject, &query).await
         }
         Route::Blob(repository, digest) => match parts.method {
-            Method::GET => blobs::get(registry, repository, digest, &parts.headers).await,
+            Method::GET => blobs::get(registry, repository, digest, parts).await,
             Method::HEAD => blobs::head(registry, repository, digest).await,
             Method::DELETE => blobs::delete(registry, repository, digest).await,
             _ => Err(wrong_method(&parts.method)),

@@ -25,4 +25,5 @@ mod races;
 mod refusals;
 mod server;
 mod sweep;
+mod transport;
 mod verifier;

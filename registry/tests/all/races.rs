@@ -196,7 +196,10 @@ async fn a_pull_outlives_quarantine_and_healing() {
     let content = large();
     let digest = door.push_blob("a", &content).await;
     let path = format!("/v2/a/blobs/{digest}");
-    let pull = begin_pull(&door, &path).await;
+    let mut pull = begin_pull(&door, &path).await;
+    // What has been read has left the file's pages; what is on its way may still be in them.
+    let mut begun = vec![0; 100_000];
+    pull.read_exact(&mut begun).await.unwrap();
     damage(data.path(), &digest);
     let done = registry.scrub(&ScrubOptions::default(), &mut |_, _| {
         ControlFlow::Continue(())
@@ -204,8 +207,8 @@ async fn a_pull_outlives_quarantine_and_healing() {
     assert_eq!(done.unwrap().quarantined, 1);
     door.get(&path).await.expect(404);
     door.push_blob("a", &content).await;
-    // Its first byte had left before the damage.
-    assert!(end_pull(pull).await == content);
+    begun.extend(end_pull(pull).await);
+    assert!(begun == content);
     assert!(door.get(&path).await.expect(200).body == content);
     assert_eq!(quarantined(data.path()).len(), 1);
 }
@@ -272,7 +275,7 @@ async fn mounts_deletions_and_collections_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_collections_share_the_work() {
+async fn of_two_collections_one_does_the_work() {
     let data = tempfile::tempdir().unwrap();
     let registry = open(data.path());
     let door = Door::Router(router(Front::new(registry.clone())));
@@ -284,15 +287,18 @@ async fn two_collections_share_the_work() {
     }
     let collect = || {
         let registry = registry.clone();
-        std::thread::spawn(move || registry.store().collect(NO_GRACE, &|_| false).unwrap())
+        std::thread::spawn(move || registry.store().collect(NO_GRACE, &|_| false))
     };
     let (one, two) = (collect(), collect());
-    let (one, two) = (one.join().unwrap(), two.join().unwrap());
-    // A file that both saw may be counted twice, but none is left or lost.
-    assert!(
-        (40..=80).contains(&(one.blobs + two.blobs)),
-        "{one:?} {two:?}"
-    );
+    let mut collected = 0;
+    for result in [one.join().unwrap(), two.join().unwrap()] {
+        match result {
+            Ok(swept) => collected += swept.blobs,
+            // One runs at a time; the other says so.
+            Err(error) => assert!(error.to_string().contains("collection"), "{error}"),
+        }
+    }
+    assert_eq!(collected, 40);
     let left = registry.store().collect(NO_GRACE, &|_| false).unwrap();
     assert_eq!(left.blobs, 0);
     assert_eq!(registry.verify().unwrap(), []);

@@ -13,9 +13,15 @@ mod group;
 pub mod held;
 pub mod links;
 pub mod manifests;
+mod migrate;
+pub mod needs;
+pub mod pulled;
 pub mod release;
 mod rows;
 mod schema;
+pub mod tags;
+pub mod untagged;
+pub mod usage;
 mod watched;
 
 use std::ops::Bound::{Excluded, Unbounded};
@@ -27,6 +33,10 @@ use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use self::group::Group;
 pub use self::schema::ManifestRow;
 use crate::store::step::Steps;
+
+/// redb's own cache, in bytes. Its default is a gigabyte; the kernel keeps the file's pages as well, so
+/// more than this would only hold them twice.
+const CACHE: usize = 16 * 1024 * 1024;
 
 /// Why the index did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -170,13 +180,14 @@ impl DatabaseFile {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            let opened = watched::open(&self.path, &self.steps);
+            let opened = watched::open(&self.path, CACHE, &self.steps);
             *slot = Some(opened.map_err(|error| self.error(error))?);
         }
         Ok(())
     }
 
-    /// Makes all tables of a new file; refuses a file of a later program.
+    /// Makes all tables of a new file and the missing ones of an earlier program's; refuses a file
+    /// of a later program.
     fn check_schema(&self) -> Result<(), IndexError> {
         let found = self.with(|database| {
             let transaction = begin_write(database)?;

@@ -12,10 +12,12 @@ use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend};
 
 use crate::store::step::{Step, Steps};
 
-/// Opens the file, making it where it is absent.
-pub(super) fn open(path: &Path, steps: &Steps) -> Result<Database, DatabaseError> {
+/// Opens the file, making it where it is absent, with a cache of so many bytes.
+pub(super) fn open(path: &Path, cache: usize, steps: &Steps) -> Result<Database, DatabaseError> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache);
     if !steps.are_watched() {
-        return Database::create(path);
+        return builder.create(path);
     }
     let file: File = OpenOptions::new()
         .read(true)
@@ -25,7 +27,7 @@ pub(super) fn open(path: &Path, steps: &Steps) -> Result<Database, DatabaseError
         .open(path)?;
     let steps = steps.clone();
     let file = FileBackend::new(file)?;
-    Builder::new().create_with_backend(Watched { file, steps })
+    builder.create_with_backend(Watched { file, steps })
 }
 
 #[derive(Debug)]

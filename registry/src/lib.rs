@@ -3,6 +3,7 @@
 //! ```text
 //! http      requests -> verbs -> responses; the only place that knows status codes
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
+//! mirror    repositories of other registries, fetched when they are asked for
 //! upload    what an upload session accepts next; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
 //! store     blob files and the redb index, and the order in which both change
@@ -21,6 +22,7 @@
 pub mod digest;
 pub mod http;
 pub mod manifest;
+pub mod mirror;
 pub mod service;
 pub mod store;
 pub mod upload;

@@ -1,16 +1,24 @@
 //! What a request meets: the registry, and whatever stands before it.
 
+use std::sync::Arc;
+
+use crate::mirror::Mirror;
 use crate::service::Registry;
 
 /// Everything that the routes need. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Front {
     pub registry: Registry,
+    /// Other registries whose repositories are kept here when somebody asks for them.
+    pub mirror: Arc<Mirror>,
 }
 
 impl Front {
     /// A registry with nothing before it.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
+        Self {
+            mirror: Arc::new(Mirror::none(registry.clone())),
+            registry,
+        }
     }
 }

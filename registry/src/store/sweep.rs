@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Unlinks the file if no row names it. The guard makes look and unlink one.
-    fn unlink_unheld(&self, digest: &Digest) -> Result<bool, StoreError> {
+    pub(crate) fn unlink_unheld(&self, digest: &Digest) -> Result<bool, StoreError> {
         let _alone = self.guard.write().unwrap_or_else(PoisonError::into_inner);
         if self.index.read(|rows| links::is_held(rows, digest))? {
             return Ok(false);

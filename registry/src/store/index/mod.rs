@@ -11,6 +11,7 @@
 mod group;
 pub mod links;
 pub mod manifests;
+pub mod mirrored;
 pub mod release;
 mod rows;
 mod schema;

@@ -128,9 +128,10 @@ impl ApiError {
         };
         let refusal = Self::new(status, code, error.to_string());
         match error.retry_after {
-            Some(after) => {
-                refusal.header(http::header::RETRY_AFTER, after.as_secs().max(1).to_string())
-            }
+            Some(after) => refusal.header(
+                http::header::RETRY_AFTER,
+                after.as_secs().max(1).to_string(),
+            ),
             None => refusal,
         }
     }

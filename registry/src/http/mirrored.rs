@@ -86,11 +86,7 @@ async fn get(
 }
 
 /// The answer with a blob, or a part of one, that is not all here.
-fn arrive(
-    arriving: Arriving,
-    digest: &Digest,
-    headers: &HeaderMap,
-) -> Result<Response, ApiError> {
+fn arrive(arriving: Arriving, digest: &Digest, headers: &HeaderMap) -> Result<Response, ApiError> {
     let answer = |status| {
         Answer::new(status)
             .digest(digest)
@@ -115,11 +111,7 @@ fn arrive(
     Ok(answer.body(Body::new(Pieces(arriving.read(start, Some(end))))))
 }
 
-async fn head(
-    front: &Front,
-    kept: &Kept,
-    digest: &Digest,
-) -> Result<Option<Response>, ApiError> {
+async fn head(front: &Front, kept: &Kept, digest: &Digest) -> Result<Option<Response>, ApiError> {
     let failed = |error| ApiError::mirror(error, Code::BlobUnknown);
     let Some(size) = front.mirror.blob_size(kept, digest).await.map_err(failed)? else {
         // A length must be answered, so it has to be fetched to be counted.

@@ -56,11 +56,7 @@ impl Mirror {
     /// Evicts until pulled-through images hold at most `max` bytes. `in_use` names manifests that
     /// must stay. Blocking; the caller sees to it that no in-process writer has made a blob which it
     /// has not linked yet.
-    pub fn evict(
-        &self,
-        max: u64,
-        in_use: &dyn Fn(&Digest) -> bool,
-    ) -> Result<Evicted, StoreError> {
+    pub fn evict(&self, max: u64, in_use: &dyn Fn(&Digest) -> bool) -> Result<Evicted, StoreError> {
         self.flush()?;
         let store = self.registry.store();
         let mut inventory = store.index().read(|rows| Inventory::read(rows, in_use))?;
@@ -126,10 +122,7 @@ impl Mirror {
 }
 
 impl Inventory {
-    fn read(
-        rows: &ReadTransaction,
-        in_use: &dyn Fn(&Digest) -> bool,
-    ) -> Result<Self, redb::Error> {
+    fn read(rows: &ReadTransaction, in_use: &dyn Fn(&Digest) -> bool) -> Result<Self, redb::Error> {
         let mut found = Self::default();
         let listed = mirrored::manifests(rows)?;
         let repositories: HashSet<_> = listed.iter().map(|(name, _, _)| name.clone()).collect();
@@ -156,8 +149,7 @@ impl Inventory {
                 used: times.used,
                 needs: vec![digest.clone()],
                 children: Vec::new(),
-                pinned: in_use(digest)
-                    || mirrored::is_tagged_by_hand(rows, repository, digest)?,
+                pinned: in_use(digest) || mirrored::is_tagged_by_hand(rows, repository, digest)?,
             };
             found.sizes.insert(digest.clone(), row.size);
             for reference in row.references {

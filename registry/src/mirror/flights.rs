@@ -79,7 +79,9 @@ impl Flights {
     /// Whether the blob is on its way for anybody, to wait for its end.
     pub(super) fn arrival(&self, digest: &Digest) -> Option<Arc<Arrival>> {
         let flights = self.all();
-        flights.get(digest).map(|flight| Arc::clone(&flight.arrival))
+        flights
+            .get(digest)
+            .map(|flight| Arc::clone(&flight.arrival))
     }
 
     /// The download is over; whoever comes now finds its outcome elsewhere.

@@ -76,11 +76,7 @@ impl Mirror {
         Ok(())
     }
 
-    async fn by_tag(
-        &self,
-        kept: &Kept,
-        tag: &Tag,
-    ) -> Result<(Digest, Freshness), MirrorError> {
+    async fn by_tag(&self, kept: &Kept, tag: &Tag) -> Result<(Digest, Freshness), MirrorError> {
         if let Some(digest) = self.young(kept, tag).await? {
             return Ok((digest, Freshness::Fresh));
         }
@@ -101,7 +97,9 @@ impl Mirror {
         self.refuse_missing(kept, &key)?;
         match self.refresh(kept, tag, &known, &key).await {
             Ok(digest) => Ok((digest, Freshness::Fresh)),
-            Err(MirrorError::Upstream(error)) => Ok((known.digest.clone(), self.stale(&known, &error))),
+            Err(MirrorError::Upstream(error)) => {
+                Ok((known.digest.clone(), self.stale(&known, &error)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -260,7 +258,10 @@ impl Mirror {
         let algorithm = Algorithm::of(&fetched.digest).unwrap_or_default();
         let actual = digest_of(algorithm, &fetched.bytes);
         if actual != fetched.digest {
-            return Err(wrong(kept, &format!("digest {actual}, not {}", fetched.digest)));
+            return Err(wrong(
+                kept,
+                &format!("digest {actual}, not {}", fetched.digest),
+            ));
         }
         let (digest, now) = (fetched.digest.clone(), self.now());
         let (owned, tag) = (kept.clone(), tag.cloned());
@@ -350,7 +351,11 @@ fn announce(
 }
 
 fn wrong(kept: &Kept, what: &str) -> MirrorError {
-    let text = format!("{} sent a bad manifest of {}: {what}", kept.host(), kept.there);
+    let text = format!(
+        "{} sent a bad manifest of {}: {what}",
+        kept.host(),
+        kept.there
+    );
     UpstreamError::new(Trouble::Wrong, text).into()
 }
 

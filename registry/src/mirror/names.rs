@@ -230,15 +230,21 @@ mod tests {
             if repository == name("nobody.example_1/x"))
         );
         let long = "a".repeat(250);
-        assert!(matches!(
-            kept(&long, "docker.io"),
-            Meant::Nothing { .. }
-        ));
+        assert!(matches!(kept(&long, "docker.io"), Meant::Nothing { .. }));
     }
 
     #[test]
     fn hosts_are_hosts() {
-        for bad in ["", "a b", "..", "../x", "docker.io/library", "x", "a@b", "http://a.b"] {
+        for bad in [
+            "",
+            "a b",
+            "..",
+            "../x",
+            "docker.io/library",
+            "x",
+            "a@b",
+            "http://a.b",
+        ] {
             assert!(bad.parse::<Namespace>().is_err(), "{bad:?}");
         }
     }

@@ -10,8 +10,12 @@
 
 mod crash;
 mod door;
+mod elsewhere;
 mod faults;
 mod manifests;
+mod mirror;
+mod mirror_blobs;
+mod mirror_evict;
 mod pushes;
 mod refusals;
 mod server;

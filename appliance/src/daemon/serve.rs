@@ -22,7 +22,7 @@ use crate::clock;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::{lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::locate;
+use crate::images::{evict, locate, upstream};
 use crate::options::Options;
 use crate::ui;
 
@@ -86,6 +86,8 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
+    let mirror = Arc::new(upstream::mirror(&options, &registry)?);
+    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -97,6 +99,13 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    let images = Arc::clone(&app.images);
+    let mirrored = tokio::spawn(evict::look_after(
+        images,
+        Arc::clone(&mirror),
+        cache_max,
+        stop.clone(),
+    ));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
@@ -110,13 +119,17 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     ));
     let served = registry::http::serve(
         tcp,
-        Front::new(registry.clone()),
+        Front {
+            mirror: Arc::clone(&mirror),
+            ..Front::new(registry.clone())
+        },
         stop.clone().cancelled_owned(),
     )
     .await;
     app.stop();
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
+    let _ = tokio::time::timeout(DRAIN, mirrored).await;
     close(&folder, &registry);
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }

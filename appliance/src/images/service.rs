@@ -193,6 +193,10 @@ impl Images {
                     &error,
                 )
             })?;
+        // Whoever brought it first: from now on it is wanted here, and only moved by hand.
+        self.registry
+            .keep_by_hand(repository, target, &stored.digest)
+            .map_err(store)?;
         if let Some(before) = before.filter(|before| *before != stored.digest) {
             let released = self.registry.release_unneeded(repository, &before);
             released.map_err(store)?;

@@ -19,6 +19,7 @@ use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::quantity::{ByteSize, Cpu, Seconds};
 use crate::registry::quota::Quota;
+use crate::registry::upstream::Upstream;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +43,10 @@ pub struct Registry {
     pub listen: SocketAddr,
     /// How many bytes may be kept, for all repositories together and for some of them.
     pub quotas: Vec<Quota>,
+    /// Registries that are mirrored.
+    pub upstreams: Vec<Upstream>,
+    /// How many bytes what is mirrored may hold.
+    pub cache_max: Option<ByteSize>,
 }
 
 /// Other registries.
@@ -225,6 +230,8 @@ impl Settings {
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
                 quotas: Vec::new(),
+                upstreams: Vec::new(),
+                cache_max: None,
             },
             remote: Remote {
                 plain_http: Vec::new(),

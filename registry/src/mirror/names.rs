@@ -8,48 +8,41 @@
 use std::fmt;
 use std::str::FromStr;
 
-use config::name::{DOCKER_HUB, Reference, RepositoryName};
+use config::name::{DOCKER_HUB, RepositoryName};
+use config::registry::upstream::{BadHost, Host};
 
-/// A registry's host and port, in lower case: `docker.io`, `localhost:5000`.
+/// Another registry, as the first part of its repositories' names here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Namespace(String);
-
-/// The text is no registry's host.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a registry host")]
-pub struct BadNamespace {
-    pub text: String,
-}
+pub struct Namespace(Host);
 
 impl FromStr for Namespace {
-    type Err = BadNamespace;
+    type Err = BadHost;
 
-    /// What a reference takes for a host is one.
-    fn from_str(text: &str) -> Result<Self, BadNamespace> {
-        let host = text.to_ascii_lowercase();
-        match format!("{host}/x").parse::<Reference>() {
-            Ok(reference) if reference.host() == host => Ok(Self(host)),
-            _ => Err(BadNamespace {
-                text: text.chars().take(100).collect(),
-            }),
-        }
+    fn from_str(text: &str) -> Result<Self, BadHost> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<Host> for Namespace {
+    fn from(host: Host) -> Self {
+        Self(host)
     }
 }
 
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0.fmt(f)
     }
 }
 
 impl Namespace {
     pub fn host(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// The first part of all names that are kept for this registry.
     fn folder(&self) -> String {
-        self.0.replace(':', "_")
+        self.host().replace(':', "_")
     }
 
     /// Where a repository of this registry is kept; `None` where the name would be too long.
@@ -65,7 +58,7 @@ impl Namespace {
 
     /// The name as people leave parts out: Docker Hub's own images stand below `library/`.
     fn complete(&self, repository: &RepositoryName) -> Option<RepositoryName> {
-        if self.0 == DOCKER_HUB && !repository.as_str().contains('/') {
+        if self.host() == DOCKER_HUB && !repository.as_str().contains('/') {
             return self.keep(&format!("library/{repository}").parse().ok()?);
         }
         self.keep(repository)

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::{optional, required, tables};
 use crate::jsonc::{Cursor, Located};
-use crate::name::{Reference, RepositoryName};
+use crate::name::{DOCKER_HUB, Reference, RepositoryName};
 use crate::quantity::Seconds;
 
 /// How long a tag is believed without being asked for again, where nothing else is set.
@@ -58,7 +58,11 @@ impl FromStr for Host {
 
     /// What a reference takes for a host is one.
     fn from_str(text: &str) -> Result<Self, BadHost> {
-        let host = text.to_ascii_lowercase();
+        let host = match text.to_ascii_lowercase().as_str() {
+            // Docker Hub's other names.
+            "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB.to_owned(),
+            host => host.to_owned(),
+        };
         match format!("{host}/x").parse::<Reference>() {
             Ok(reference) if reference.host() == host => Ok(Self(host)),
             _ => Err(BadHost {
@@ -198,7 +202,19 @@ fn addresses(item: &Cursor<'_>) -> Result<Vec<Address>, Located> {
         );
         return Err(item.error(reason));
     }
-    cursors.iter().map(Cursor::parse).collect()
+    let parsed = cursors.iter().map(Cursor::parse);
+    parsed
+        .map(|address| address.map_err(without_password))
+        .collect()
+}
+
+/// The line may hold a password that has no place there, nor in a message.
+fn without_password(mut error: Located) -> Located {
+    if error.excerpt.contains('@') {
+        error.excerpt = "(not shown)".to_owned();
+        error.marker = 0;
+    }
+    error
 }
 
 #[cfg(test)]

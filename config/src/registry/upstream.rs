@@ -164,11 +164,7 @@ fn one(item: &Cursor<'_>) -> Result<Upstream, Located> {
     }
     let prefix: Option<RepositoryName> = optional(item, "prefix")?;
     if let Some(prefix) = &prefix
-        && prefix
-            .as_str()
-            .split('/')
-            .next()
-            .is_some_and(|first| first.contains(['.', '_']))
+        && looks_like_host(prefix)
     {
         return Err(item.error(format!("the prefix {prefix} looks like a registry's host")));
     }
@@ -180,6 +176,15 @@ fn one(item: &Cursor<'_>) -> Result<Upstream, Located> {
         tags_ttl: optional(item, "tags_ttl")?.unwrap_or(TAGS_TTL),
         credentials: optional(item, "credentials")?,
     })
+}
+
+/// Such names belong to kept copies: see `registry::mirror::names`.
+fn looks_like_host(prefix: &RepositoryName) -> bool {
+    let first = prefix.as_str().split('/').next().unwrap_or_default();
+    let port = first.rsplit_once('_').map(|(_, port)| port);
+    first.contains('.')
+        || first == "localhost"
+        || port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn flag(item: &Cursor<'_>, key: &str) -> Result<bool, Located> {

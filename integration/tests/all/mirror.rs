@@ -15,6 +15,9 @@ use integration::{base_image, layout, probe};
 use rustix::process::Signal;
 use serde_json::json;
 
+/// The exit code for what does not exist.
+const NOT_FOUND: i32 = 3;
+
 /// An appliance that mirrors the registry at `url` as `docker.io`.
 fn mirror_of(url: &str) -> TestAppliance {
     mirror_with(json!({
@@ -245,7 +248,7 @@ fn accounts_at_other_registries_are_kept_and_used() {
     refused.says("denied");
     appliance
         .run(&["pull", &format!("{address}/team/app:1")])
-        .failed(1);
+        .failed(6);
     let add = |password: &str| {
         let mut command = appliance.place().devpod(&[
             "registry",
@@ -289,5 +292,5 @@ fn accounts_at_other_registries_are_kept_and_used() {
         .ok();
     appliance
         .run(&["registry", "external", "show", &address])
-        .failed(1);
+        .failed(NOT_FOUND);
 }

@@ -46,7 +46,7 @@ struct Image {
 struct Inventory {
     images: Vec<Image>,
     sizes: HashMap<Digest, u64>,
-    /// Content that stays whatever is evicted.
+    /// Content that stays whatever is evicted: manifests put by hand and what they need, above all.
     elsewhere: HashSet<Digest>,
     /// Rows whose manifest was removed in another way.
     gone: Vec<(String, Digest)>,
@@ -157,11 +157,11 @@ impl Inventory {
                     found.sizes.insert(reference.clone(), size);
                     image.needs.push(reference);
                 } else if manifests::get(rows, repository, &reference)?.is_some() {
-                    // An index put by hand needs its parts.
                     image.children.push(reference);
                 }
             }
-            image.pinned |= found.elsewhere.contains(digest);
+            let by_hand = |digest| found.elsewhere.contains(digest);
+            image.pinned |= by_hand(digest) || image.children.iter().any(by_hand);
             found.images.push(image);
         }
         let all: Vec<_> = found.sizes.keys().cloned().collect();

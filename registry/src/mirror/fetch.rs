@@ -225,6 +225,16 @@ impl Fetch {
     }
 }
 
+impl Drop for Fetch {
+    /// Whatever ended this, nobody waits for it any more.
+    fn drop(&mut self) {
+        if self.arrival.progress.borrow().end.is_none() {
+            self.flights.landed(&self.arrival);
+            self.arrival.end(Err(MirrorError::Abandoned));
+        }
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, MirrorError> {

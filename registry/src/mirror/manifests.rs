@@ -7,13 +7,13 @@
 
 use config::name::{Tag, Target};
 
+use super::keep;
 use super::memory::{Key, Trouble as Remembered};
 use super::upstream::{RemoteManifest, Trouble, UpstreamError};
 use super::{Kept, Mirror, MirrorError};
 use crate::digest::{Algorithm, Digest, digest_of};
-use crate::service::{ManifestPut, PutManifestError, References, Registry};
 use crate::store::StoreError;
-use crate::store::index::mirrored::{self, MirroredManifest, MirroredTag};
+use crate::store::index::mirrored::{self, MirroredTag};
 
 /// The longest time that a registry may ask to be left alone for.
 const MAX_REST: u64 = 300;
@@ -265,92 +265,13 @@ impl Mirror {
         }
         let (digest, now) = (fetched.digest.clone(), self.now());
         let (owned, tag) = (kept.clone(), tag.cloned());
-        self.blocking(move |registry| keep(registry, &owned, tag, &fetched, now))
+        self.blocking(move |registry| keep::keep(registry, &owned, tag, &fetched, now))
             .await?;
         Ok(digest)
     }
 }
 
-/// The rows that say where the manifest is from come first: without them it would pass for one that
-/// was put by hand.
-fn keep(
-    registry: &Registry,
-    kept: &Kept,
-    tag: Option<Tag>,
-    fetched: &RemoteManifest,
-    now: u64,
-) -> Result<(), MirrorError> {
-    let before = match &tag {
-        Some(tag) => registry.resolve(&kept.here, tag)?,
-        None => None,
-    };
-    announce(registry, kept, tag.as_ref(), before, &fetched.digest, now)?;
-    let put = ManifestPut {
-        target: &Target::Digest(fetched.digest.clone()),
-        tags: tag.as_slice(),
-        media_type: Some(&fetched.media_type),
-        bytes: &fetched.bytes,
-        // Only what is asked for is fetched: one platform of many.
-        references: References::Sparse,
-    };
-    match registry.put_manifest(&kept.here, &put) {
-        Ok(_) => {}
-        Err(PutManifestError::Store(error)) => return Err(error.into()),
-        Err(error) => return Err(wrong(kept, &error.to_string())),
-    }
-    let Some(tag) = tag else { return Ok(()) };
-    let (here, row) = (
-        kept.here.to_string(),
-        MirroredTag {
-            digests: vec![fetched.digest.clone()],
-            checked: now,
-        },
-    );
-    let index = registry.store().index();
-    index
-        .write(move |rows| mirrored::set_tag(rows, &here, tag.as_str(), &row))
-        .map_err(StoreError::from)?;
-    Ok(())
-}
-
-fn announce(
-    registry: &Registry,
-    kept: &Kept,
-    tag: Option<&Tag>,
-    before: Option<Digest>,
-    digest: &Digest,
-    now: u64,
-) -> Result<(), StoreError> {
-    let (here, digest) = (kept.here.to_string(), digest.clone());
-    let target = Target::Digest(digest.clone());
-    let by_hand = {
-        let index = registry.store().index();
-        registry.stat_manifest(&kept.here, &target)?.is_some()
-            && index
-                .read(|rows| mirrored::manifest(rows, &here, &digest))?
-                .is_none()
-    };
-    let tag = tag.map(Tag::to_string);
-    registry.store().index().write(move |rows| {
-        // What was put by hand stays so, also when it is healed or a tag moves to it.
-        if !by_hand {
-            let row = MirroredManifest {
-                fetched: now,
-                used: now,
-            };
-            mirrored::set_manifest(rows, &here, &digest, row)?;
-        }
-        let Some(tag) = tag else { return Ok(()) };
-        let row = MirroredTag {
-            digests: std::iter::once(digest).chain(before).collect(),
-            checked: 0,
-        };
-        mirrored::set_tag(rows, &here, &tag, &row)
-    })?;
-    Ok(())
-}
-
-fn wrong(kept: &Kept, what: &str) -> MirrorError {
+pub(super) fn wrong(kept: &Kept, what: &str) -> MirrorError {
     let text = format!(
         "{} sent a bad manifest of {}: {what}",
         kept.host(),

@@ -4,6 +4,7 @@
 //! names      which repository a request means; pure
 //! upstream   what is asked of another registry; somebody else implements it
 //! manifests  by tag: as young as the settings say; by digest: once and for all
+//! ├─ keep      a manifest at rest, and the note where it came from
 //! blobs      one download for each digest; read while it grows, believed when it is verified
 //! ├─ flights   who wants which download
 //! ├─ arrival   one download, its readers
@@ -22,6 +23,7 @@ mod blobs;
 pub mod evict;
 mod fetch;
 mod flights;
+mod keep;
 mod manifests;
 mod memory;
 pub mod names;

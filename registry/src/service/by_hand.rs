@@ -1,11 +1,11 @@
 //! Images of other registries that somebody wants here, whoever brought them first.
 
-use config::name::{RepositoryName, Target};
+use config::name::{RepositoryName, Tag, Target};
 
 use super::Registry;
 use crate::digest::Digest;
 use crate::store::StoreError;
-use crate::store::index::mirrored;
+use crate::store::index::mirrored::{self, MirroredTag};
 
 impl Registry {
     /// From now on the manifest, and the tag where `target` is one, count as put by hand: the mirror
@@ -38,5 +38,22 @@ impl Registry {
             }
             mirrored::forget_manifest(rows, &name, &digest)
         })?)
+    }
+
+    /// The tag follows its registry's wherever that is mirrored: it is asked for before it is served
+    /// the next time. The manifest that it points at now still counts as put by hand.
+    pub fn follow_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let (name, tag) = (repository.to_string(), tag.to_string());
+        let row = MirroredTag {
+            digests: vec![digest.clone()],
+            checked: 0,
+        };
+        let index = self.store().index();
+        Ok(index.write(move |rows| mirrored::set_tag(rows, &name, &tag, &row))?)
     }
 }

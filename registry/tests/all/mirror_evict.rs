@@ -4,8 +4,9 @@
 use config::name::{RepositoryName, Tag, Target};
 use registry::digest::Digest;
 use registry::mirror::evict::LEASE;
+use registry::service::{ManifestPut, References};
 
-use super::door::{push_image, sha256};
+use super::door::{INDEX, MANIFEST, push_image, sha256};
 use super::elsewhere::{Bench, Slow, large};
 
 /// Pulls the whole image and answers its manifest's digest.
@@ -190,4 +191,68 @@ async fn the_last_pull_outlives_a_restart() {
     assert_eq!(mirror.evict(0, &|_| false).unwrap().images, 0);
     bench.later(LEASE);
     assert_eq!(mirror.evict(0, &|_| false).unwrap().images, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pulled_tag_follows_and_its_image_stays_until_the_tag_has_left_it() {
+    let bench = Bench::new().await;
+    let name: RepositoryName = "docker.io/library/x".parse().unwrap();
+    let tag: Tag = "1".parse().unwrap();
+    let manifest = "/v2/hub/library/x/manifests/1";
+    // `devpod pull` keeps one platform of an index.
+    let text = push_image(&bench.origin, "library/x", "part", &large(1)).await;
+    let part = sha256(text.as_bytes());
+    let index = |digest: &Digest| {
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1}}]}}"#
+        )
+    };
+    bench
+        .origin
+        .push_manifest("library/x", "1", &index(&part))
+        .await
+        .expect(201);
+    pull_by_hand(&bench, &name, &tag, &text).await;
+    // A client of the mirror gets what the registry has, though a part of it is here by the name.
+    let reply = bench.door.get(manifest).await.expect(200);
+    assert_eq!(reply.body, index(&part));
+    bench.later(LEASE + 1);
+    assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 0);
+    assert!(bench.has_file(&sha256(&large(1))));
+    // The tag moves on there; nobody has another name for the old image here.
+    let newer = push_image(&bench.origin, "library/x", "part", &large(2)).await;
+    let newer = index(&sha256(newer.as_bytes()));
+    bench
+        .origin
+        .push_manifest("library/x", "1", &newer)
+        .await
+        .expect(201);
+    assert_eq!(bench.door.get(manifest).await.expect(200).body, newer);
+    bench.later(LEASE + 1);
+    assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 3);
+    assert!(!bench.has_file(&sha256(&large(1))));
+    assert!(repositories(&bench).is_empty());
+}
+
+/// What the appliance does for `devpod pull`.
+async fn pull_by_hand(bench: &Bench, name: &RepositoryName, tag: &Tag, text: &str) {
+    for content in [b"{}".to_vec(), large(1)] {
+        let mut writer = bench.here.blob_writer(Default::default()).unwrap();
+        std::io::Write::write_all(&mut writer, &content).unwrap();
+        bench
+            .here
+            .commit_blob(name, writer, &sha256(&content))
+            .unwrap();
+    }
+    let target = Target::Tag(tag.clone());
+    let put = ManifestPut {
+        target: &target,
+        tags: &[],
+        media_type: None,
+        bytes: text.as_bytes(),
+        references: References::Required,
+    };
+    let digest = bench.here.put_manifest(name, &put).unwrap().digest;
+    bench.here.keep_by_hand(name, &target, &digest).unwrap();
+    bench.here.follow_tag(name, tag, &digest).unwrap();
 }

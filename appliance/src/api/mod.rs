@@ -5,6 +5,7 @@
 //! crate's frames.
 
 mod daemon;
+pub mod external;
 mod frames;
 mod images;
 mod outbox;
@@ -28,6 +29,7 @@ const MAX_REQUEST: usize = 8 << 20;
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(daemon::routes())
+        .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
         .merge(workspaces::routes(&app))

@@ -72,6 +72,10 @@ pub enum Verb {
     #[command(subcommand)]
     Image(Image),
 
+    /// Look after the embedded registry
+    #[command(subcommand)]
+    Registry(crate::cli::registry::Registry),
+
     /// Run containers of images
     #[command(subcommand, visible_alias = "sb")]
     Sandbox(Sandbox),

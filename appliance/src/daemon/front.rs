@@ -1,15 +1,23 @@
 //! What stands before the registry, from the settings.
 
+use std::sync::Arc;
+
 use config::settings;
 use registry::http::tls::{Tls, TlsFiles};
 use registry::http::{Front, Limits, Transport};
+use registry::mirror::Mirror;
 use registry::service::Registry;
 
 use crate::error::{Failure, Kind, Outcome};
 
 /// The registry behind everything that its settings ask for.
-pub(super) fn front(registry: Registry, settings: &settings::Registry) -> Outcome<Front> {
+pub(super) fn front(
+    registry: Registry,
+    mirror: Arc<Mirror>,
+    settings: &settings::Registry,
+) -> Outcome<Front> {
     Ok(Front {
+        mirror,
         transport: transport(settings)?,
         ..Front::new(registry)
     })

@@ -24,7 +24,7 @@ use crate::clock;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::{descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::{locate, maintain};
+use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
 use crate::ui;
 
@@ -83,7 +83,12 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder, &options.settings.registry)?;
-    let front = front::front(registry.clone(), &options.settings.registry)?;
+    let mirror = Arc::new(upstream::mirror(&options, &registry)?);
+    let front = front::front(
+        registry.clone(),
+        Arc::clone(&mirror),
+        &options.settings.registry,
+    )?;
     let collect_every = options.settings.registry.collect_every.limit();
     let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
@@ -95,6 +100,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
+    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -107,7 +113,17 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
     let images = Arc::clone(&app.images);
-    tokio::spawn(maintain::run(images, collect_every, stop.clone()));
+    tokio::spawn(maintain::run(
+        Arc::clone(&images),
+        collect_every,
+        stop.clone(),
+    ));
+    let mirrored = tokio::spawn(evict::look_after(
+        images,
+        Arc::clone(&mirror),
+        cache_max,
+        stop.clone(),
+    ));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
@@ -124,6 +140,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
+    let _ = tokio::time::timeout(DRAIN, mirrored).await;
     close(&folder, &registry);
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }

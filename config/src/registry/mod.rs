@@ -5,6 +5,7 @@
 
 pub mod quota;
 pub mod retention;
+pub mod upstream;
 
 use std::str::FromStr;
 

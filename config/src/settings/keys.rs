@@ -133,6 +133,14 @@ pub(super) const KEYS: &[Key] = &[
         get: |s| Some(s.registry.scrub_rate.to_string()),
     },
     Key {
+        name: "registry.cache_max",
+        help: "bytes that mirrored images may hold, such as 50Gi; the longest unused go first",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| optional(raw).map(|v| s.registry.cache_max = v),
+        get: |s| s.registry.cache_max.map(|v| v.to_string()),
+    },
+    Key {
         name: "remote.plain_http",
         help: "registry hosts that are spoken to without TLS",
         kind: Kind::List,

@@ -12,10 +12,12 @@ mod error;
 mod front;
 mod listings;
 mod manifests;
+mod mirrored;
 mod patient;
 mod query;
 mod range;
 pub mod route;
+mod scope;
 mod sendfile;
 mod server;
 pub mod tls;
@@ -65,20 +67,37 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
 }
 
 async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Response, ApiError> {
-    let registry = front.registry;
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
-    refuse_guarded(&registry, &route, &parts.method)?;
+    let scoped = scope::of(&front, route, &query, &parts.method).await?;
+    refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
+    let brought = mirrored::bring(&front, &scoped, parts).await?;
+    let response = match brought.response {
+        Some(response) => response,
+        None => answer(front, scoped.route, &query, parts, body).await?,
+    };
+    Ok(scope::mark(response, scoped.namespace, brought.warning))
+}
+
+/// The answer with what the registry has.
+async fn answer(
+    front: Front,
+    route: Route,
+    query: &Query,
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<Response, ApiError> {
+    let registry = front.registry;
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
         }
-        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, &query).await,
+        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, query).await,
         Route::Tags(repository) if is_read(&parts.method) => {
-            listings::tags(registry, repository, &query).await
+            listings::tags(registry, repository, query).await
         }
         Route::Referrers(repository, subject) if is_read(&parts.method) => {
-            listings::referrers(registry, repository, subject, &query).await
+            listings::referrers(registry, repository, subject, query).await
         }
         Route::Blob(repository, digest) => match parts.method {
             Method::GET => blobs::get(registry, repository, digest, parts).await,
@@ -91,12 +110,12 @@ async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Respon
             Method::HEAD => manifests::head(registry, repository, target).await,
             Method::DELETE => manifests::delete(registry, repository, target).await,
             Method::PUT => {
-                manifests::put(registry, repository, target, &query, &parts.headers, body).await
+                manifests::put(registry, repository, target, query, &parts.headers, body).await
             }
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
-            uploads::start(registry, repository, &query, &parts.headers, body).await
+            uploads::start(registry, repository, query, &parts.headers, body).await
         }
         Route::Upload(repository, session) => match parts.method {
             Method::GET | Method::HEAD => uploads::status(registry, repository, session).await,
@@ -104,7 +123,7 @@ async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Respon
                 uploads::patch(registry, repository, session, &parts.headers, body).await
             }
             Method::PUT => {
-                uploads::finish(registry, repository, session, &query, &parts.headers, body).await
+                uploads::finish(registry, repository, session, query, &parts.headers, body).await
             }
             Method::DELETE => uploads::cancel(registry, repository, session).await,
             _ => Err(wrong_method(&parts.method)),

@@ -5,6 +5,7 @@
 //! change is durable.
 
 mod blobs;
+mod by_hand;
 mod listing;
 mod manifests;
 mod pulls;

@@ -238,7 +238,11 @@ impl Store {
 
     /// Unlinks the file if it is still old, nobody relies on it and no row names it. The guard makes
     /// look and unlink one.
-    fn unlink_unheld(&self, file: &BlobFile, grace: Duration) -> Result<bool, StoreError> {
+    pub(crate) fn unlink_unheld(
+        &self,
+        file: &BlobFile,
+        grace: Duration,
+    ) -> Result<bool, StoreError> {
         let Some(_alone) = self.blobs.guards().alone(&file.digest) else {
             return Ok(false);
         };

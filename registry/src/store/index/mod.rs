@@ -14,6 +14,7 @@ pub mod held;
 pub mod links;
 pub mod manifests;
 mod migrate;
+pub mod mirrored;
 pub mod needs;
 pub mod pulled;
 pub mod release;

@@ -8,6 +8,7 @@
     clippy::print_stdout
 )]
 
+mod collect;
 mod crash;
 mod door;
 mod faults;

@@ -14,6 +14,8 @@ mod door;
 mod faults;
 mod manifests;
 mod pushes;
+mod quotas;
 mod refusals;
+mod retention;
 mod server;
 mod sweep;

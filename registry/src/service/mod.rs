@@ -5,6 +5,7 @@
 //! change is durable.
 
 mod blobs;
+mod collect;
 mod listing;
 mod manifests;
 mod pulls;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use config::name::RepositoryName;
 
+use self::collect::Turns;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 pub use self::retention::Expired;
@@ -71,6 +73,7 @@ struct Inner {
     store: Store,
     sessions: OpenSessions,
     policy: Policy,
+    turns: Turns,
 }
 
 impl Registry {
@@ -86,6 +89,7 @@ impl Registry {
             store,
             sessions,
             policy,
+            turns: Turns::default(),
         })))
     }
 

@@ -14,8 +14,9 @@ use registry::store::{Collection, Grace, Options, StoreError, Swept};
 use super::door::{Door, INDEX, MANIFEST, image, options, push_image, sha256};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const NOTHING: Grace = Grace {
-    links: Duration::ZERO,
+/// Files go at once; links rest, because a second may pass at any moment of a test.
+const QUICK: Grace = Grace {
+    links: HOUR,
     files: Duration::ZERO,
 };
 
@@ -38,8 +39,8 @@ fn name(text: &str) -> RepositoryName {
 
 /// A dry run, then the run; both must agree.
 fn collect(registry: &Registry) -> Swept {
-    let expected = registry.store().collectable(NOTHING).unwrap();
-    let swept = registry.store().collect(NOTHING, &|_| false).unwrap();
+    let expected = registry.store().collectable(QUICK).unwrap();
+    let swept = registry.store().collect(QUICK, &|_| false).unwrap();
     assert_eq!(swept, expected, "a dry run tells the truth");
     assert!(registry.verify().unwrap().is_empty());
     swept
@@ -283,13 +284,13 @@ async fn a_second_collection_is_refused_and_the_first_one_ends() {
                 Some(Box::new(()) as registry::store::Turn)
             };
             store.collect_by(&Collection {
-                grace: NOTHING,
+                grace: QUICK,
                 keep: &|_| false,
                 turn: &turn,
             })
         });
         entered.recv().unwrap();
-        let second = store.collect(NOTHING, &|_| false);
+        let second = store.collect(QUICK, &|_| false);
         assert!(matches!(second, Err(StoreError::Collecting)), "{second:?}");
         go_on.send(()).unwrap();
         assert_eq!(first.join().unwrap().unwrap().blobs, orphans);
@@ -304,11 +305,7 @@ async fn what_is_under_way_outlives_a_collection() {
     let data = tempfile::tempdir().unwrap();
     let registry = at(data.path(), Some(Duration::ZERO), SystemTime::now);
     let door = door(&registry);
-    let grace = Grace {
-        links: HOUR,
-        files: HOUR,
-    };
-    let collect = || registry.store().collect(grace, &|_| false).unwrap();
+    let collect = || registry.collect().unwrap();
     let config = door.push_blob("a", b"{}").await;
     let location = door.start("a").await;
     door.send("PATCH", &location, &[], "la").await.expect(202);
@@ -344,11 +341,7 @@ async fn a_blob_that_was_asked_for_stays_for_its_manifest() {
         let path = format!("/v2/a/blobs/{digest}");
         door.send("HEAD", &path, &[], "").await.expect(200);
     }
-    let grace = Grace {
-        links: HOUR,
-        files: Duration::ZERO,
-    };
-    let swept = second.store().collect(grace, &|_| false).unwrap();
+    let swept = second.store().collect(QUICK, &|_| false).unwrap();
     assert_eq!((swept.links, swept.blobs), (1, 1));
     door.get(&format!("/v2/a/blobs/{other}")).await.expect(404);
     let text = image(&config, &[&layer], "");
@@ -386,15 +379,11 @@ impl Drop for Ends<'_> {
 fn pushes_and_collections_of_the_same_blobs_never_leave_a_hole() {
     let data = tempfile::tempdir().unwrap();
     let registry = at(data.path(), Some(Duration::ZERO), SystemTime::now);
-    let grace = Grace {
-        links: HOUR,
-        files: Duration::ZERO,
-    };
     let (ended, unlinked) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(Ordering::SeqCst) {
-                let swept = registry.store().collect(grace, &|_| false).unwrap();
+                let swept = registry.store().collect(QUICK, &|_| false).unwrap();
                 unlinked.fetch_add(swept.blobs as usize, Ordering::SeqCst);
             }
         });

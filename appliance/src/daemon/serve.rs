@@ -235,6 +235,9 @@ fn close(folder: &DataFolder, registry: &Registry) {
     if let Err(error) = registry.store().export() {
         tracing::warn!(%error, "index.json could not be written");
     }
+    if let Err(error) = registry.record_pulls() {
+        tracing::warn!(%error, "pulls could not be recorded");
+    }
     remove(&folder.status());
     if folder.socket().exists() {
         // A signal may come before it was bound.

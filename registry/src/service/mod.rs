@@ -6,6 +6,7 @@
 
 mod blobs;
 mod by_hand;
+mod collect;
 mod listing;
 mod manifests;
 mod pulls;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use config::name::RepositoryName;
 use config::pattern::Pattern;
 
+use self::collect::Turns;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 pub use self::retention::Expired;
@@ -75,6 +77,7 @@ struct Inner {
     store: Store,
     sessions: OpenSessions,
     policy: Policy,
+    turns: Turns,
 }
 
 impl Registry {
@@ -90,6 +93,7 @@ impl Registry {
             store,
             sessions,
             policy,
+            turns: Turns::default(),
         })))
     }
 

@@ -8,6 +8,7 @@
     clippy::print_stdout
 )]
 
+mod collect;
 mod crash;
 mod dice;
 mod disk;
@@ -22,8 +23,10 @@ mod mirror_blobs;
 mod mirror_evict;
 mod model;
 mod pushes;
+mod quotas;
 mod races;
 mod refusals;
+mod retention;
 mod server;
 mod sweep;
 mod transport;

@@ -5,6 +5,7 @@
 //! ([`keys`]) knows every key; each part of the program receives its own section only. An unknown key is
 //! an error; so is a value that its part could not use.
 
+mod access;
 pub mod edit;
 mod keys;
 mod layer;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::quantity::{ByteSize, Cpu, Seconds};
+use crate::registry::access::Access;
 use crate::registry::quota::Quota;
 
 /// Everything that can be set.
@@ -42,6 +44,8 @@ pub struct Registry {
     pub listen: SocketAddr,
     /// How many bytes may be kept, for all repositories together and for some of them.
     pub quotas: Vec<Quota>,
+    /// Who may do what.
+    pub access: Access,
 }
 
 /// Other registries.
@@ -225,6 +229,7 @@ impl Settings {
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
                 quotas: Vec::new(),
+                access: Access::default(),
             },
             remote: Remote {
                 plain_http: Vec::new(),

@@ -7,7 +7,7 @@ use config::name::{RepositoryName, Tag, Target};
 use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
-use crate::store::StoreError;
+use crate::store::{Recorded, StoreError};
 use crate::store::index::{ManifestRow, manifests, release};
 
 /// A manifest to be stored.
@@ -54,8 +54,20 @@ pub enum PutManifestError {
         list(missing)
     )]
     Missing { missing: Vec<Digest> },
+    #[error("tag {tag} is immutable and points at another manifest")]
+    Immutable { tag: String },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ManifestPut<'_> {
+    /// The tag that the manifest is pushed as.
+    pub(super) fn target_tag(&self) -> Option<&Tag> {
+        match self.target {
+            Target::Tag(tag) => Some(tag),
+            Target::Digest(_) => None,
+        }
+    }
 }
 
 fn list(digests: &[Digest]) -> String {
@@ -74,6 +86,16 @@ impl Registry {
         repository: &RepositoryName,
         put: &ManifestPut<'_>,
     ) -> Result<Stored, PutManifestError> {
+        self.put_manifest_holding(repository, put, Vec::new())
+    }
+
+    /// As [`Registry::put_manifest`], unless one of the tags `held` would move.
+    pub(super) fn put_manifest_holding(
+        &self,
+        repository: &RepositoryName,
+        put: &ManifestPut<'_>,
+        held: Vec<String>,
+    ) -> Result<Stored, PutManifestError> {
         let size = put.bytes.len();
         if size > MAX_MANIFEST {
             let limit = MAX_MANIFEST;
@@ -82,9 +104,10 @@ impl Registry {
         let digest = check_digest(put)?;
         let view = ManifestView::parse(put.bytes, put.media_type)?;
         let new = self.new_manifest(repository, put, digest.clone(), &view)?;
-        let missing = self.store().put_manifest(put.bytes, new)?;
-        if !missing.is_empty() {
-            return Err(PutManifestError::Missing { missing });
+        match self.store().put_manifest(put.bytes, new, held)? {
+            Recorded::Done => {}
+            Recorded::Missing(missing) => return Err(PutManifestError::Missing { missing }),
+            Recorded::Held { tag } => return Err(PutManifestError::Immutable { tag }),
         }
         let subject = view.subject;
         Ok(Stored { digest, subject })
@@ -105,10 +128,7 @@ impl Registry {
             ),
             None => None,
         };
-        let named = match put.target {
-            Target::Tag(tag) => Some(tag),
-            Target::Digest(_) => None,
-        };
+        let named = put.target_tag();
         Ok(manifests::NewManifest {
             repository: repository.to_string(),
             digest,

@@ -5,14 +5,17 @@
 //! change is durable.
 
 mod blobs;
+mod immutable;
 mod listing;
 mod manifests;
 mod uploads;
+mod visible;
 
 use std::sync::Arc;
 
 use config::name::RepositoryName;
 
+pub use self::immutable::Deleted;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 use self::uploads::OpenSessions;

@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
 use crate::store::blobs::Blobs;
-use crate::store::index::{Index, IndexError, links, manifests};
+use crate::store::index::{Index, IndexError, immutable, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
@@ -100,6 +100,26 @@ pub enum CommitBlobError {
     Digest { expected: Digest, actual: Digest },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What became of a manifest. Unless done, nothing is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    Done,
+    /// The repository does not have these.
+    Missing(Vec<Digest>),
+    /// This tag is immutable and points at something else.
+    Held { tag: String },
+}
+
+impl Recorded {
+    fn of(missing: Vec<Digest>) -> Self {
+        if missing.is_empty() {
+            Self::Done
+        } else {
+            Self::Missing(missing)
+        }
+    }
 }
 
 impl From<CommitError> for CommitBlobError {
@@ -209,13 +229,13 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a manifest's bytes and then its rows. Answers what is missing; then nothing is
-    /// recorded.
+    /// Stores a manifest's bytes and then its rows, unless one of the tags `held` would move.
     pub fn put_manifest(
         &self,
         bytes: &[u8],
         new: manifests::NewManifest,
-    ) -> Result<Vec<Digest>, StoreError> {
+        held: Vec<String>,
+    ) -> Result<Recorded, StoreError> {
         let _guard = self.guard();
         let algorithm = crate::digest::Algorithm::of(&new.digest).unwrap_or_default();
         match self.blobs.put(bytes, algorithm) {
@@ -224,11 +244,16 @@ impl Store {
             Err(error @ CommitError::Digest { .. }) => return Err(io::Error::other(error).into()),
         }
         let tagged = !new.tags.is_empty();
-        let missing = self.index.write(move |rows| manifests::put(rows, &new))?;
-        if tagged && missing.is_empty() {
+        let recorded = self.index.write(move |rows| {
+            match immutable::moved(rows, &new.repository, &held, &new.digest)? {
+                Some(tag) => Ok(Recorded::Held { tag }),
+                None => manifests::put(rows, &new).map(Recorded::of),
+            }
+        })?;
+        if tagged && recorded == Recorded::Done {
             self.exporter.changed();
         }
-        Ok(missing)
+        Ok(recorded)
     }
 
     /// Tells the exporter that tags changed.

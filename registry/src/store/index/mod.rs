@@ -9,6 +9,7 @@
 //! operation opens it again, so the registry serves as soon as there is space.
 
 mod group;
+pub mod immutable;
 pub mod links;
 pub mod manifests;
 pub mod release;

@@ -240,7 +240,9 @@ impl ApiTokens {
             return false;
         };
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
-        let used = tokens.iter().map(|token| token.used.load(Ordering::Relaxed));
+        let used = tokens
+            .iter()
+            .map(|token| token.used.load(Ordering::Relaxed));
         seconds(now) >= *written + USED_PERIOD && used.max().unwrap_or(0) > *written
     }
 

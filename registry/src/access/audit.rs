@@ -183,14 +183,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
         let audit = Audit::open(&path, false, at(0)).unwrap();
-        let name = "eve\n{\"event\":\"push\"}\r\u{1b}[2J\u{9b}2J\"".to_owned() + &"x".repeat(10_000);
+        let name =
+            "eve\n{\"event\":\"push\"}\r\u{1b}[2J\u{9b}2J\"".to_owned() + &"x".repeat(10_000);
         let mut line = Line::new(Event::LoginFailed, &name);
         line.address = Some([127, 0, 0, 1].into());
         line.status = Some(401);
         audit.write(&line, at(0));
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 1);
-        assert!(text.len() < 1000 && !text.trim_end().contains(char::is_control), "{text:?}");
+        assert!(
+            text.len() < 1000 && !text.trim_end().contains(char::is_control),
+            "{text:?}"
+        );
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["event"], "login_failed");
         assert_eq!(json["time"], "1970-01-01T00:00:00Z");

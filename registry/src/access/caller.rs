@@ -106,6 +106,11 @@ impl Authority {
         &self.caller
     }
 
+    /// Whether a short-lived token stands behind this.
+    pub fn is_narrowed(&self) -> bool {
+        self.grants.is_some()
+    }
+
     /// The API token that stands behind this.
     pub(super) fn api_token(&self) -> Option<&ApiToken> {
         match &self.base {

@@ -39,20 +39,20 @@ pub(super) fn key_of_certificate(der: &[u8]) -> Option<PublicKeyInfo<'_>> {
     // Serial number, signature algorithm, issuer, validity, subject.
     let mut rest = body;
     for _ in 0..5 {
-        (_, _, rest) = any(rest)?;
+        (_, _, rest) = next(rest)?;
     }
-    let (_, _, after) = any(rest)?;
+    let (_, _, after) = next(rest)?;
     public_key(&rest[..rest.len() - after.len()])
 }
 
 /// The contents of the first element, which must have this tag, and what follows it.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, contents, rest) = any(der)?;
+    let (found, contents, rest) = next(der)?;
     (found == tag).then_some((contents, rest))
 }
 
 /// Tag, contents, and what follows.
-fn any(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, der) = der.split_first()?;
     let (first, der) = der.split_first()?;
     let (length, der) = match first {
@@ -79,7 +79,9 @@ mod tests {
     fn reads_an_ed25519_key() {
         // RFC 8410, section 4, example.
         let key = [0xAB; 32];
-        let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        let mut der = vec![
+            0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+        ];
         der.extend_from_slice(&key);
         let found = public_key(&der).unwrap();
         assert_eq!(found.algorithm, [0x2b, 0x65, 0x70]);

@@ -43,7 +43,10 @@ struct Key {
 
 #[derive(Debug)]
 enum Public {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// RSAPublicKey of RFC 8017, appendix A.1.1.
     RsaDer(Vec<u8>),
     P256(Vec<u8>),
@@ -225,9 +228,7 @@ fn pem(bytes: &[u8]) -> Result<Vec<Key>, String> {
 fn public(info: &PublicKeyInfo<'_>) -> Option<Public> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
     const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-    const P256: &[u8] = &[
-        0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
-    ];
+    const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     const EDWARDS: &[u8] = &[0x2b, 0x65, 0x70];
     let key = info.key.to_vec();
     match info.algorithm {

@@ -63,7 +63,11 @@ impl Users {
         }
         let cost = cost(hash)?;
         self.cost = self.cost.max(cost);
-        if self.hashes.insert(name.to_owned(), hash.to_owned()).is_some() {
+        if self
+            .hashes
+            .insert(name.to_owned(), hash.to_owned())
+            .is_some()
+        {
             return Err("the name stands in an earlier line too");
         }
         Ok(())
@@ -104,7 +108,8 @@ fn cost(hash: &str) -> Result<u32, &'static str> {
         .ok_or("the hash is not bcrypt: make it with `htpasswd -B`")?;
     let (cost, letters) = rest.split_once('$').ok_or("the bcrypt hash is not whole")?;
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'/';
-    if letters.len() != 53 || !letters.bytes().all(letter) || cost.len() != 2 {
+    let digits = cost.len() == 2 && cost.bytes().all(|byte| byte.is_ascii_digit());
+    if letters.len() != 53 || !letters.bytes().all(letter) || !digits {
         return Err("the bcrypt hash is not whole");
     }
     match cost.parse() {
@@ -227,11 +232,20 @@ mod tests {
             (":hush", "users:2: the name is empty"),
             ("anonymous:hush", "users:2: the name means others"),
             ("x\u{7}:hush", "users:2: the name is empty, too long"),
-            (&good.replace("$04$", "$31$").replacen('$', "ann:$", 1), "users:2: the cost"),
-            (&good.replace("$04$", "$+4$").replacen('$', "ann:$", 1), "users:2: "),
+            (
+                &good.replace("$04$", "$31$").replacen('$', "ann:$", 1),
+                "users:2: the cost",
+            ),
+            (
+                &good.replace("$04$", "$+4$").replacen('$', "ann:$", 1),
+                "users:2: ",
+            ),
         ] {
             let error = parse(&format!("ok:{good}\n{line}\n")).unwrap_err();
-            assert!(error.starts_with(expected) && !error.contains("hush"), "{error}");
+            assert!(
+                error.starts_with(expected) && !error.contains("hush"),
+                "{error}"
+            );
         }
         let twice = parse(&format!("ann:{good}\nann:{good}\n")).unwrap_err();
         assert!(twice.starts_with("users:2: the name stands"), "{twice}");

@@ -50,7 +50,11 @@ mod tests {
             ("team", "v1", false),
             ("exact", "latest", true),
         ] {
-            assert_eq!(immutable.holds(repository, tag), expected, "{repository}:{tag}");
+            assert_eq!(
+                immutable.holds(repository, tag),
+                expected,
+                "{repository}:{tag}"
+            );
         }
         assert!(immutable.concerns("team/x") && !immutable.concerns("other"));
     }

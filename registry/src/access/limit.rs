@@ -89,8 +89,7 @@ impl<K: Eq + Hash> Limiter<K> {
             .or_insert_with(|| known.unwrap_or(fresh));
         // A clock that was set back refills nothing.
         let since = now.duration_since(bucket.at).unwrap_or_default();
-        bucket.level =
-            (bucket.level + since.as_secs_f64() * self.rate.refill).min(self.rate.burst);
+        bucket.level = (bucket.level + since.as_secs_f64() * self.rate.refill).min(self.rate.burst);
         bucket.at = now;
         act(bucket)
     }

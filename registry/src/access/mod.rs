@@ -49,8 +49,8 @@ use tokio::sync::Semaphore;
 
 use self::api_token::ApiTokens;
 use self::audit::Audit;
-pub use self::caller::{Authority, Caller, Presented, Verdict, Via};
 use self::caller::Base;
+pub use self::caller::{Authority, Caller, Presented, Verdict, Via};
 use self::external::{External, Keys};
 use self::htpasswd::{Remembered, Users};
 use self::immutable::Immutable;
@@ -296,6 +296,13 @@ impl Access {
     pub fn may_delete_immutable(&self, authority: &Authority, repository: &RepositoryName) -> bool {
         authority.caller().user().is_some()
             && self.may(authority, Action::Admin, repository) == Verdict::Allowed
+    }
+
+    /// Appends a line to the audit log, if there is one. Blocking.
+    pub fn note(&self, line: &audit::Line) {
+        if let Some(audit) = &self.audit {
+            audit.write(line, self.now());
+        }
     }
 
     /// Counts a request of the caller, or says how long the caller has to wait.

@@ -53,7 +53,12 @@ impl Rules {
     }
 
     /// Whether `user`, or with `None` a nameless caller, may do this to the repository.
-    pub(super) fn allow(&self, user: Option<&str>, action: Action, repository: &RepositoryName) -> bool {
+    pub(super) fn allow(
+        &self,
+        user: Option<&str>,
+        action: Action,
+        repository: &RepositoryName,
+    ) -> bool {
         let matches = |rule: &Rule| rule.repositories.matches(repository.as_str());
         self.allow_where(user, action, matches)
     }

@@ -121,12 +121,24 @@ mod tests {
     fn scopes_are_cut_down_to_what_is_allowed() {
         use Action::{Delete, Pull, Push};
         for (text, allowed, expected) in [
-            ("repository:a/b:pull,push", &[Pull, Push][..], Some("pull,push")),
+            (
+                "repository:a/b:pull,push",
+                &[Pull, Push][..],
+                Some("pull,push"),
+            ),
             ("repository:a/b:pull,push", &[Pull], Some("pull")),
             ("repository:a/b:push", &[Pull], None),
-            ("repository:a/b:*", &[Pull, Push, Delete, Action::Admin], Some("pull,push,delete")),
+            (
+                "repository:a/b:*",
+                &[Pull, Push, Delete, Action::Admin],
+                Some("pull,push,delete"),
+            ),
             ("repository(plugin):a:pull", &[Pull], Some("pull")),
-            ("repository:a:pull,pull,admin,x", &[Pull, Action::Admin], Some("pull")),
+            (
+                "repository:a:pull,pull,admin,x",
+                &[Pull, Action::Admin],
+                Some("pull"),
+            ),
             ("repository:a:", &[Pull], None),
             ("repository:A:pull", &[Pull], None),
             ("repository:a/../b:pull", &[Pull], None),
@@ -158,8 +170,14 @@ mod tests {
             name: "*".to_owned(),
             actions: vec!["*".to_owned()],
         }];
-        assert!(!allows(&starred, Action::Pull, &name("a")), "names are no patterns");
-        assert_eq!(needed(Action::Push, &name("a/b")), "repository:a/b:pull,push");
+        assert!(
+            !allows(&starred, Action::Pull, &name("a")),
+            "names are no patterns"
+        );
+        assert_eq!(
+            needed(Action::Push, &name("a/b")),
+            "repository:a/b:pull,push"
+        );
     }
 
     proptest! {

@@ -251,7 +251,11 @@ mod tests {
         }]
     }
 
-    fn check(tokens: &Tokens, text: &str, seconds: u64) -> Result<(Subject, Vec<Grant>), TokenError> {
+    fn check(
+        tokens: &Tokens,
+        text: &str,
+        seconds: u64,
+    ) -> Result<(Subject, Vec<Grant>), TokenError> {
         let token = jwt::parse(text).unwrap();
         tokens.verify(Purpose::Access, &token, at(seconds))
     }
@@ -307,11 +311,17 @@ mod tests {
             jwt::encode(header.to_string().as_bytes())
         };
         for (text, expected) in [
-            (format!("{header}.{changed}.{signature}"), TokenError::Damaged),
+            (
+                format!("{header}.{changed}.{signature}"),
+                TokenError::Damaged,
+            ),
             (format!("{header}.{payload}."), TokenError::Damaged),
             (format!("{}.{changed}.", with("none")), TokenError::Foreign),
             (format!("{}.{changed}.", with("None")), TokenError::Foreign),
-            (format!("{}.{payload}.{signature}", with("RS256")), TokenError::Foreign),
+            (
+                format!("{}.{payload}.{signature}", with("RS256")),
+                TokenError::Foreign,
+            ),
             (format!("{}.{changed}.", with("HS256")), TokenError::Damaged),
         ] {
             assert_eq!(check(&tokens, &text, 0), Err(expected), "{text}");

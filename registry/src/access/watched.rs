@@ -114,7 +114,9 @@ impl<T> Watched<T> {
     }
 
     fn follow(&self, state: &mut State<T>) {
-        let mark = std::fs::metadata(&self.path).ok().map(|data| Mark::of(&data));
+        let mark = std::fs::metadata(&self.path)
+            .ok()
+            .map(|data| Mark::of(&data));
         if mark == state.mark {
             return;
         }

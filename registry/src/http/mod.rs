@@ -4,17 +4,21 @@
 //! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
 //! touched on blocking threads only.
 
+mod access;
 mod answer;
+mod audit;
 mod blobs;
 mod body;
 mod error;
 mod front;
 mod listings;
 mod manifests;
+pub mod peer;
 mod query;
 mod range;
 pub mod route;
 mod server;
+mod token;
 mod uploads;
 
 use axum::Router;
@@ -26,6 +30,8 @@ use http::header::{EXPECT, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
+use self::access::Asker;
+pub use self::access::admit_whole;
 use self::answer::Answer;
 use self::error::{ApiError, Code};
 pub use self::front::Front;
@@ -43,12 +49,13 @@ pub fn router(front: Front) -> Router {
         .route("/v2", any(handle))
         .route("/v2/", any(handle))
         .route("/v2/{*rest}", any(handle))
+        .merge(token::routes())
         .with_state(front)
 }
 
 async fn handle(State(front): State<Front>, request: Request) -> Response {
-    let (parts, mut body) = request.into_parts();
-    let mut response = match dispatch(front, &parts, &mut body).await {
+    let (mut parts, mut body) = request.into_parts();
+    let mut response = match dispatch(front.clone(), &mut parts, &mut body).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(method = %parts.method, path = ?parts.uri.path(), ?error, "refused");
@@ -57,19 +64,25 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(VERSION, version);
+    let line = audit::served(&front, &parts, &response);
+    audit::write(&front, line).await;
     response
 }
 
-async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Response, ApiError> {
-    let registry = front.registry;
+async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Response, ApiError> {
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
+    let authority = access::admit(&front, parts, &route).await?;
+    let asker = Asker::new(&front, authority);
+    let registry = front.registry;
     refuse_guarded(&registry, &route, &parts.method)?;
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
         }
-        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, &query).await,
+        Route::Catalog if is_read(&parts.method) => {
+            listings::catalog(registry, asker, &query).await
+        }
         Route::Tags(repository) if is_read(&parts.method) => {
             listings::tags(registry, repository, &query).await
         }
@@ -79,20 +92,21 @@ async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Respon
         Route::Blob(repository, digest) => match parts.method {
             Method::GET => blobs::get(registry, repository, digest, &parts.headers).await,
             Method::HEAD => blobs::head(registry, repository, digest).await,
-            Method::DELETE => blobs::delete(registry, repository, digest).await,
+            Method::DELETE => blobs::delete(registry, asker, repository, digest).await,
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Manifest(repository, target) => match parts.method {
             Method::GET => manifests::get(registry, repository, target, &parts.headers).await,
             Method::HEAD => manifests::head(registry, repository, target).await,
-            Method::DELETE => manifests::delete(registry, repository, target).await,
+            Method::DELETE => manifests::delete(registry, asker, repository, target).await,
             Method::PUT => {
-                manifests::put(registry, repository, target, &query, &parts.headers, body).await
+                let (query, headers) = (&query, &parts.headers);
+                manifests::put(registry, asker, repository, target, query, headers, body).await
             }
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
-            uploads::start(registry, repository, &query, &parts.headers, body).await
+            uploads::start(registry, asker, repository, &query, &parts.headers, body).await
         }
         Route::Upload(repository, session) => match parts.method {
             Method::GET | Method::HEAD => uploads::status(registry, repository, session).await,

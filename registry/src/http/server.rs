@@ -136,13 +136,14 @@ pub async fn serve_router(
 async fn connection(stream: TcpStream, router: Router, limits: Limits, watcher: Watcher) {
     // Small answers must not wait for the acknowledgement of the ones before.
     let _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr().ok().map(super::peer::Peer);
     let seen = Arc::new(AtomicBool::new(false));
     let builder = builder(limits);
     let service = {
         let (seen, inner) = (Arc::clone(&seen), TowerToHyperService::new(router));
         service_fn(move |request: http::Request<Incoming>| {
             seen.store(true, Ordering::Relaxed);
-            inner.call(request.map(Body::new))
+            inner.call(super::peer::with(request.map(Body::new), peer))
         })
     };
     let served = builder

@@ -17,7 +17,9 @@ pub enum Deleted {
     /// There was no such thing.
     Absent,
     /// It is, or is part of, the image of this tag, which is immutable.
-    Held { tag: String },
+    Held {
+        tag: String,
+    },
 }
 
 impl Deleted {

@@ -7,8 +7,8 @@ use config::name::{RepositoryName, Tag, Target};
 use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
-use crate::store::{Recorded, StoreError};
 use crate::store::index::{ManifestRow, manifests, release};
+use crate::store::{Recorded, StoreError};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]

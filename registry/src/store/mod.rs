@@ -109,7 +109,9 @@ pub enum Recorded {
     /// The repository does not have these.
     Missing(Vec<Digest>),
     /// This tag is immutable and points at something else.
-    Held { tag: String },
+    Held {
+        tag: String,
+    },
 }
 
 impl Recorded {

@@ -8,11 +8,16 @@
     clippy::print_stdout
 )]
 
+mod access;
 mod crash;
 mod door;
 mod faults;
+mod guard;
+mod immutable;
+mod issuers;
 mod manifests;
 mod pushes;
 mod refusals;
 mod server;
 mod sweep;
+mod tokens;

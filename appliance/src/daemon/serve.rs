@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::http::Front;
+use config::settings;
 use registry::service::{Policy, Registry};
+use registry::store::quota::Quotas;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -20,9 +21,9 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, log, socket};
+use crate::daemon::{descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::locate;
+use crate::images::{locate, maintain};
 use crate::options::Options;
 use crate::ui;
 
@@ -52,6 +53,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
     log::init()?;
+    descriptors::raise();
     let _lock = if detach {
         // Whoever started this one looks for the other; the log need not tell of it.
         match lock::try_acquire(&folder)? {
@@ -76,7 +78,9 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .await
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
-    let registry = open_registry(&folder)?;
+    let registry = open_registry(&folder, &options.settings.registry)?;
+    let front = front::front(registry.clone(), &options.settings.registry)?;
+    let collect_every = options.settings.registry.collect_every.limit();
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,6 +101,8 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    let images = Arc::clone(&app.images);
+    tokio::spawn(maintain::run(images, collect_every, stop.clone()));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
@@ -108,12 +114,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         status.pid,
         folder.root().display()
     ));
-    let served = registry::http::serve(
-        tcp,
-        Front::new(registry.clone()),
-        stop.clone().cancelled_owned(),
-    )
-    .await;
+    let served = registry::http::serve(tcp, front, stop.clone().cancelled_owned()).await;
     app.stop();
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
@@ -121,10 +122,18 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
 
-fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
-    let options = registry::store::Options::below(folder.root());
+fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<Registry> {
+    let options = registry::store::Options {
+        untagged_keep: Some(Duration::from_secs(settings.untagged_keep.0)),
+        quotas: Quotas {
+            store: settings.max_bytes.map(|bytes| bytes.0),
+            repositories: settings.quotas.clone(),
+        },
+        ..registry::store::Options::below(folder.root())
+    };
     let policy = Policy {
         guard: locate::guard,
+        sparse: settings.sparse.clone(),
         ..Policy::default()
     };
     // The index is for us alone. Nothing else runs yet that could make a file meanwhile.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod quota;
+pub mod retention;
 
 use std::str::FromStr;
 

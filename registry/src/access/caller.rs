@@ -25,6 +25,8 @@ pub enum Via {
     Token,
     /// A token of another issuer.
     Issuer,
+    /// A certificate that the connection was made with.
+    Certificate,
 }
 
 impl Caller {
@@ -34,6 +36,11 @@ impl Caller {
             Self::Anonymous => "anonymous",
             Self::Named { name, .. } => name,
         }
+    }
+
+    /// Whether nobody in particular asks. A name may be the word as well.
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self, Self::Anonymous)
     }
 
     /// The name, where there is one.
@@ -82,6 +89,11 @@ impl Authority {
     /// Nobody in particular.
     pub fn anonymous() -> Self {
         Self::new(Caller::Anonymous, Base::Rules)
+    }
+
+    /// Somebody whose certificate the port's TLS has verified.
+    pub fn by_certificate(name: &str) -> Self {
+        Self::named(name, Via::Certificate, Base::Rules)
     }
 
     pub(super) fn new(caller: Caller, base: Base) -> Self {

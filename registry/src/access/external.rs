@@ -10,7 +10,7 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
     UnparsedPublicKey,
 };
-use rustls_pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::pem::{PemObject, SectionKind};
 use serde::Deserialize;
 
 use super::der::{self, PublicKeyInfo};

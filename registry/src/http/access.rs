@@ -19,6 +19,7 @@ use super::answer::text;
 use super::error::{ApiError, Code};
 use super::peer::{self, Secure};
 use super::route::Route;
+use super::tls::ClientCertificate;
 use crate::access::{
     Access, Action, Authority, CATALOG_SCOPE, LoginError, Presented, Verdict, needed,
 };
@@ -42,7 +43,10 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
     access.refresh().await;
     let address = peer::counted(&parts.extensions);
     let presented = presented(&parts.headers);
-    let identified = access.identify(&presented, address).await;
+    let identified = match (&presented, parts.extensions.get::<ClientCertificate>()) {
+        (Presented::Nothing, Some(client)) => Ok(Authority::by_certificate(&client.name)),
+        _ => access.identify(&presented, address).await,
+    };
     let authority = identified.map_err(|error| {
         parts.extensions.insert(error.clone());
         not_logged_in(access, parts, &error)
@@ -100,7 +104,7 @@ fn check_listing(
     route: &Route,
 ) -> Result<(), ApiError> {
     // A short-lived token is an answer to the challenge, even that of a nameless caller.
-    let answered = authority.caller().name() != "anonymous" || authority.is_narrowed();
+    let answered = !authority.caller().is_anonymous() || authority.is_narrowed();
     match route {
         Route::Ping if access.is_open() || answered => Ok(()),
         Route::Ping => Err(unauthorized(access, parts, None, None)),
@@ -183,7 +187,7 @@ fn forbidden(
     parts: &Parts,
     scope: Option<&str>,
 ) -> ApiError {
-    if authority.caller().name() == "anonymous" {
+    if authority.caller().is_anonymous() {
         return unauthorized(access, parts, scope, None);
     }
     let message = "you may not do this";

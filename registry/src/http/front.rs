@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::server::Transport;
 use crate::access::Access;
 use crate::service::Registry;
 
@@ -9,6 +10,8 @@ use crate::service::Registry;
 #[derive(Debug, Clone)]
 pub struct Front {
     pub registry: Registry,
+    /// How the port takes connections.
+    pub transport: Transport,
     /// Who may do what; by default everybody everything.
     pub access: Arc<Access>,
 }
@@ -16,8 +19,10 @@ pub struct Front {
 impl Front {
     /// A registry with nothing before it.
     pub fn new(registry: Registry) -> Self {
+        let transport = Transport::default();
         Self {
             registry,
+            transport,
             access: Arc::new(Access::open_to_all()),
         }
     }

@@ -9,15 +9,19 @@ mod answer;
 mod audit;
 mod blobs;
 mod body;
+mod connection;
 mod error;
 mod front;
 mod listings;
 mod manifests;
+mod patient;
 pub mod peer;
 mod query;
 mod range;
 pub mod route;
+mod sendfile;
 mod server;
+pub mod tls;
 mod token;
 mod uploads;
 
@@ -37,7 +41,7 @@ use self::error::{ApiError, Code};
 pub use self::front::Front;
 use self::query::Query;
 use self::route::Route;
-pub use self::server::{Limits, serve, serve_router};
+pub use self::server::{Limits, Transport, serve, serve_router};
 use crate::service::Registry;
 
 /// Which protocol this is, on every response (docker's v2 API; clients probe for it).
@@ -90,7 +94,7 @@ async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Re
             listings::referrers(registry, repository, subject, &query).await
         }
         Route::Blob(repository, digest) => match parts.method {
-            Method::GET => blobs::get(registry, repository, digest, &parts.headers).await,
+            Method::GET => blobs::get(registry, repository, digest, parts).await,
             Method::HEAD => blobs::head(registry, repository, digest).await,
             Method::DELETE => blobs::delete(registry, asker, repository, digest).await,
             _ => Err(wrong_method(&parts.method)),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use http::{Extensions, Request};
+use http::Extensions;
 
 /// The other end of the connection, in a request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,14 +12,6 @@ pub struct Peer(pub SocketAddr);
 /// `https`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Secure;
-
-/// The request with its peer.
-pub(super) fn with<B>(mut request: Request<B>, peer: Option<Peer>) -> Request<B> {
-    if let Some(peer) = peer {
-        request.extensions_mut().insert(peer);
-    }
-    request
-}
 
 /// The peer's address. A request that came by no connection has none, and counts as one peer with
 /// all of its kind.

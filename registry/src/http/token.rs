@@ -178,7 +178,7 @@ async fn identify(
         )
     })?;
     // A token cannot be prolonged by itself.
-    let nobody = identified.caller().name() == "anonymous" && !access.knows_anonymous();
+    let nobody = identified.caller().is_anonymous() && !access.knows_anonymous();
     if identified.is_narrowed() || nobody {
         let message = "authentication is required";
         let error = ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);

@@ -74,11 +74,12 @@ impl Registry {
             return self.delete_manifest(repository, digest).map(Deleted::of);
         }
         let (repository, digest, keep) = (repository.to_string(), digest.clone(), keep.clone());
+        let now = self.store().now();
         let deleted = self.store().index().write(move |rows| {
             let holds = |tag: &str| keep.holds(&repository, tag);
             match immutable::needing(rows, &repository, &digest, &holds)? {
                 Some(tag) => Ok(Deleted::Held { tag }),
-                None => manifests::remove(rows, &repository, &digest).map(Deleted::of),
+                None => manifests::remove(rows, &repository, &digest, now).map(Deleted::of),
             }
         })?;
         self.store().tags_changed();

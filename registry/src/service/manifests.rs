@@ -7,8 +7,8 @@ use config::name::{RepositoryName, Tag, Target};
 use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
-use crate::store::index::{ManifestRow, manifests, release};
-use crate::store::{Recorded, StoreError};
+use crate::store::StoreError;
+use crate::store::index::{ManifestRow, manifests, needs, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct ManifestPut<'a> {
 pub struct Stored {
     pub digest: Digest,
     pub subject: Option<Digest>,
+    /// Tags that pointed at another manifest until now, and at which.
+    pub replaced: Vec<(String, Digest)>,
 }
 
 /// A manifest at rest.
@@ -104,13 +106,19 @@ impl Registry {
         let digest = check_digest(put)?;
         let view = ManifestView::parse(put.bytes, put.media_type)?;
         let new = self.new_manifest(repository, put, digest.clone(), &view)?;
-        match self.store().put_manifest(put.bytes, new, held)? {
-            Recorded::Done => {}
-            Recorded::Missing(missing) => return Err(PutManifestError::Missing { missing }),
-            Recorded::Held { tag } => return Err(PutManifestError::Immutable { tag }),
+        let recorded = self.store().put_manifest(put.bytes, new, held)?;
+        if let Some(tag) = recorded.held {
+            return Err(PutManifestError::Immutable { tag });
         }
-        let subject = view.subject;
-        Ok(Stored { digest, subject })
+        if !recorded.missing.is_empty() {
+            let missing = recorded.missing;
+            return Err(PutManifestError::Missing { missing });
+        }
+        Ok(Stored {
+            digest,
+            subject: view.subject,
+            replaced: recorded.replaced,
+        })
     }
 
     fn new_manifest(
@@ -206,6 +214,17 @@ impl Registry {
         }))
     }
 
+    /// A manifest of the repository that needs this one or this blob; `None` where none does.
+    pub fn needing(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError> {
+        let index = self.store().index();
+        let found = index.read(|rows| needs::needing(rows, repository.as_str(), digest, 1))?;
+        Ok(found.into_iter().next())
+    }
+
     /// Points a tag at a manifest of the same repository; false where it has no such manifest.
     pub fn tag(
         &self,
@@ -214,8 +233,9 @@ impl Registry {
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         let (repository, tag, digest) = (repository.to_string(), tag.to_string(), digest.clone());
-        let index = self.store().index();
-        let done = index.write(move |rows| manifests::tag(rows, &repository, &tag, &digest))?;
+        let (index, now) = (self.store().index(), self.store().now());
+        let done =
+            index.write(move |rows| manifests::tag(rows, &repository, &tag, &digest, now))?;
         self.store().tags_changed();
         Ok(done)
     }
@@ -223,8 +243,8 @@ impl Registry {
     /// Removes one tag and nothing else; false where there is none.
     pub fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        let index = self.store().index();
-        let done = index.write(move |rows| manifests::untag(rows, &repository, &tag))?;
+        let (index, now) = (self.store().index(), self.store().now());
+        let done = index.write(move |rows| manifests::untag(rows, &repository, &tag, now))?;
         self.store().tags_changed();
         Ok(done)
     }
@@ -233,8 +253,8 @@ impl Registry {
     /// needs them; false where there is no such tag. Files go at the next sweep.
     pub fn release_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        let index = self.store().index();
-        let done = index.write(move |rows| release::untag(rows, &repository, &tag))?;
+        let (index, now) = (self.store().index(), self.store().now());
+        let done = index.write(move |rows| release::untag(rows, &repository, &tag, now))?;
         self.store().tags_changed();
         Ok(done)
     }
@@ -247,8 +267,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), StoreError> {
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest))?)
+        let (index, now) = (self.store().index(), self.store().now());
+        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest, now))?)
     }
 
     /// Removes a manifest with all its tags and with what only it needed in its repository.
@@ -258,8 +278,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        let done = index.write(move |rows| release::remove(rows, &repository, &digest))?;
+        let (index, now) = (self.store().index(), self.store().now());
+        let done = index.write(move |rows| release::remove(rows, &repository, &digest, now))?;
         self.store().tags_changed();
         Ok(done)
     }
@@ -271,8 +291,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        let done = index.write(move |rows| manifests::remove(rows, &repository, &digest))?;
+        let (index, now) = (self.store().index(), self.store().now());
+        let done = index.write(move |rows| manifests::remove(rows, &repository, &digest, now))?;
         self.store().tags_changed();
         Ok(done)
     }

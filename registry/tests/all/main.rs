@@ -21,3 +21,4 @@ mod refusals;
 mod server;
 mod sweep;
 mod tokens;
+mod transport;

@@ -12,9 +12,15 @@ mod group;
 pub mod immutable;
 pub mod links;
 pub mod manifests;
+mod migrate;
+pub mod needs;
+pub mod pulled;
 pub mod release;
 mod rows;
 mod schema;
+pub mod tags;
+pub mod untagged;
+pub mod usage;
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
@@ -25,6 +31,10 @@ use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use self::group::Group;
 pub use self::schema::ManifestRow;
 use crate::store::step::Steps;
+
+/// redb's own cache, in bytes. Its default is a gigabyte; the kernel keeps the file's pages as well, so
+/// more than this would only hold them twice.
+const CACHE: usize = 16 * 1024 * 1024;
 
 /// Why the index did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -145,12 +155,19 @@ impl DatabaseFile {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            *slot = Some(Database::create(&self.path).map_err(|error| self.error(error))?);
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE);
+            *slot = Some(
+                builder
+                    .create(&self.path)
+                    .map_err(|error| self.error(error))?,
+            );
         }
         Ok(())
     }
 
-    /// Makes all tables of a new file; refuses a file of a later program.
+    /// Makes all tables of a new file and the missing ones of an earlier program's; refuses a file
+    /// of a later program.
     fn check_schema(&self) -> Result<(), IndexError> {
         let found = self.with(|database| {
             let transaction = begin_write(database)?;

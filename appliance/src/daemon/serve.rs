@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::settings;
+use registry::http::Front;
 use registry::service::{Policy, Registry, Schedule, Scrubber};
 use registry::store::quota::Quotas;
 use registry::store::scrub::ScrubOptions;
@@ -22,7 +23,7 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{descriptors, front, lock, log, socket};
+use crate::daemon::{access, descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
@@ -47,6 +48,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
         Some(text) => crate::options::address(text)?,
         None => options.settings.registry.listen,
     };
+    access::check_exposed(listen, &options.settings.registry)?;
     let folder = DataFolder::new(options.data.clone());
     folder.create().map_err(|error| {
         let message = format!("cannot make the data folder {}", folder.root().display());
@@ -88,6 +90,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         registry.clone(),
         Arc::clone(&mirror),
         &options.settings.registry,
+        folder.root(),
     )?;
     let collect_every = options.settings.registry.collect_every.limit();
     let scrubber = scrubber(&registry, &options)?;
@@ -112,6 +115,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    tokio::spawn(access::on_hangup(Arc::clone(&front.access)));
     let images = Arc::clone(&app.images);
     tokio::spawn(maintain::run(
         Arc::clone(&images),
@@ -126,7 +130,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     ));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
-    let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
+    let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
     write_status(&folder, &status)?;
     tracing::info!(version = status.version, pid = status.pid, %address, "serving");
     ui::news(&format!(
@@ -199,8 +203,8 @@ fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
     }
 }
 
-async fn control(listener: UnixListener, app: Arc<App>, stop: CancellationToken) {
-    let router = api::router(app);
+async fn control(listener: UnixListener, app: Arc<App>, front: Front, stop: CancellationToken) {
+    let router = api::router(app, front);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the control API stopped");

@@ -4,7 +4,7 @@
 
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
-use crate::registry::{quota, retention, upstream};
+use crate::registry::{access, quota, retention, upstream};
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -20,6 +20,18 @@ pub(super) const TABLES: &[Table] = &[
         help: "bytes that repositories may hold: repositories, bytes",
         read: |s, cursor| quota::read(cursor).map(|v| s.registry.quotas = v),
         show: |s| count(s.registry.quotas.len()),
+    },
+    Table {
+        name: "registry.rules",
+        help: "who may do what: repositories, users, actions",
+        read: |s, cursor| access::read_rules(cursor).map(|v| s.registry.access.rules = v),
+        show: |s| count(s.registry.access.rules.len()),
+    },
+    Table {
+        name: "registry.immutable",
+        help: "tags that neither move nor go: repositories, tags",
+        read: |s, cursor| access::read_immutable(cursor).map(|v| s.registry.access.immutable = v),
+        show: |s| count(s.registry.access.immutable.len()),
     },
     Table {
         name: "registry.retention",

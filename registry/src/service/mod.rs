@@ -7,12 +7,14 @@
 mod blobs;
 mod by_hand;
 mod collect;
+mod immutable;
 mod listing;
 mod manifests;
 mod pulls;
 mod retention;
 mod scrub;
 mod uploads;
+mod visible;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use config::name::RepositoryName;
 use config::pattern::Pattern;
 
 use self::collect::Turns;
+pub use self::immutable::Deleted;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 pub use self::retention::Expired;

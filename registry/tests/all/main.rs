@@ -8,6 +8,7 @@
     clippy::print_stdout
 )]
 
+mod access;
 mod collect;
 mod crash;
 mod dice;
@@ -17,7 +18,10 @@ mod elsewhere;
 mod exchange;
 mod faults;
 mod fuzz;
+mod guard;
 mod heal;
+mod immutable;
+mod issuers;
 mod kills;
 mod malformed;
 mod manifests;
@@ -32,5 +36,6 @@ mod refusals;
 mod retention;
 mod server;
 mod sweep;
+mod tokens;
 mod transport;
 mod verifier;

@@ -1,8 +1,10 @@
 //! Images at rest, and the OCI Distribution API that serves them.
 //!
 //! ```text
+//! access    who may do what; knows no HTTP
 //! http      requests -> verbs -> responses; the only place that knows status codes
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
+//! mirror    repositories of other registries, fetched when they are asked for
 //! upload    what an upload session accepts next; pure
 //! retention which tags have served their time; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
@@ -19,9 +21,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod digest;
 pub mod http;
 pub mod manifest;
+pub mod mirror;
 pub mod retention;
 pub mod service;
 pub mod store;

@@ -45,6 +45,27 @@ pub fn is_linked(
     Ok(false)
 }
 
+/// The first `limit` repositories that show the blob.
+pub fn holding(
+    transaction: &ReadTransaction,
+    digest: &Digest,
+    limit: usize,
+) -> Result<Vec<String>, redb::Error> {
+    let table = transaction.open_table(HOLDERS)?;
+    let mut found = Vec::new();
+    for row in table.range((digest.as_ref(), "", 0)..)? {
+        let (key, _) = row?;
+        let (held, repository, kind) = key.value();
+        if held != digest.as_ref() || found.len() == limit {
+            break;
+        }
+        if kind == AS_LINK {
+            found.push(repository.to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// Whether any repository holds the blob, as a blob or as a manifest.
 pub fn is_held(transaction: &ReadTransaction, digest: &Digest) -> Result<bool, redb::Error> {
     let table = transaction.open_table(HOLDERS)?;

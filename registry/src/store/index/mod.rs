@@ -11,9 +11,11 @@
 mod create;
 mod group;
 pub mod held;
+pub mod immutable;
 pub mod links;
 pub mod manifests;
 mod migrate;
+pub mod mirrored;
 pub mod needs;
 pub mod pulled;
 pub mod release;

@@ -35,6 +35,7 @@ mod races;
 mod refusals;
 mod retention;
 mod server;
+mod specified;
 mod sweep;
 mod tokens;
 mod transport;

@@ -22,6 +22,7 @@ use registry::mirror::upstream::{
 };
 use registry::mirror::{Mirror, Options, Source};
 use registry::service::{Policy, Registry};
+use registry::store::step::Steps;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -213,6 +214,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::with_steps(Steps::default()).await
+    }
+
+    /// With somebody who is told of each step of our own registry's writes.
+    pub(crate) async fn with_steps(steps: Steps) -> Self {
         let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let origin = Registry::open(options(other.path()), Policy::default()).unwrap();
         let policy = Policy {
@@ -221,7 +227,11 @@ impl Bench {
             },
             ..Policy::default()
         };
-        let here = Registry::open(options(data.path()), policy).unwrap();
+        let options = registry::store::Options {
+            steps,
+            ..options(data.path())
+        };
+        let here = Registry::open(options, policy).unwrap();
         let there = Arc::new(Script::new(origin.clone()));
         let now = Arc::new(AtomicU64::new(1_000_000));
         let mirror = Arc::new(mirror(&here, &there, &now));
@@ -302,6 +312,22 @@ pub(crate) struct Slow {
 
 impl Slow {
     pub(crate) async fn get(door: &Door, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::try_get(door, path, headers).await.unwrap()
+    }
+
+    /// Whether a pull is refused or breaks: anything but a clean end.
+    pub(crate) async fn breaks(door: &Door, path: &str, headers: &[(&str, &str)]) -> bool {
+        match Self::try_get(door, path, headers).await {
+            Ok(pull) => pull.head.status.is_server_error() || pull.rest().await.is_err(),
+            Err(_) => true,
+        }
+    }
+
+    async fn try_get(
+        door: &Door,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, hyper::Error> {
         let Door::Tcp(address) = door else {
             panic!("not a socket")
         };
@@ -315,12 +341,12 @@ impl Slow {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
-        Self {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok(Self {
             head,
             body,
             got: Vec::new(),
-        }
+        })
     }
 
     /// Reads until `count` bytes are here.

@@ -5,6 +5,7 @@
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
 //! mirror    repositories of other registries, fetched when they are asked for
 //! upload    what an upload session accepts next; pure
+//! retention which tags have served their time; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
 //! store     blob files and the redb index, and the order in which both change
 //! digest    the one hasher
@@ -23,6 +24,7 @@ pub mod digest;
 pub mod http;
 pub mod manifest;
 pub mod mirror;
+pub mod retention;
 pub mod service;
 pub mod store;
 pub mod upload;

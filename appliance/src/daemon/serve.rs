@@ -6,8 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::settings;
 use registry::http::Front;
-use registry::service::{Policy, Registry};
+use registry::service::{Policy, Registry, Schedule, Scrubber};
+use registry::store::quota::Quotas;
+use registry::store::scrub::ScrubOptions;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -20,14 +23,17 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, log, socket};
+use crate::daemon::{descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::{evict, locate, upstream};
+use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
 use crate::ui;
 
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A daemon that just started has better things to do than to verify blobs.
+const SCRUB_AFTER: Duration = Duration::from_secs(60);
 
 /// The exit code of a daemon in the background that was not needed: another has the data folder.
 pub const LOST: u8 = 75;
@@ -52,6 +58,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
     log::init()?;
+    descriptors::raise();
     let _lock = if detach {
         // Whoever started this one looks for the other; the log need not tell of it.
         match lock::try_acquire(&folder)? {
@@ -76,7 +83,15 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .await
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
-    let registry = open_registry(&folder)?;
+    let registry = open_registry(&folder, &options.settings.registry)?;
+    let mirror = Arc::new(upstream::mirror(&options, &registry)?);
+    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
+    let front = Front {
+        mirror: Arc::clone(&mirror),
+        ..front::front(registry.clone(), &options.settings.registry)?
+    };
+    let collect_every = options.settings.registry.collect_every.limit();
+    let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -86,8 +101,6 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
-    let mirror = Arc::new(upstream::mirror(&options, &registry)?);
-    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -101,11 +114,12 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     tokio::spawn(until_signal(Arc::clone(&app)));
     let images = Arc::clone(&app.images);
     let mirrored = tokio::spawn(evict::look_after(
-        images,
+        Arc::clone(&images),
         Arc::clone(&mirror),
         cache_max,
         stop.clone(),
     ));
+    tokio::spawn(maintain::run(images, collect_every, stop.clone()));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
@@ -117,16 +131,9 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         status.pid,
         folder.root().display()
     ));
-    let served = registry::http::serve(
-        tcp,
-        Front {
-            mirror: Arc::clone(&mirror),
-            ..Front::new(registry.clone())
-        },
-        stop.clone().cancelled_owned(),
-    )
-    .await;
+    let served = registry::http::serve(tcp, front, stop.clone().cancelled_owned()).await;
     app.stop();
+    drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
     let _ = tokio::time::timeout(DRAIN, mirrored).await;
@@ -134,10 +141,18 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
 
-fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
-    let options = registry::store::Options::below(folder.root());
+fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<Registry> {
+    let options = registry::store::Options {
+        untagged_keep: Some(Duration::from_secs(settings.untagged_keep.0)),
+        quotas: Quotas {
+            store: settings.max_bytes.map(|bytes| bytes.0),
+            repositories: settings.quotas.clone(),
+        },
+        ..registry::store::Options::below(folder.root())
+    };
     let policy = Policy {
         guard: locate::guard,
+        sparse: settings.sparse.clone(),
         ..Policy::default()
     };
     // The index is for us alone. Nothing else runs yet that could make a file meanwhile.
@@ -148,6 +163,20 @@ fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })
+}
+
+/// What verifies all blobs from time to time.
+fn scrubber(registry: &Registry, options: &Options) -> Outcome<Scrubber> {
+    let settings = &options.settings.registry;
+    let schedule = Schedule {
+        every: Duration::from_secs(settings.scrub_every.0),
+        after: SCRUB_AFTER,
+        options: ScrubOptions {
+            rate: settings.scrub_rate.0,
+            ..ScrubOptions::default()
+        },
+    };
+    Ok(Scrubber::start(registry.clone(), schedule)?)
 }
 
 fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::server::Transport;
 use crate::mirror::Mirror;
 use crate::service::Registry;
 
@@ -9,6 +10,8 @@ use crate::service::Registry;
 #[derive(Debug, Clone)]
 pub struct Front {
     pub registry: Registry,
+    /// How the port takes connections.
+    pub transport: Transport,
     /// Other registries whose repositories are kept here when somebody asks for them.
     pub mirror: Arc<Mirror>,
 }
@@ -16,9 +19,11 @@ pub struct Front {
 impl Front {
     /// A registry with nothing before it.
     pub fn new(registry: Registry) -> Self {
+        let transport = Transport::default();
         Self {
             mirror: Arc::new(Mirror::none(registry.clone())),
             registry,
+            transport,
         }
     }
 }

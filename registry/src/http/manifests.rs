@@ -36,7 +36,7 @@ pub(super) async fn put(
             tags: &extra,
             media_type: media_type.as_deref(),
             bytes: &bytes,
-            references: registry.policy().references,
+            references: registry.references(&name),
         };
         registry.put_manifest(&name, &put)
     })
@@ -98,14 +98,19 @@ pub(super) async fn get(
     target: Target,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wanted = target.clone();
-    let manifest = blocking(move || registry.manifest(&repository, &wanted)).await?;
+    let (wanted, from, name) = (target.clone(), registry.clone(), repository.clone());
+    let manifest = blocking(move || from.manifest(&name, &wanted)).await?;
     let manifest = manifest.ok_or_else(|| unknown(&target))?;
     if is_known(headers, &manifest.digest) {
         return Ok(Answer::new(StatusCode::NOT_MODIFIED)
             .digest(&manifest.digest)
             .empty());
     }
+    let tag = match &target {
+        Target::Tag(tag) => Some(tag),
+        Target::Digest(_) => None,
+    };
+    registry.note_pull(&repository, &manifest.digest, tag);
     Ok(Answer::new(StatusCode::OK)
         .digest(&manifest.digest)
         .header(CONTENT_TYPE, &manifest.media_type)

@@ -7,16 +7,20 @@
 mod answer;
 mod blobs;
 mod body;
+mod connection;
 mod error;
 mod front;
 mod listings;
 mod manifests;
 mod mirrored;
+mod patient;
 mod query;
 mod range;
 pub mod route;
 mod scope;
+mod sendfile;
 mod server;
+pub mod tls;
 mod uploads;
 
 use axum::Router;
@@ -33,7 +37,7 @@ use self::error::{ApiError, Code};
 pub use self::front::Front;
 use self::query::Query;
 use self::route::Route;
-pub use self::server::{Limits, serve, serve_router};
+pub use self::server::{Limits, Transport, serve, serve_router};
 use crate::service::Registry;
 
 /// Which protocol this is, on every response (docker's v2 API; clients probe for it).
@@ -96,7 +100,7 @@ async fn answer(
             listings::referrers(registry, repository, subject, query).await
         }
         Route::Blob(repository, digest) => match parts.method {
-            Method::GET => blobs::get(registry, repository, digest, &parts.headers).await,
+            Method::GET => blobs::get(registry, repository, digest, parts).await,
             Method::HEAD => blobs::head(registry, repository, digest).await,
             Method::DELETE => blobs::delete(registry, repository, digest).await,
             _ => Err(wrong_method(&parts.method)),

@@ -7,6 +7,7 @@
 //! could not be evicted anyway.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use redb::ReadTransaction;
 
@@ -75,11 +76,11 @@ impl Mirror {
             tracing::info!(repository = image.repository, digest = %image.digest, "evicted");
             evicted.images += 1;
             for digest in &image.needs {
-                let there = store.blobs().get(digest)?;
-                if let Some((_, size)) = there
-                    && store.unlink_unheld(digest)?
+                let there = store.blobs().stat(digest)?;
+                if let Some(file) = there
+                    && store.unlink_unheld(&file, Duration::ZERO)?
                 {
-                    evicted.bytes += size;
+                    evicted.bytes += file.size;
                 }
             }
         }
@@ -90,10 +91,11 @@ impl Mirror {
     fn remove(&self, image: &Image, leased: u64) -> Result<bool, StoreError> {
         let (repository, digest) = (image.repository.clone(), image.digest.clone());
         let store = self.registry.store();
+        let now = store.now();
         let removed = store.index().write(move |rows| {
             let row = mirrored::taken(rows, &repository, &digest, leased)?;
             if row {
-                release::remove(rows, &repository, &digest)?;
+                release::remove(rows, &repository, &digest, now)?;
             }
             Ok(row)
         })?;

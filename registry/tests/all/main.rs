@@ -9,14 +9,22 @@
 )]
 
 mod crash;
+mod dice;
+mod disk;
 mod door;
 mod elsewhere;
 mod faults;
+mod heal;
+mod kills;
 mod manifests;
 mod mirror;
 mod mirror_blobs;
 mod mirror_evict;
+mod model;
 mod pushes;
+mod races;
 mod refusals;
 mod server;
 mod sweep;
+mod transport;
+mod verifier;

@@ -42,7 +42,7 @@ pub(crate) struct Script {
     pub(crate) hold: watch::Sender<u64>,
     /// Offsets at which the connection breaks, each once.
     pub(crate) breaks: Mutex<Vec<u64>>,
-    /// Bodies of blobs are not what they should be.
+    /// Manifests and bodies of blobs are not what they should be.
     pub(crate) lies: AtomicBool,
     pub(crate) says_size: AtomicBool,
     pub(crate) has_ranges: AtomicBool,
@@ -112,9 +112,13 @@ impl Upstream for Elsewhere {
             self.0.note("manifest")?;
             let found = self.0.registry.manifest(repository, target).unwrap();
             let found = found.ok_or_else(not_found)?;
+            let mut bytes = found.bytes;
+            if self.0.lies.load(Ordering::SeqCst) {
+                bytes.push(b' ');
+            }
             Ok(RemoteManifest {
                 media_type: found.media_type,
-                bytes: found.bytes,
+                bytes,
                 digest: found.digest,
             })
         })
@@ -209,7 +213,7 @@ pub(crate) struct Bench {
     pub(crate) door: Door,
     pub(crate) now: Arc<AtomicU64>,
     pub(crate) data: tempfile::TempDir,
-    other: tempfile::TempDir,
+    _other: tempfile::TempDir,
 }
 
 impl Bench {
@@ -243,7 +247,7 @@ impl Bench {
             mirror,
             now,
             data,
-            other,
+            _other: other,
         }
     }
 
@@ -255,11 +259,6 @@ impl Bench {
     pub(crate) fn unfinished(&self) -> usize {
         let folder = self.data.path().join("content/uploads");
         std::fs::read_dir(folder).unwrap().count()
-    }
-
-    /// The data folder of the registry that is mirrored.
-    pub(crate) fn origin_folder(&self) -> &std::path::Path {
-        self.other.path()
     }
 
     pub(crate) fn has_file(&self, digest: &Digest) -> bool {

@@ -92,6 +92,7 @@ impl Mirror {
         let (repository, digest) = (image.repository.clone(), image.digest.clone());
         let now = self.now();
         let store = self.registry.store();
+        let now = store.now();
         let removed = store.index().write(move |rows| {
             let row = mirrored::taken(rows, &repository, &digest, leased)?;
             if row {

@@ -4,6 +4,7 @@
 //! access    who may do what; knows no HTTP
 //! http      requests -> verbs -> responses; the only place that knows status codes
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
+//! mirror    repositories of other registries, fetched when they are asked for
 //! upload    what an upload session accepts next; pure
 //! retention which tags have served their time; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
@@ -24,6 +25,7 @@ pub mod access;
 pub mod digest;
 pub mod http;
 pub mod manifest;
+pub mod mirror;
 pub mod retention;
 pub mod service;
 pub mod store;

@@ -5,6 +5,7 @@
 //! crate's frames.
 
 mod daemon;
+pub mod external;
 mod frames;
 mod images;
 mod outbox;
@@ -30,6 +31,7 @@ const MAX_REQUEST: usize = 8 << 20;
 pub fn router(app: Arc<App>, front: Front) -> Router {
     Router::new()
         .merge(daemon::routes())
+        .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
         .merge(workspaces::routes(&app))

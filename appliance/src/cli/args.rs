@@ -72,6 +72,7 @@ pub enum Verb {
     /// More about images
     #[command(subcommand)]
     Image(Image),
+
     /// Look after the embedded registry
     #[command(subcommand)]
     Registry(Registry),

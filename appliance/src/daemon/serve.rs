@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use config::settings;
 use registry::http::Front;
-use registry::service::{Policy, Registry};
+use registry::service::{Policy, Registry, Schedule, Scrubber};
 use registry::store::quota::Quotas;
+use registry::store::scrub::ScrubOptions;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -24,12 +25,15 @@ use crate::clock;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::{access, descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::{locate, maintain};
+use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
 use crate::ui;
 
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A daemon that just started has better things to do than to verify blobs.
+const SCRUB_AFTER: Duration = Duration::from_secs(60);
 
 /// The exit code of a daemon in the background that was not needed: another has the data folder.
 pub const LOST: u8 = 75;
@@ -81,8 +85,15 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder, &options.settings.registry)?;
-    let front = front::front(registry.clone(), &options.settings.registry, folder.root())?;
+    let mirror = Arc::new(upstream::mirror(&options, &registry)?);
+    let front = front::front(
+        registry.clone(),
+        Arc::clone(&mirror),
+        &options.settings.registry,
+        folder.root(),
+    )?;
     let collect_every = options.settings.registry.collect_every.limit();
+    let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,6 +103,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
+    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -105,7 +117,17 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     tokio::spawn(until_signal(Arc::clone(&app)));
     tokio::spawn(access::on_hangup(Arc::clone(&front.access)));
     let images = Arc::clone(&app.images);
-    tokio::spawn(maintain::run(images, collect_every, stop.clone()));
+    tokio::spawn(maintain::run(
+        Arc::clone(&images),
+        collect_every,
+        stop.clone(),
+    ));
+    let mirrored = tokio::spawn(evict::look_after(
+        images,
+        Arc::clone(&mirror),
+        cache_max,
+        stop.clone(),
+    ));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
@@ -119,8 +141,10 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     ));
     let served = registry::http::serve(tcp, front, stop.clone().cancelled_owned()).await;
     app.stop();
+    drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
+    let _ = tokio::time::timeout(DRAIN, mirrored).await;
     close(&folder, &registry);
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
@@ -147,6 +171,20 @@ fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })
+}
+
+/// What verifies all blobs from time to time.
+fn scrubber(registry: &Registry, options: &Options) -> Outcome<Scrubber> {
+    let settings = &options.settings.registry;
+    let schedule = Schedule {
+        every: Duration::from_secs(settings.scrub_every.0),
+        after: SCRUB_AFTER,
+        options: ScrubOptions {
+            rate: settings.scrub_rate.0,
+            ..ScrubOptions::default()
+        },
+    };
+    Ok(Scrubber::start(registry.clone(), schedule)?)
 }
 
 fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
@@ -200,6 +238,9 @@ fn write_status(folder: &DataFolder, status: &DaemonStatus) -> Outcome<()> {
 fn close(folder: &DataFolder, registry: &Registry) {
     if let Err(error) = registry.store().export() {
         tracing::warn!(%error, "index.json could not be written");
+    }
+    if let Err(error) = registry.record_pulls() {
+        tracing::warn!(%error, "pulls could not be recorded");
     }
     remove(&folder.status());
     if folder.socket().exists() {

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod quota;
 pub mod retention;
+pub mod upstream;
 
 use std::str::FromStr;
 

@@ -23,6 +23,7 @@ use crate::quantity::{ByteSize, Cpu, Seconds};
 use crate::registry::access::Access;
 use crate::registry::quota::Quota;
 use crate::registry::retention::Rule;
+use crate::registry::upstream::Upstream;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +64,14 @@ pub struct Registry {
     pub untagged_keep: Seconds,
     /// Between two collections of garbage; zero for none.
     pub collect_every: Seconds,
+    /// From one verification of all blobs to the next; zero for never.
+    pub scrub_every: Seconds,
+    /// Bytes per second that it reads; zero for no limit.
+    pub scrub_rate: ByteSize,
+    /// Registries that are mirrored.
+    pub upstreams: Vec<Upstream>,
+    /// How many bytes what is mirrored may hold.
+    pub cache_max: Option<ByteSize>,
 }
 
 /// Other registries.
@@ -255,6 +264,11 @@ impl Settings {
                 retention: Vec::new(),
                 untagged_keep: Seconds(7 * 86_400),
                 collect_every: Seconds(6 * 3600),
+                scrub_every: Seconds(7 * 24 * 3600),
+                // A terabyte in 15 hours, and a tenth of what the slowest disks in use can give.
+                scrub_rate: ByteSize(20 << 20),
+                upstreams: Vec::new(),
+                cache_max: None,
             },
             remote: Remote {
                 plain_http: Vec::new(),

@@ -4,7 +4,7 @@
 
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
-use crate::registry::{access, quota, retention};
+use crate::registry::{access, quota, retention, upstream};
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -38,6 +38,12 @@ pub(super) const TABLES: &[Table] = &[
         help: "how long tags are kept: repositories, tags, keep_last, keep_for, keep_pulled_for",
         read: |s, cursor| retention::read(cursor).map(|v| s.registry.retention = v),
         show: |s| count(s.registry.retention.len()),
+    },
+    Table {
+        name: "registry.upstreams",
+        help: "registries that are mirrored: host, url, prefix, default, tags_ttl, plain_http, credentials",
+        read: |s, cursor| upstream::read(cursor).map(|v| s.registry.upstreams = v),
+        show: |s| count(s.registry.upstreams.len()),
     },
 ];
 

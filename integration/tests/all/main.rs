@@ -14,6 +14,7 @@ mod from_host;
 mod guarded;
 mod house;
 mod imports;
+mod mirror;
 mod platform;
 mod prune;
 mod rootless;

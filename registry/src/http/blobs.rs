@@ -43,10 +43,7 @@ pub(super) async fn get(
     let found = blocking(move || open(&registry, &repository, &wanted, asked.as_deref())).await?;
     let (size, asked, part) = found.ok_or_else(|| unknown(&digest))?;
     let Some(part) = part else {
-        let message = format!("blob has {size} bytes");
-        let status = StatusCode::RANGE_NOT_SATISFIABLE;
-        return Err(ApiError::new(status, Code::SizeInvalid, message)
-            .header(CONTENT_RANGE, format!("bytes */{size}")));
+        return Err(ApiError::unsatisfiable(size));
     };
     let answer = match asked {
         Asked::Part(span) => blob(StatusCode::PARTIAL_CONTENT, &digest)

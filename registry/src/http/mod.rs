@@ -1,8 +1,9 @@
 //! The OCI Distribution API over a [`Registry`].
 //!
 //! One handler serves all of `/v2/`: the route is decided by [`route`], the verbs are the service's,
-//! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
-//! touched on blocking threads only.
+//! and refusals become responses in `error`. Who asks, and whether they may, is decided at the door
+//! ([`crate::access`]) once it is known which repository is meant. Nothing blocks an async thread:
+//! files and index are touched on blocking threads only.
 
 mod access;
 mod answer;
@@ -14,11 +15,13 @@ mod error;
 mod front;
 mod listings;
 mod manifests;
+mod mirrored;
 mod patient;
 pub mod peer;
 mod query;
 mod range;
 pub mod route;
+mod scope;
 mod sendfile;
 mod server;
 pub mod tls;
@@ -76,22 +79,38 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
 async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Response, ApiError> {
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
-    let authority = access::admit(&front, parts, &route).await?;
+    let scoped = scope::of(&front, route, &query, &parts.method).await?;
+    let authority = access::admit(&front, parts, &scoped.route).await?;
     let asker = Asker::new(&front, authority);
+    refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
+    let brought = mirrored::bring(&front, &scoped, parts).await?;
+    let response = match brought.response {
+        Some(response) => response,
+        None => answer(front, asker, scoped.route, &query, parts, body).await?,
+    };
+    Ok(scope::mark(response, scoped.namespace, brought.warning))
+}
+
+/// The answer with what the registry has.
+async fn answer(
+    front: Front,
+    asker: Asker,
+    route: Route,
+    query: &Query,
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<Response, ApiError> {
     let registry = front.registry;
-    refuse_guarded(&registry, &route, &parts.method)?;
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
         }
-        Route::Catalog if is_read(&parts.method) => {
-            listings::catalog(registry, asker, &query).await
-        }
+        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, asker, query).await,
         Route::Tags(repository) if is_read(&parts.method) => {
-            listings::tags(registry, repository, &query).await
+            listings::tags(registry, repository, query).await
         }
         Route::Referrers(repository, subject) if is_read(&parts.method) => {
-            listings::referrers(registry, repository, subject, &query).await
+            listings::referrers(registry, repository, subject, query).await
         }
         Route::Blob(repository, digest) => match parts.method {
             Method::GET => blobs::get(registry, repository, digest, parts).await,
@@ -104,13 +123,13 @@ async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Re
             Method::HEAD => manifests::head(registry, repository, target).await,
             Method::DELETE => manifests::delete(registry, asker, repository, target).await,
             Method::PUT => {
-                let (query, headers) = (&query, &parts.headers);
+                let headers = &parts.headers;
                 manifests::put(registry, asker, repository, target, query, headers, body).await
             }
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
-            uploads::start(registry, asker, repository, &query, &parts.headers, body).await
+            uploads::start(registry, asker, repository, query, &parts.headers, body).await
         }
         Route::Upload(repository, session) => match parts.method {
             Method::GET | Method::HEAD => uploads::status(registry, repository, session).await,
@@ -118,7 +137,7 @@ async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Re
                 uploads::patch(registry, repository, session, &parts.headers, body).await
             }
             Method::PUT => {
-                uploads::finish(registry, repository, session, &query, &parts.headers, body).await
+                uploads::finish(registry, repository, session, query, &parts.headers, body).await
             }
             Method::DELETE => uploads::cancel(registry, repository, session).await,
             _ => Err(wrong_method(&parts.method)),

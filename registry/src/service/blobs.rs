@@ -29,14 +29,14 @@ impl Registry {
             let fading = links::is_fading(rows, repository.as_str(), digest, before)?;
             Ok((size, fading))
         })?;
-        if size.is_none() {
+        let Some(size) = size else {
             return Ok(None);
-        }
+        };
         if fading {
             self.store().refresh(repository.as_str(), digest)?;
         }
         // The file decides: a blob that is gone must be pushed again, not believed in.
-        Ok(self.store().blobs().get(digest)?.map(|(_, size)| size))
+        self.store().stat_blob(digest, size)
     }
 
     /// A blob that the repository shows, open at its beginning, and its size.
@@ -46,13 +46,10 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<(File, u64)>, StoreError> {
         let index = self.store().index();
-        if index
-            .read(|rows| links::size(rows, repository.as_str(), digest))?
-            .is_none()
-        {
-            return Ok(None);
+        match index.read(|rows| links::size(rows, repository.as_str(), digest))? {
+            Some(size) => self.store().open_blob(digest, size),
+            None => Ok(None),
         }
-        Ok(self.store().blobs().get(digest)?)
     }
 
     /// Starts a blob; nothing is visible before [`Registry::commit_blob`].

@@ -1,7 +1,5 @@
 //! Verbs over manifests and tags.
 
-use std::io::Read;
-
 use config::name::{RepositoryName, Tag, Target};
 
 use super::{References, Registry};
@@ -172,8 +170,20 @@ impl Registry {
         Ok(index.read(|rows| manifests::resolve(rows, repository.as_str(), tag.as_str()))?)
     }
 
-    /// Digest and row of a manifest, without its bytes.
+    /// Digest and row of a manifest, whose file is here, without its bytes.
     pub fn stat_manifest(
+        &self,
+        repository: &RepositoryName,
+        target: &Target,
+    ) -> Result<Option<(Digest, ManifestRow)>, StoreError> {
+        let Some((digest, row)) = self.manifest_row(repository, target)? else {
+            return Ok(None);
+        };
+        let here = self.store().stat_blob(&digest, row.size)?.is_some();
+        Ok(here.then_some((digest, row)))
+    }
+
+    fn manifest_row(
         &self,
         repository: &RepositoryName,
         target: &Target,
@@ -192,21 +202,19 @@ impl Registry {
         })?)
     }
 
-    /// A manifest with its bytes, as they were pushed.
+    /// A manifest with its bytes, as they were pushed. Bytes that are not what the digest says are
+    /// taken out of the way; then there is no such manifest.
     pub fn manifest(
         &self,
         repository: &RepositoryName,
         target: &Target,
     ) -> Result<Option<Manifest>, StoreError> {
-        let Some((digest, row)) = self.stat_manifest(repository, target)? else {
+        let Some((digest, row)) = self.manifest_row(repository, target)? else {
             return Ok(None);
         };
-        let Some((file, _)) = self.store().blobs().get(&digest)? else {
+        let Some(bytes) = self.store().read_manifest(&digest, MAX_MANIFEST)? else {
             return Ok(None);
         };
-        let mut bytes =
-            Vec::with_capacity(usize::try_from(row.size).unwrap_or(0).min(MAX_MANIFEST));
-        file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes)?;
         Ok(Some(Manifest {
             digest,
             media_type: row.media_type,
@@ -232,6 +240,9 @@ impl Registry {
         tag: &Tag,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        if self.store().blobs().size(digest)?.is_none() {
+            return Ok(false);
+        }
         let (repository, tag, digest) = (repository.to_string(), tag.to_string(), digest.clone());
         let (index, now) = (self.store().index(), self.store().now());
         let done =

@@ -9,11 +9,11 @@
 //! All work goes through directory descriptors and names that come out of a parsed digest; no path
 //! from a request is ever joined.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::name::parse_digest;
@@ -37,6 +37,10 @@ struct Folders {
     sha256: OwnedFd,
     sha512: OwnedFd,
     uploads: OwnedFd,
+    quarantine: OwnedFd,
+    /// Shared by who gives a file its final name, alone by who takes a damaged one's away: so no
+    /// file that heals is taken for the one that it replaced.
+    naming: RwLock<()>,
     steps: Steps,
     guards: Guards,
 }
@@ -62,6 +66,8 @@ impl Blobs {
             sha256: folder("blobs/sha256")?,
             sha512: folder("blobs/sha512")?,
             uploads: folder("uploads")?,
+            quarantine: folder("quarantine")?,
+            naming: RwLock::new(()),
             steps,
             guards: Guards::default(),
         };
@@ -92,8 +98,43 @@ impl Blobs {
         }
     }
 
+    /// The folder of damaged blobs.
+    pub(super) fn damaged(&self) -> &OwnedFd {
+        &self.0.quarantine
+    }
+
+    /// Held by who gives a file its final name, and only for that.
+    pub(super) fn naming(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.naming.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by who takes a damaged file's name away.
+    pub(super) fn renaming(&self) -> RwLockWriteGuard<'_, ()> {
+        let naming = &self.0.naming;
+        naming.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blob's size, or `None` where it is not here.
+    pub fn size(&self, digest: &Digest) -> io::Result<Option<u64>> {
+        let Some(algorithm) = Algorithm::of(digest) else {
+            return Ok(None);
+        };
+        let folder = self.folder(algorithm);
+        match statat(folder, digest.digest(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(u64::try_from(found.st_size).ok()),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The blob and its size, or `None` where it is not here.
     pub fn get(&self, digest: &Digest) -> io::Result<Option<(File, u64)>> {
+        let found = self.open_file(digest)?;
+        Ok(found.map(|(file, metadata)| (file, metadata.len())))
+    }
+
+    /// The blob and what the file system knows of it, or `None` where it is not here.
+    pub(super) fn open_file(&self, digest: &Digest) -> io::Result<Option<(File, Metadata)>> {
         let Some(algorithm) = Algorithm::of(digest) else {
             return Ok(None);
         };
@@ -106,8 +147,8 @@ impl Blobs {
         ) {
             Ok(fd) => {
                 let file = File::from(fd);
-                let size = file.metadata()?.len();
-                Ok(Some((file, size)))
+                let metadata = file.metadata()?;
+                Ok(Some((file, metadata)))
             }
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -116,6 +157,7 @@ impl Blobs {
 
     /// Starts a blob under a temporary name. Dropping the writer discards it.
     pub fn writer(&self, algorithm: Algorithm) -> io::Result<BlobWriter> {
+        self.room()?;
         let name = format!("{TEMPORARY}{}", random_hex()?);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&self.0.uploads, &name, flags, BLOB_MODE)?;
@@ -168,7 +210,7 @@ impl Blobs {
     }
 
     /// The blob's file as it is now, without opening it.
-    pub(super) fn stat(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {
+    pub(crate) fn stat(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {
         let Some(algorithm) = Algorithm::of(digest) else {
             return Ok(None);
         };

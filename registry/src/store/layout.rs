@@ -83,7 +83,7 @@ fn descriptor(row: &TagRow) -> serde_json::Value {
 }
 
 /// Readers see the old file or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = begin(path.parent().unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;
     finish(file, path)

@@ -6,6 +6,8 @@
 //! <content>/blobs/<alg>/<hex>     blobs and manifests, whole and synced
 //! <content>/uploads/<session>     bytes received so far, and <session>.json
 //! <content>/uploads/w-<random>    blobs being written in-process; swept at open
+//! <content>/quarantine/<blob>-<s> damaged blobs, see `store::quarantine`
+//! <content>/scrub.json            how far the scrub is, see `store::scrub`
 //! <index>                         redb, see `store::index`
 //! ```
 //!
@@ -21,10 +23,15 @@ mod guard;
 pub mod index;
 pub mod layout;
 mod pulls;
+pub mod quarantine;
 pub mod quota;
+mod reading;
+pub mod scrub;
 pub mod sessions;
+pub mod space;
 pub mod step;
 mod sweep;
+mod trust;
 pub mod writer;
 
 use std::io;
@@ -41,6 +48,7 @@ use crate::store::pulls::Pulls;
 use crate::store::quota::Quotas;
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
+use crate::store::trust::Verified;
 use crate::store::writer::{BlobWriter, CommitError};
 
 pub use self::collect::{Collection, Turn};
@@ -151,6 +159,8 @@ pub struct Store {
     sessions: Sessions,
     /// Held by the one collection that runs.
     collecting: Mutex<()>,
+    verified: Verified,
+    scrubbing: Mutex<()>,
     options: Options,
 }
 
@@ -176,6 +186,8 @@ impl Store {
             blobs,
             sessions,
             collecting: Mutex::new(()),
+            verified: Verified::default(),
+            scrubbing: Mutex::new(()),
             options,
         })
     }
@@ -210,10 +222,12 @@ impl Store {
         &self.pulls
     }
 
-    /// Shows a blob, whose file must be here, in a repository. False where the file is not here.
+    /// Shows a blob, whose file must be here, in a repository. False where the file is not here or
+    /// not as long as other repositories know it.
     pub fn link(&self, repository: &str, digest: &Digest) -> Result<bool, StoreError> {
         let _guard = self.blobs.guards().shared(digest);
-        let Some((_, size)) = self.blobs.get(digest)? else {
+        self.blobs.room()?;
+        let Some(size) = self.linkable(digest)? else {
             return Ok(false);
         };
         self.link_guarded(repository, digest, size)?;
@@ -284,6 +298,14 @@ impl Store {
         let _guard = self.blobs.guards().shared(&new.digest);
         let size = bytes.len() as u64;
         self.check_room(&new.repository, Some(&new.digest), size)?;
+        // Rows outlive a damaged file; a manifest that is accepted must be of use.
+        let absent = self.absent(&new.required)?;
+        if !absent.is_empty() {
+            return Ok(manifests::Recorded {
+                missing: absent,
+                ..Default::default()
+            });
+        }
         let algorithm = crate::digest::Algorithm::of(&new.digest).unwrap_or_default();
         match self.blobs.put(bytes, algorithm) {
             Ok(digest) => debug_assert_eq!(digest, new.digest),

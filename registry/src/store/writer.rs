@@ -6,12 +6,13 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use rustix::fs::{
-    Advice, AtFlags, Timespec, Timestamps, UTIME_NOW, fadvise, fdatasync, fsync, futimens,
-    renameat, unlinkat,
+    Advice, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fadvise, fdatasync, fsync,
+    futimens, openat, renameat, unlinkat,
 };
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::blobs::{Blobs, hash_file};
+use crate::store::space::LOOK_EVERY;
 use crate::store::step::Step;
 
 const NOW: Timestamps = Timestamps {
@@ -55,6 +56,8 @@ pub struct BlobWriter {
     written: u64,
     /// So much of it was given to the kernel to be written.
     sent_back: u64,
+    /// From so many bytes on the disk is looked at again.
+    looked: u64,
     name: String,
     /// Whether the file outlives a drop: so for upload sessions.
     keep: bool,
@@ -69,6 +72,7 @@ impl BlobWriter {
             hasher,
             written: 0,
             sent_back: 0,
+            looked: LOOK_EVERY,
             name,
             keep: false,
         }
@@ -87,6 +91,7 @@ impl BlobWriter {
             hasher,
             written,
             sent_back: written,
+            looked: written,
             name,
             keep: true,
         }
@@ -95,6 +100,14 @@ impl BlobWriter {
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// The growing file for readers beside the writer. It stays readable when it gets its final
+    /// name; one that is discarded is unlinked and goes with its last reader.
+    pub fn reader(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let uploads = self.blobs.uploads();
+        Ok(openat(uploads, &self.name, flags, Mode::empty())?.into())
     }
 
     /// Where a later resume can go on without hashing again.
@@ -153,7 +166,10 @@ impl BlobWriter {
         let _guard = self.blobs.guards().shared(digest);
         let algorithm = Algorithm::of(digest).unwrap_or_default();
         let folder = self.blobs.folder(algorithm);
-        renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        {
+            let _naming = self.blobs.naming();
+            renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        }
         steps.at(Step::Renamed)?;
         fsync(folder)?;
         steps.at(Step::Durable)
@@ -162,8 +178,14 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.blobs.steps().at(Step::Writing)?;
-        let count = self.file.write(bytes)?;
+        let steps = self.blobs.steps();
+        steps.at(Step::Writing)?;
+        if self.written >= self.looked {
+            self.blobs.room()?;
+            self.looked = self.written + LOOK_EVERY;
+        }
+        let most = steps.shorten(bytes.len())?;
+        let count = self.file.write(bytes.get(..most).unwrap_or(bytes))?;
         self.hasher.update(bytes.get(..count).unwrap_or_default());
         self.written += count as u64;
         self.begin_write_back();

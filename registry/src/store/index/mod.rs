@@ -8,11 +8,14 @@
 //! After an I/O error (a full disk above all) redb refuses to go on with an open file; the next
 //! operation opens it again, so the registry serves as soon as there is space.
 
+mod create;
 mod group;
+pub mod held;
 pub mod immutable;
 pub mod links;
 pub mod manifests;
 mod migrate;
+pub mod mirrored;
 pub mod needs;
 pub mod pulled;
 pub mod release;
@@ -21,6 +24,7 @@ mod schema;
 pub mod tags;
 pub mod untagged;
 pub mod usage;
+mod watched;
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
@@ -65,6 +69,11 @@ impl IndexError {
             _ => None,
         }
     }
+
+    /// Whether the file had failed before this was asked of it.
+    fn is_stale(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if matches!(**source, redb::Error::PreviousIo))
+    }
 }
 
 /// The open index. Dropping it waits for queued writes.
@@ -79,8 +88,12 @@ impl Index {
     pub fn open(path: &Path, steps: Steps) -> Result<Self, IndexError> {
         let file = Arc::new(DatabaseFile {
             path: path.to_owned(),
+            steps: steps.clone(),
             database: RwLock::new(None),
         });
+        if !path.exists() {
+            create::create(path, &steps).map_err(|error| file.error(error))?;
+        }
         file.reopen()?;
         file.check_schema()?;
         let group = Group::start(Arc::clone(&file), steps)?;
@@ -92,10 +105,23 @@ impl Index {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
-        self.file.with(|database| {
-            let transaction = database.begin_read()?;
-            read(&transaction)
-        })
+        let mut read = Some(read);
+        loop {
+            let result = self.file.with(|database| {
+                let transaction = database.begin_read()?;
+                match read.take() {
+                    Some(read) => read(&transaction).map(Some),
+                    None => Ok(None),
+                }
+            });
+            match result {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => return Err(IndexError::Closed),
+                // A writer failed with this file; it is opened again for us.
+                Err(error) if read.is_some() && error.is_stale() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Runs `work` in a write transaction and returns once it is durable. `work` must decide
@@ -113,6 +139,7 @@ impl Index {
 #[derive(Debug)]
 struct DatabaseFile {
     path: PathBuf,
+    steps: Steps,
     database: RwLock<Option<Database>>,
 }
 
@@ -155,13 +182,8 @@ impl DatabaseFile {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            let mut builder = Database::builder();
-            builder.set_cache_size(CACHE);
-            *slot = Some(
-                builder
-                    .create(&self.path)
-                    .map_err(|error| self.error(error))?,
-            );
+            let opened = watched::open(&self.path, CACHE, &self.steps);
+            *slot = Some(opened.map_err(|error| self.error(error))?);
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! The OCI Distribution API over a [`Registry`].
 //!
 //! One handler serves all of `/v2/`: the route is decided by [`route`], the verbs are the service's,
-//! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
-//! touched on blocking threads only.
+//! and refusals become responses in `error`. Who asks, and whether they may, is decided at the door
+//! ([`crate::access`]) once it is known which repository is meant. Nothing blocks an async thread:
+//! files and index are touched on blocking threads only.
 
 mod access;
 mod answer;

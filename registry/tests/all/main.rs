@@ -23,6 +23,7 @@ mod heal;
 mod immutable;
 mod issuers;
 mod kills;
+mod limits;
 mod malformed;
 mod manifests;
 mod mirror;

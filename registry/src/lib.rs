@@ -1,6 +1,7 @@
 //! Images at rest, and the OCI Distribution API that serves them.
 //!
 //! ```text
+//! access    who may do what; knows no HTTP
 //! http      requests -> verbs -> responses; the only place that knows status codes
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
 //! mirror    repositories of other registries, fetched when they are asked for
@@ -20,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod digest;
 pub mod http;
 pub mod manifest;

@@ -9,6 +9,7 @@ pub mod external;
 mod frames;
 mod images;
 mod outbox;
+mod registry_tokens;
 mod sandboxes;
 pub mod stream;
 pub mod types;
@@ -16,6 +17,7 @@ mod workspaces;
 
 use std::sync::Arc;
 
+use ::registry::http::Front;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -26,13 +28,14 @@ use crate::app::App;
 const MAX_REQUEST: usize = 8 << 20;
 
 /// Every route of the control API.
-pub fn router(app: Arc<App>) -> Router {
+pub fn router(app: Arc<App>, front: Front) -> Router {
     Router::new()
         .merge(daemon::routes())
         .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
         .merge(workspaces::routes(&app))
+        .merge(registry_tokens::routes(front.access).with_state(()))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             daemon::refuse_when_stopping,

@@ -6,6 +6,7 @@ mod daemon;
 mod image;
 pub mod registry;
 mod registry_external;
+mod registry_token;
 mod sandbox;
 mod terminal;
 mod workspace;

@@ -23,7 +23,7 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{descriptors, front, lock, log, socket};
+use crate::daemon::{access, descriptors, front, lock, log, socket};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
@@ -48,6 +48,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
         Some(text) => crate::options::address(text)?,
         None => options.settings.registry.listen,
     };
+    access::check_exposed(listen, &options.settings.registry)?;
     let folder = DataFolder::new(options.data.clone());
     folder.create().map_err(|error| {
         let message = format!("cannot make the data folder {}", folder.root().display());
@@ -85,11 +86,12 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder, &options.settings.registry)?;
     let mirror = Arc::new(upstream::mirror(&options, &registry)?);
-    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
-    let front = Front {
-        mirror: Arc::clone(&mirror),
-        ..front::front(registry.clone(), &options.settings.registry)?
-    };
+    let front = front::front(
+        registry.clone(),
+        Arc::clone(&mirror),
+        &options.settings.registry,
+        folder.root(),
+    )?;
     let collect_every = options.settings.registry.collect_every.limit();
     let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
@@ -101,6 +103,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
+    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -112,17 +115,22 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    tokio::spawn(access::on_hangup(Arc::clone(&front.access)));
     let images = Arc::clone(&app.images);
-    let mirrored = tokio::spawn(evict::look_after(
+    tokio::spawn(maintain::run(
         Arc::clone(&images),
+        collect_every,
+        stop.clone(),
+    ));
+    let mirrored = tokio::spawn(evict::look_after(
+        images,
         Arc::clone(&mirror),
         cache_max,
         stop.clone(),
     ));
-    tokio::spawn(maintain::run(images, collect_every, stop.clone()));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
-    let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
+    let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
     write_status(&folder, &status)?;
     tracing::info!(version = status.version, pid = status.pid, %address, "serving");
     ui::news(&format!(
@@ -195,8 +203,8 @@ fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
     }
 }
 
-async fn control(listener: UnixListener, app: Arc<App>, stop: CancellationToken) {
-    let router = api::router(app);
+async fn control(listener: UnixListener, app: Arc<App>, front: Front, stop: CancellationToken) {
+    let router = api::router(app, front);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the control API stopped");
@@ -230,6 +238,9 @@ fn write_status(folder: &DataFolder, status: &DaemonStatus) -> Outcome<()> {
 fn close(folder: &DataFolder, registry: &Registry) {
     if let Err(error) = registry.store().export() {
         tracing::warn!(%error, "index.json could not be written");
+    }
+    if let Err(error) = registry.record_pulls() {
+        tracing::warn!(%error, "pulls could not be recorded");
     }
     remove(&folder.status());
     if folder.socket().exists() {

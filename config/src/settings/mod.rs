@@ -5,6 +5,7 @@
 //! ([`keys`]) knows every key; each part of the program receives its own section only. An unknown key is
 //! an error; so is a value that its part could not use.
 
+mod access;
 pub mod edit;
 mod keys;
 mod layer;
@@ -19,6 +20,7 @@ use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
+use crate::registry::access::Access;
 use crate::registry::quota::Quota;
 use crate::registry::retention::Rule;
 use crate::registry::upstream::Upstream;
@@ -52,6 +54,8 @@ pub struct Registry {
     pub client_ca: Option<PathBuf>,
     /// How many bytes repositories may hold.
     pub quotas: Vec<Quota>,
+    /// Who may do what.
+    pub access: Access,
     /// How many bytes all repositories together may hold.
     pub max_bytes: Option<ByteSize>,
     /// How long tags are kept.
@@ -255,6 +259,7 @@ impl Settings {
                 tls_key: None,
                 client_ca: None,
                 quotas: Vec::new(),
+                access: Access::default(),
                 max_bytes: None,
                 retention: Vec::new(),
                 untagged_keep: Seconds(7 * 86_400),

@@ -31,6 +31,7 @@ pub(super) enum Code {
     NameUnknown,
     SizeInvalid,
     TooManyRequests,
+    Unauthorized,
     Unknown,
     Unsupported,
 }
@@ -50,6 +51,7 @@ impl Code {
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Unknown => "UNKNOWN",
             Self::Unsupported => "UNSUPPORTED",
         }
@@ -293,6 +295,9 @@ impl From<PutManifestError> for ApiError {
             PutManifestError::Missing { missing } => {
                 Self::not_found(Code::ManifestBlobUnknown, message)
                     .detail(json!({ "digests": missing.iter().take(100).collect::<Vec<_>>() }))
+            }
+            PutManifestError::Immutable { .. } => {
+                Self::new(StatusCode::FORBIDDEN, Code::Denied, message)
             }
             PutManifestError::Store(error) => error.into(),
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::server::Transport;
+use crate::access::Access;
 use crate::mirror::Mirror;
 use crate::service::Registry;
 
@@ -14,16 +15,18 @@ pub struct Front {
     pub transport: Transport,
     /// Other registries whose repositories are kept here when somebody asks for them.
     pub mirror: Arc<Mirror>,
+    /// Who may do what; by default everybody everything.
+    pub access: Arc<Access>,
 }
 
 impl Front {
     /// A registry with nothing before it.
     pub fn new(registry: Registry) -> Self {
-        let transport = Transport::default();
         Self {
             mirror: Arc::new(Mirror::none(registry.clone())),
+            transport: Transport::default(),
             registry,
-            transport,
+            access: Arc::new(Access::open_to_all()),
         }
     }
 }

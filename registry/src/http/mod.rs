@@ -4,7 +4,9 @@
 //! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
 //! touched on blocking threads only.
 
+mod access;
 mod answer;
+mod audit;
 mod blobs;
 mod body;
 mod connection;
@@ -14,6 +16,7 @@ mod listings;
 mod manifests;
 mod mirrored;
 mod patient;
+pub mod peer;
 mod query;
 mod range;
 pub mod route;
@@ -21,6 +24,7 @@ mod scope;
 mod sendfile;
 mod server;
 pub mod tls;
+mod token;
 mod uploads;
 
 use axum::Router;
@@ -32,6 +36,8 @@ use http::header::{EXPECT, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
+use self::access::Asker;
+pub use self::access::admit_whole;
 use self::answer::Answer;
 use self::error::{ApiError, Code};
 pub use self::front::Front;
@@ -49,12 +55,13 @@ pub fn router(front: Front) -> Router {
         .route("/v2", any(handle))
         .route("/v2/", any(handle))
         .route("/v2/{*rest}", any(handle))
+        .merge(token::routes())
         .with_state(front)
 }
 
 async fn handle(State(front): State<Front>, request: Request) -> Response {
-    let (parts, mut body) = request.into_parts();
-    let mut response = match dispatch(front, &parts, &mut body).await {
+    let (mut parts, mut body) = request.into_parts();
+    let mut response = match dispatch(front.clone(), &mut parts, &mut body).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(method = %parts.method, path = ?parts.uri.path(), ?error, "refused");
@@ -63,36 +70,40 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(VERSION, version);
+    let line = audit::served(&front, &parts, &response);
+    audit::write(&front, line).await;
     response
 }
 
-async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Response, ApiError> {
+async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Response, ApiError> {
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
     let scoped = scope::of(&front, route, &query, &parts.method).await?;
+    let authority = access::admit(&front, parts, &scoped.route).await?;
+    let asker = Asker::new(&front, authority);
     refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
     let brought = mirrored::bring(&front, &scoped, parts).await?;
     let response = match brought.response {
         Some(response) => response,
-        None => answer(front, scoped.route, &query, parts, body).await?,
+        None => answer(front.registry, asker, scoped.route, &query, parts, body).await?,
     };
     Ok(scope::mark(response, scoped.namespace, brought.warning))
 }
 
 /// The answer with what the registry has.
 async fn answer(
-    front: Front,
+    registry: Registry,
+    asker: Asker,
     route: Route,
     query: &Query,
     parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
-    let registry = front.registry;
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
         }
-        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, query).await,
+        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, asker, query).await,
         Route::Tags(repository) if is_read(&parts.method) => {
             listings::tags(registry, repository, query).await
         }
@@ -102,20 +113,21 @@ async fn answer(
         Route::Blob(repository, digest) => match parts.method {
             Method::GET => blobs::get(registry, repository, digest, parts).await,
             Method::HEAD => blobs::head(registry, repository, digest).await,
-            Method::DELETE => blobs::delete(registry, repository, digest).await,
+            Method::DELETE => blobs::delete(registry, asker, repository, digest).await,
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Manifest(repository, target) => match parts.method {
             Method::GET => manifests::get(registry, repository, target, &parts.headers).await,
             Method::HEAD => manifests::head(registry, repository, target).await,
-            Method::DELETE => manifests::delete(registry, repository, target).await,
+            Method::DELETE => manifests::delete(registry, asker, repository, target).await,
             Method::PUT => {
-                manifests::put(registry, repository, target, query, &parts.headers, body).await
+                let headers = &parts.headers;
+                manifests::put(registry, asker, repository, target, query, headers, body).await
             }
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
-            uploads::start(registry, repository, query, &parts.headers, body).await
+            uploads::start(registry, asker, repository, query, &parts.headers, body).await
         }
         Route::Upload(repository, session) => match parts.method {
             Method::GET | Method::HEAD => uploads::status(registry, repository, session).await,

@@ -6,18 +6,23 @@
 
 mod blobs;
 mod by_hand;
+mod collect;
+mod immutable;
 mod listing;
 mod manifests;
 mod pulls;
 mod retention;
 mod scrub;
 mod uploads;
+mod visible;
 
 use std::sync::Arc;
 
 use config::name::RepositoryName;
 use config::pattern::Pattern;
 
+use self::collect::Turns;
+pub use self::immutable::Deleted;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 pub use self::retention::Expired;
@@ -75,6 +80,7 @@ struct Inner {
     store: Store,
     sessions: OpenSessions,
     policy: Policy,
+    turns: Turns,
 }
 
 impl Registry {
@@ -90,6 +96,7 @@ impl Registry {
             store,
             sessions,
             policy,
+            turns: Turns::default(),
         })))
     }
 

@@ -11,6 +11,7 @@
 mod create;
 mod group;
 pub mod held;
+pub mod immutable;
 pub mod links;
 pub mod manifests;
 mod migrate;

@@ -123,7 +123,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         stop.clone(),
     ));
     let mirrored = tokio::spawn(evict::look_after(
-        Arc::clone(&images),
+        images,
         Arc::clone(&mirror),
         cache_max,
         stop.clone(),

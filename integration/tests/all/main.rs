@@ -9,6 +9,7 @@ mod access;
 mod bad_input;
 mod build;
 mod clients;
+mod conformance;
 mod daemon;
 mod from_host;
 mod guarded;

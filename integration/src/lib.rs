@@ -12,6 +12,7 @@ pub mod base_image;
 pub mod binary;
 pub mod clients;
 pub mod docker_registry;
+pub mod containerd;
 pub mod dockerd;
 pub mod folder;
 pub mod layout;

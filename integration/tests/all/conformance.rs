@@ -72,7 +72,6 @@ fn conforms(appliance: &TestAppliance, below: &str, sparse: bool) {
         report.tests > 0 && report.others == [0; 4],
         "{report:?}\n{ran}"
     );
-    println!("{} tests passed, sparse {sparse}", report.tests);
 }
 
 #[test]

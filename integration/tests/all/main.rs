@@ -12,6 +12,7 @@ mod build;
 mod clients;
 mod conformance;
 mod containerd;
+mod crowd;
 mod daemon;
 mod formats;
 mod from_host;

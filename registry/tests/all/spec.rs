@@ -4,7 +4,7 @@
 use registry::digest::{Algorithm, Digest, digest_of};
 use registry::service::{Policy, Registry};
 
-use super::door::{INDEX, MANIFEST, doors, image, open, options, push_image, sha256};
+use super::door::{INDEX, MANIFEST, doors, image, open, options, push_image, sha256, tcp};
 
 fn sha512(content: &[u8]) -> Digest {
     digest_of(Algorithm::Sha512, content)
@@ -323,5 +323,57 @@ async fn a_wrong_method_is_told_the_right_ones() {
             let reply = door.send("TRACE", path, &[], "").await.expect(405);
             assert_eq!(reply.header("allow"), allowed, "{path}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_of_referrers_are_paged() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let door = tcp(&registry).await;
+    let subject = sha256(b"popular");
+    // Forty descriptors of 100 KB are more than one manifest may have.
+    let filler = "x".repeat(100_000);
+    let mut pushed = Vec::new();
+    for number in 0..40 {
+        let kind = ["example/a", "example/b"][number % 2];
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[],"artifactType":"{kind}",
+            "subject":{{"mediaType":"m","digest":"{subject}","size":1}},"annotations":{{"n":"{number}","x":"{filler}"}}}}"#
+        );
+        let digest = sha256(text.as_bytes()).to_string();
+        door.push_manifest("popular", &digest, &text)
+            .await
+            .expect(201);
+        pushed.push(digest);
+    }
+    pushed.sort();
+    for (query, count) in [("", 40), ("?artifactType=example/a", 20)] {
+        let mut next = Some(format!("/v2/popular/referrers/{subject}{query}"));
+        let (mut found, mut pages) = (Vec::new(), 0);
+        while let Some(path) = next.take() {
+            let reply = door.get(&path).await.expect(200);
+            assert!(reply.body.len() <= 4 * 1024 * 1024);
+            assert_eq!(
+                reply.header("oci-filters-applied").is_empty(),
+                query.is_empty()
+            );
+            for descriptor in reply.json()["manifests"].as_array().unwrap() {
+                found.push(descriptor["digest"].as_str().unwrap().to_owned());
+            }
+            let link = reply.header("link");
+            if !link.is_empty() {
+                assert!(link.ends_with("; rel=\"next\""), "{link}");
+                let path = link.strip_prefix('<').unwrap().split('>').next();
+                next = path.map(str::to_owned);
+            }
+            pages += 1;
+        }
+        assert!(pages > 1, "{query}");
+        assert_eq!(found.len(), count, "{query}");
+        found.sort();
+        assert!(found.iter().all(|digest| pushed.contains(digest)));
+        found.dedup();
+        assert_eq!(found.len(), count, "{query}: one comes twice");
     }
 }

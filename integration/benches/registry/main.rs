@@ -2,10 +2,11 @@
 //! run, on one machine, over loopback.
 //!
 //! ```text
-//! cargo bench -p integration --bench registry -- [--quick] [FIGURE]
+//! cargo bench -p integration --bench registry -- [--quick] [--once] [FIGURE]
 //! ```
 //!
-//! `FIGURE` is a part of a name below; `--quick` takes small sizes and one round, and is a smoke run.
+//! `FIGURE` is a part of a name below; `--quick` takes small sizes and one round, and is a smoke run;
+//! `--once` takes one round of the real sizes.
 //! Rounds go through all servers in turn, so that a busy minute hurts everybody, and medians are
 //! told. Ratios are what counts: more than 1 says that devpod is better. Peers: Debian's
 //! `docker-registry` where it is installed, and `registry` (distribution v3) and `zot` where the
@@ -54,6 +55,8 @@ use table::{Figure, Table};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
     pub(crate) quick: bool,
+    /// One round, whatever a measurement asks for.
+    once: bool,
 }
 
 impl Scale {
@@ -104,8 +107,10 @@ fn main() {
         .skip(1)
         .filter(|word| word != "--bench")
         .collect();
+    let told = |flag: &str| words.iter().any(|word| word == flag);
     let scale = Scale {
-        quick: words.iter().any(|word| word == "--quick"),
+        quick: told("--quick"),
+        once: told("--quick") || told("--once"),
     };
     let filter = words.iter().find(|word| !word.starts_with("--"));
     let wanted = |name: &str| filter.is_none_or(|part| name.contains(part.as_str()));
@@ -123,7 +128,8 @@ fn run(measure: &Measure, scale: Scale) {
         kinds.extend(server::peers());
     }
     let mut table = Table::new(measure.name, &kinds);
-    for _ in 0..scale.of(measure.rounds, 1) {
+    let rounds = if scale.once { 1 } else { measure.rounds };
+    for _ in 0..rounds {
         for kind in &kinds {
             let server = Server::start(kind);
             table.add(kind, (measure.run)(&server, scale));

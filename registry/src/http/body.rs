@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
@@ -51,19 +51,17 @@ where
 /// The next piece of a body; `None` at its end.
 async fn piece(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, ApiError> {
     loop {
-        let frame = timeout_at(pace.deadline(), body.frame()).await;
-        match frame.map_err(|error| ApiError::broken_body(&error))? {
+        let since = Instant::now();
+        let frame = timeout(pace.patience(), body.frame()).await;
+        let data = match frame.map_err(|error| ApiError::broken_body(&error))? {
             None => return Ok(None),
             Some(Err(error)) => return Err(ApiError::broken_body(&error)),
             // Trailers mean nothing here.
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    pace.came(data.len());
-                    return Ok(Some(data));
-                }
-                Err(_) => {}
-            },
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        pace.came(data.len(), since);
+        if !data.is_empty() {
+            return Ok(Some(data));
         }
     }
 }
@@ -101,7 +99,7 @@ where
 /// Hands a body over in batches until it ends or nobody takes them.
 async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<(), ApiError> {
     let (mut batch, mut size) = (Vec::new(), 0);
-    let mut pace = Pace::begin();
+    let mut pace = Pace::default();
     let ended = loop {
         let mut next = std::pin::pin!(piece(body, &mut pace));
         // A client that pauses must not hold back what it has sent.
@@ -138,7 +136,7 @@ async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<()
 /// Reads a small body. `None` for one of more than `limit` bytes.
 pub(super) async fn collect(body: &mut Body, limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
     let mut bytes = Vec::new();
-    let mut pace = Pace::begin();
+    let mut pace = Pace::default();
     while let Some(piece) = piece(body, &mut pace).await? {
         if bytes.len() + piece.len() > limit {
             return Ok(None);
@@ -152,7 +150,7 @@ pub(super) async fn collect(body: &mut Body, limit: usize) -> Result<Option<Vec<
 pub(super) async fn drain(body: &mut Body) {
     let drained = async {
         let mut left = DRAIN;
-        let mut pace = Pace::begin();
+        let mut pace = Pace::default();
         while let Ok(Some(piece)) = piece(body, &mut pace).await {
             match left.checked_sub(piece.len()) {
                 Some(rest) => left = rest,

@@ -13,28 +13,23 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// A modem of 9600 baud is as fast.
 const RATE: u64 = 1024;
 
-/// The progress of one body.
-#[derive(Debug, Clone, Copy)]
+/// The progress of one body. Only waiting for the client counts, not what a slow disk takes.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Pace {
-    begun: Instant,
+    waited: Duration,
     bytes: u64,
 }
 
 impl Pace {
-    pub(super) fn begin() -> Self {
-        Self {
-            begun: Instant::now(),
-            bytes: 0,
-        }
-    }
-
-    pub(super) fn came(&mut self, bytes: usize) {
+    /// A piece of so many bytes came after a wait.
+    pub(super) fn came(&mut self, bytes: usize, since: Instant) {
         self.bytes += bytes as u64;
+        self.waited += since.elapsed();
     }
 
-    /// When the next piece must be there.
-    pub(super) fn deadline(&self) -> Instant {
-        let due = self.begun + SILENCE + Duration::from_secs(self.bytes / RATE);
-        due.min(Instant::now() + SILENCE)
+    /// How long the next piece may take.
+    pub(super) fn patience(&self) -> Duration {
+        let earned = SILENCE + Duration::from_secs(self.bytes / RATE);
+        earned.saturating_sub(self.waited).min(SILENCE)
     }
 }

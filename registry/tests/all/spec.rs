@@ -377,3 +377,27 @@ async fn long_lists_of_referrers_are_paged() {
         assert_eq!(found.len(), count, "{query}: one comes twice");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_uploads_are_told_when_to_come_again() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = Policy {
+        max_sessions: 2,
+        ..Policy::default()
+    };
+    let registry = Registry::open(options(data.path()), policy).unwrap();
+    for door in doors(&registry).await {
+        let (first, second) = (door.start("full").await, door.start("full").await);
+        let start = "/v2/full/blobs/uploads/";
+        let reply = door.send("POST", start, &[], "").await.expect(429);
+        assert_eq!(reply.code(), "TOOMANYREQUESTS");
+        assert_eq!(reply.header("retry-after"), "60");
+        // A blob in one request needs no session.
+        door.push_blob("full", b"whole").await;
+        for session in [first, second] {
+            door.send("DELETE", &session, &[], "").await.expect(204);
+        }
+        let session = door.start("full").await;
+        door.send("DELETE", &session, &[], "").await.expect(204);
+    }
+}

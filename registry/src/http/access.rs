@@ -18,6 +18,7 @@ use super::Front;
 use super::answer::text;
 use super::error::{ApiError, Code};
 use super::peer::{self, Secure};
+use super::query::Query;
 use super::route::Route;
 use super::tls::ClientCertificate;
 use crate::access::{
@@ -86,12 +87,40 @@ fn check(
     };
     let action = action(route, &parts.method);
     match access.may(authority, action, repository) {
-        Verdict::Allowed => Ok(()),
+        Verdict::Allowed => check_source(access, authority, parts, route),
         Verdict::TokenTooNarrow => Err(too_narrow(access, parts, &needed(action, repository))),
         Verdict::Forbidden => {
             let scope = needed(action, repository);
             Err(forbidden(access, authority, parts, Some(&scope)))
         }
+    }
+}
+
+/// A token that was asked for without the source of a mount: the client may ask again for both. A
+/// source that the caller may not read is as one that is not there, and no error.
+fn check_source(
+    access: &Access,
+    authority: &Authority,
+    parts: &Parts,
+    route: &Route,
+) -> Result<(), ApiError> {
+    let Route::Uploads(repository) = route else {
+        return Ok(());
+    };
+    let query = Query::parse(parts.uri.query());
+    let source = query
+        .get("mount")
+        .and_then(|_| query.get("from")?.parse().ok());
+    let Some(source) = source else {
+        return Ok(());
+    };
+    match access.may(authority, Action::Pull, &source) {
+        Verdict::TokenTooNarrow => {
+            let target = needed(Action::Push, repository);
+            let scopes = format!("{target} {}", needed(Action::Pull, &source));
+            Err(too_narrow(access, parts, &scopes))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -169,21 +169,7 @@ async fn manifests_are_verified() {
     let bench = Bench::new().await;
     let text = push_image(&bench.origin, "library/x", "1", b"one").await;
     let digest = sha256(text.as_bytes());
-    // Damaged at the other registry, which does not notice: it has read the file before, and the
-    // file's time is what it was.
-    let path = "/v2/library/x/manifests/1";
-    bench.origin.get(path).await.expect(200);
-    let folder = bench.origin_folder().join("content/blobs/sha256");
-    let damaged = text.replacen("\"schemaVersion\":2", "\"schemaVersion\":3", 1);
-    assert!(damaged != text && damaged.len() == text.len());
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(folder.join(digest.digest()))
-        .unwrap();
-    let time = file.metadata().unwrap().modified().unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, damaged.as_bytes(), 0).unwrap();
-    file.set_modified(time).unwrap();
-    assert_eq!(bench.origin.get(path).await.expect(200).body, damaged);
+    bench.there.lies.store(true, Ordering::SeqCst);
     for target in ["1", digest.as_ref()] {
         let path = format!("/v2/hub/library/x/manifests/{target}");
         let message = bench.door.get(&path).await.expect(502).json();

@@ -141,13 +141,19 @@ async fn a_token_has_what_was_asked_for_and_allowed() {
             );
         }
     }
-    // Nor does it mount from elsewhere what its owner could read.
+    // Nor does it mount from elsewhere what its owner could read; it can be asked for with that.
     let wide = token(&guarded, "eve", "repository:b:pull,push").await;
     let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a/b", sha256(b"a/b"));
-    guarded
-        .send(&wide, "POST", &mount, &[], "")
-        .await
-        .expect(202);
+    let reply = guarded.send(&wide, "POST", &mount, &[], "").await;
+    let reply = reply.expect(401);
+    let challenge = reply.header("www-authenticate");
+    let scopes = "scope=\"repository:b:pull,push repository:a/b:pull\"";
+    assert!(challenge.contains(scopes), "{challenge}");
+    let (anywhere, _) = mount.split_once('&').unwrap();
+    for path in [anywhere, &format!("{anywhere}&from=secret")] {
+        let reply = guarded.send(&wide, "POST", path, &[], "").await;
+        reply.expect(202);
+    }
     let both = token(
         &guarded,
         "eve",

@@ -72,7 +72,6 @@ pub enum Verb {
     /// More about images
     #[command(subcommand)]
     Image(Image),
-
     /// Look after the embedded registry
     #[command(subcommand)]
     Registry(Registry),

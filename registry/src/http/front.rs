@@ -13,10 +13,10 @@ pub struct Front {
     pub registry: Registry,
     /// How the port takes connections.
     pub transport: Transport,
-    /// Who may do what; by default everybody everything.
-    pub access: Arc<Access>,
     /// Other registries whose repositories are kept here when somebody asks for them.
     pub mirror: Arc<Mirror>,
+    /// Who may do what; by default everybody everything.
+    pub access: Arc<Access>,
 }
 
 impl Front {

@@ -16,6 +16,7 @@ mod front;
 mod listings;
 mod manifests;
 mod mirrored;
+mod pace;
 mod patient;
 pub mod peer;
 mod query;
@@ -27,13 +28,14 @@ mod server;
 pub mod tls;
 mod token;
 mod uploads;
+mod warning;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::any;
-use http::header::{EXPECT, HeaderName};
+use http::header::{ALLOW, EXPECT, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
@@ -86,21 +88,21 @@ async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Re
     let brought = mirrored::bring(&front, &scoped, parts).await?;
     let response = match brought.response {
         Some(response) => response,
-        None => answer(front, asker, scoped.route, &query, parts, body).await?,
+        None => answer(front.registry, asker, scoped.route, &query, parts, body).await?,
     };
     Ok(scope::mark(response, scoped.namespace, brought.warning))
 }
 
 /// The answer with what the registry has.
 async fn answer(
-    front: Front,
+    registry: Registry,
     asker: Asker,
     route: Route,
     query: &Query,
     parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
-    let registry = front.registry;
+    let allowed = allowed(&route);
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
@@ -114,19 +116,18 @@ async fn answer(
         }
         Route::Blob(repository, digest) => match parts.method {
             Method::GET => blobs::get(registry, repository, digest, parts).await,
-            Method::HEAD => blobs::head(registry, repository, digest).await,
+            Method::HEAD => blobs::head(registry, repository, digest, &parts.headers).await,
             Method::DELETE => blobs::delete(registry, asker, repository, digest).await,
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
         Route::Manifest(repository, target) => match parts.method {
             Method::GET => manifests::get(registry, repository, target, &parts.headers).await,
-            Method::HEAD => manifests::head(registry, repository, target).await,
+            Method::HEAD => manifests::head(registry, repository, target, &parts.headers).await,
             Method::DELETE => manifests::delete(registry, asker, repository, target).await,
             Method::PUT => {
-                let headers = &parts.headers;
-                manifests::put(registry, asker, repository, target, query, headers, body).await
+                manifests::put(registry, asker, repository, target, query, parts, body).await
             }
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
             uploads::start(registry, asker, repository, query, &parts.headers, body).await
@@ -140,9 +141,9 @@ async fn answer(
                 uploads::finish(registry, repository, session, query, &parts.headers, body).await
             }
             Method::DELETE => uploads::cancel(registry, repository, session).await,
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
-        _ => Err(wrong_method(&parts.method)),
+        _ => Err(wrong_method(&parts.method, allowed)),
     }
 }
 
@@ -161,7 +162,18 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn wrong_method(method: &Method) -> ApiError {
+/// What `Allow` says about an endpoint (RFC 9110, section 15.5.6).
+fn allowed(route: &Route) -> &'static str {
+    match route {
+        Route::Ping | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
+        Route::Blob(..) => "GET, HEAD, DELETE",
+        Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+        Route::Uploads(_) => "POST",
+        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+    }
+}
+
+fn wrong_method(method: &Method, allowed: &str) -> ApiError {
     let message = format!("method {method} means nothing here");
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).header(ALLOW, allowed)
 }

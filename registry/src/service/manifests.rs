@@ -4,9 +4,9 @@ use config::name::{RepositoryName, Tag, Target};
 
 use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
-use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
+use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView, Remark};
 use crate::store::StoreError;
-use crate::store::index::{ManifestRow, manifests, needs, release};
+use crate::store::index::{ManifestRow, links, manifests, needs, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Stored {
     pub subject: Option<Digest>,
     /// Tags that pointed at another manifest until now, and at which.
     pub replaced: Vec<(String, Digest)>,
+    /// What whoever pushed it should know.
+    pub remarks: Vec<Remark>,
 }
 
 /// A manifest at rest.
@@ -112,11 +114,35 @@ impl Registry {
             let missing = recorded.missing;
             return Err(PutManifestError::Missing { missing });
         }
+        let mut remarks = view.remarks();
+        if put.references == References::Sparse {
+            remarks.extend(self.absent(repository, &view)?);
+        }
         Ok(Stored {
             digest,
             subject: view.subject,
             replaced: recorded.replaced,
+            remarks,
         })
+    }
+
+    /// How much of a sparse manifest is not there.
+    fn absent(
+        &self,
+        repository: &RepositoryName,
+        view: &ManifestView,
+    ) -> Result<Option<Remark>, StoreError> {
+        let (repository, required) = (repository.as_str(), view.required());
+        let count = self.store().index().read(|rows| {
+            let mut count = 0;
+            for digest in &required {
+                let absent = links::size(rows, repository, digest)?.is_none()
+                    && manifests::get(rows, repository, digest)?.is_none();
+                count += usize::from(absent);
+            }
+            Ok(count)
+        })?;
+        Ok((count > 0).then_some(Remark::Absent { count }))
     }
 
     fn new_manifest(

@@ -30,6 +30,7 @@ pub use self::scrub::{Schedule, Scrubber};
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
 use crate::digest::Digest;
+pub use crate::manifest::Remark;
 use crate::store::{Fault, Options, Store, StoreError, Swept};
 
 /// Whether a manifest may name what its repository does not have.

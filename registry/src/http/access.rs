@@ -19,7 +19,7 @@ use super::answer::text;
 use super::error::{ApiError, Code};
 use super::peer::{self, Secure};
 use super::query::Query;
-use super::route::Route;
+use super::route::{self, Route};
 use super::tls::ClientCertificate;
 use crate::access::{
     Access, Action, Authority, CATALOG_SCOPE, LoginError, Presented, Verdict, needed,
@@ -86,7 +86,11 @@ fn check(
         return check_listing(access, authority, parts, route);
     };
     let action = action(route, &parts.method);
-    match access.may(authority, action, repository) {
+    // As the client wrote it; the route may have been renamed since.
+    let written = route::parse(parts.uri.path()).ok();
+    let asked = written.as_ref().and_then(Route::repository);
+    let asked = asked.unwrap_or(repository);
+    match access.may_as(authority, action, repository, asked) {
         Verdict::Allowed => check_source(access, authority, parts, route),
         Verdict::TokenTooNarrow => Err(too_narrow(access, parts, &needed(action, repository))),
         Verdict::Forbidden => {

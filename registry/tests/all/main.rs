@@ -34,6 +34,7 @@ mod pushes;
 mod quotas;
 mod races;
 mod refusals;
+mod renamed;
 mod retention;
 mod server;
 mod slow;

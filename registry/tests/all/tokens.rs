@@ -7,7 +7,7 @@ use registry::access::api_token::NewToken;
 use registry::access::{Action, Settings};
 use serde_json::{Value, json};
 
-use super::door::{Reply, sha256};
+use super::door::{Door, Reply, sha256};
 use super::guard::{Guarded, basic, login, rules, users};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -30,7 +30,7 @@ fn bearer(reply: &Reply) -> String {
     format!("Bearer {}", json["token"].as_str().unwrap())
 }
 
-async fn token(guarded: &Guarded, user: &str, scopes: &str) -> String {
+pub(crate) async fn token(guarded: &Guarded, user: &str, scopes: &str) -> String {
     let path = format!("/token?service=devpod&scope={scopes}");
     let reply = guarded
         .door
@@ -364,7 +364,7 @@ async fn forged_tokens_open_nothing() {
 async fn no_header_gets_into_a_challenge() {
     let guarded = guarded();
     let door = guarded.tcp().await;
-    let super::door::Door::Tcp(address) = door else {
+    let Door::Tcp(address) = door else {
         panic!("not a socket");
     };
     for (host, realm) in [

@@ -19,12 +19,14 @@ use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::quantity::{ByteSize, Cpu, Seconds};
 use crate::registry::quota::Quota;
+use crate::registry::webhook::Webhook;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Where images, snapshots and state are kept.
     pub data: PathBuf,
+    pub log: Log,
     pub registry: Registry,
     pub remote: Remote,
     pub builder: Builder,
@@ -36,12 +38,29 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
+/// What the daemon tells of its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
 /// The embedded registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registry {
     pub listen: SocketAddr,
     /// How many bytes may be kept, for all repositories together and for some of them.
     pub quotas: Vec<Quota>,
+    /// Who is told what happens.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// Other registries.
@@ -222,9 +241,13 @@ impl Settings {
         };
         Self {
             data,
+            log: Log {
+                format: LogFormat::Text,
+            },
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
                 quotas: Vec::new(),
+                webhooks: Vec::new(),
             },
             remote: Remote {
                 plain_http: Vec::new(),

@@ -4,7 +4,7 @@
 
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
-use crate::registry::quota;
+use crate::registry::{quota, webhook};
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -14,12 +14,20 @@ pub(super) struct Table {
     pub(super) show: fn(&Settings) -> Option<String>,
 }
 
-pub(super) const TABLES: &[Table] = &[Table {
-    name: "registry.quotas",
-    help: "bytes that repositories may hold: repositories, bytes",
-    read: |s, cursor| quota::read(cursor).map(|v| s.registry.quotas = v),
-    show: |s| count(s.registry.quotas.len()),
-}];
+pub(super) const TABLES: &[Table] = &[
+    Table {
+        name: "registry.quotas",
+        help: "bytes that repositories may hold: repositories, bytes",
+        read: |s, cursor| quota::read(cursor).map(|v| s.registry.quotas = v),
+        show: |s| count(s.registry.quotas.len()),
+    },
+    Table {
+        name: "registry.webhooks",
+        help: "who is told of events: name, url, events, repositories, secret_file",
+        read: |s, cursor| webhook::read(cursor).map(|v| s.registry.webhooks = v),
+        show: |s| count(s.registry.webhooks.len()),
+    },
+];
 
 pub(super) fn find(name: &str) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.name == name)

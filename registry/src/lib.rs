@@ -3,6 +3,8 @@
 //! ```text
 //! http      requests -> verbs -> responses; the only place that knows status codes
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
+//! events    what happens, told to webhooks through a queue in the index
+//! metrics   what is counted
 //! upload    what an upload session accepts next; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
 //! store     blob files and the redb index, and the order in which both change
@@ -19,8 +21,10 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+pub mod events;
 pub mod http;
 pub mod manifest;
+pub mod metrics;
 pub mod service;
 pub mod store;
 pub mod upload;

@@ -98,14 +98,20 @@ pub(super) async fn get(
     target: Target,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wanted = target.clone();
-    let manifest = blocking(move || registry.manifest(&repository, &wanted)).await?;
+    let (wanted, kept) = (target.clone(), registry.clone());
+    let name = repository.clone();
+    let manifest = blocking(move || kept.manifest(&name, &wanted)).await?;
     let manifest = manifest.ok_or_else(|| unknown(&target))?;
     if is_known(headers, &manifest.digest) {
         return Ok(Answer::new(StatusCode::NOT_MODIFIED)
             .digest(&manifest.digest)
             .empty());
     }
+    let tag = match &target {
+        Target::Tag(tag) => Some(tag),
+        Target::Digest(_) => None,
+    };
+    registry.note_served(&repository, &manifest, tag);
     Ok(Answer::new(StatusCode::OK)
         .digest(&manifest.digest)
         .header(CONTENT_TYPE, &manifest.media_type)

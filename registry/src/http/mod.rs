@@ -9,8 +9,11 @@ mod blobs;
 mod body;
 mod error;
 mod front;
+pub mod health;
 mod listings;
+pub mod manage;
 mod manifests;
+pub mod observe;
 mod query;
 mod range;
 pub mod route;
@@ -20,18 +23,22 @@ mod uploads;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::any;
 use http::header::{EXPECT, HeaderName};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Extensions, HeaderValue, Method, StatusCode};
 
 use self::answer::Answer;
 use self::error::{ApiError, Code};
 pub use self::front::Front;
+use self::manage::Owner;
+use self::observe::{RequestId, Seen};
 use self::query::Query;
-use self::route::Route;
+use self::route::{Route, RouteError};
 pub use self::server::{Limits, serve, serve_router};
+use crate::events::Origin;
 use crate::service::Registry;
 
 /// Which protocol this is, on every response (docker's v2 API; clients probe for it).
@@ -43,12 +50,36 @@ pub fn router(front: Front) -> Router {
         .route("/v2", any(handle))
         .route("/v2/", any(handle))
         .route("/v2/{*rest}", any(handle))
+        .merge(health::routes())
+        .merge(manage::routes())
+        .layer(middleware::from_fn_with_state(
+            front.clone(),
+            observe::observe,
+        ))
         .with_state(front)
+}
+
+/// Who asked, as the log and events call them.
+fn actor(extensions: &Extensions) -> &str {
+    match extensions.get::<Owner>() {
+        Some(Owner) => "owner",
+        None => "anonymous",
+    }
+}
+
+fn origin(extensions: &Extensions) -> Origin {
+    let request = extensions.get::<RequestId>();
+    Origin {
+        actor: actor(extensions).to_owned(),
+        request: request.map_or("", RequestId::as_str).to_owned(),
+    }
 }
 
 async fn handle(State(front): State<Front>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
-    let mut response = match dispatch(front, &parts, &mut body).await {
+    let route = route::parse(parts.uri.path());
+    let seen = Seen::of(route.as_ref().ok(), actor(&parts.extensions));
+    let mut response = match dispatch(front, route, &parts, &mut body).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(method = %parts.method, path = ?parts.uri.path(), ?error, "refused");
@@ -57,13 +88,19 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(VERSION, version);
+    response.extensions_mut().insert(seen);
     response
 }
 
-async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Response, ApiError> {
-    let registry = front.registry;
+async fn dispatch(
+    front: Front,
+    route: Result<Route, RouteError>,
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<Response, ApiError> {
+    let registry = front.registry.on_behalf_of(origin(&parts.extensions));
     let query = Query::parse(parts.uri.query());
-    let route = route::parse(parts.uri.path())?;
+    let route = route?;
     refuse_guarded(&registry, &route, &parts.method)?;
     match route {
         Route::Ping if is_read(&parts.method) => {

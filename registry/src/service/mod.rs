@@ -5,19 +5,27 @@
 //! change is durable.
 
 mod blobs;
+mod images;
 mod listing;
 mod manifests;
+mod repositories;
 mod uploads;
+mod usage;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use config::name::RepositoryName;
 
+pub use self::images::{Child, Image, ImageDetail, Layer, Platform};
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
+pub use self::repositories::RepositoryRow;
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
+pub use self::usage::{Amount, Collected, OpenUpload, Usage};
 use crate::digest::Digest;
+use crate::events::Origin;
+use crate::events::journal::Journal;
 use crate::store::{Fault, Options, Store, StoreError, Swept};
 
 /// Whether a manifest may name what its repository does not have.
@@ -61,13 +69,14 @@ impl Default for Policy {
 
 /// A registry over one [`Store`].
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct Registry(pub(crate) Arc<Inner>, Option<Arc<Origin>>);
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     store: Store,
     sessions: OpenSessions,
     policy: Policy,
+    pub(crate) journal: OnceLock<Journal>,
 }
 
 impl Registry {
@@ -79,11 +88,24 @@ impl Registry {
     /// A registry over an open store.
     pub fn new(store: Store, policy: Policy) -> Result<Self, StoreError> {
         let sessions = OpenSessions::of(store.sessions())?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             store,
             sessions,
             policy,
-        })))
+            journal: OnceLock::new(),
+        };
+        Ok(Self(Arc::new(inner), None))
+    }
+
+    /// The same registry, acting for somebody: what it does is told as theirs.
+    #[must_use]
+    pub fn on_behalf_of(&self, origin: Origin) -> Self {
+        Self(Arc::clone(&self.0), Some(Arc::new(origin)))
+    }
+
+    /// For whom it acts; `None` for the process itself.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.1.as_deref()
     }
 
     /// What lies below the verbs.

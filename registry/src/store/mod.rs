@@ -28,8 +28,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
+use crate::events::journal::Notes;
 use crate::store::blobs::Blobs;
-use crate::store::index::{Index, IndexError, links, manifests};
+use crate::store::index::{Index, IndexError, events, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
@@ -179,11 +180,21 @@ impl Store {
 
     /// Shows a blob, whose file must be here, in a repository. False where the file is not here.
     pub fn link(&self, repository: &str, digest: &Digest) -> Result<bool, StoreError> {
+        self.link_noted(repository, digest, Notes::default())
+    }
+
+    /// As [`Store::link`], and tells of it.
+    pub(crate) fn link_noted(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        notes: Notes,
+    ) -> Result<bool, StoreError> {
         let _guard = self.guard();
         let Some((_, size)) = self.blobs.get(digest)? else {
             return Ok(false);
         };
-        self.link_guarded(repository, digest, size)?;
+        self.link_guarded(repository, digest, size, notes)?;
         Ok(true)
     }
 
@@ -197,15 +208,23 @@ impl Store {
     ) -> Result<u64, CommitBlobError> {
         let _guard = self.guard();
         let (digest, size) = writer.commit(Some(expected))?;
-        self.link_guarded(repository, &digest, size)?;
+        self.link_guarded(repository, &digest, size, Notes::default())?;
         Ok(size)
     }
 
     /// The caller holds the guard.
-    fn link_guarded(&self, repository: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+    fn link_guarded(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+        notes: Notes,
+    ) -> Result<(), StoreError> {
         let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
-        self.index
-            .write(move |rows| links::link(rows, &repository, &digest, size, now))?;
+        self.index.write(move |rows| {
+            links::link(rows, &repository, &digest, size, now)?;
+            events::append(rows, notes.rows())
+        })?;
         Ok(())
     }
 

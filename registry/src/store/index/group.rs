@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
 use redb::{Database, WriteTransaction};
 
-use super::{DatabaseFile, IndexError, begin_write};
+use super::{Commits, DatabaseFile, IndexError, begin_write};
 use crate::store::step::{Step, Steps};
 
 /// Jobs in one transaction. More would only make the unlucky first wait longer.
@@ -27,12 +28,16 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn start(file: Arc<DatabaseFile>, steps: Steps) -> Result<Self, IndexError> {
+    pub(super) fn start(
+        file: Arc<DatabaseFile>,
+        steps: Steps,
+        commits: Commits,
+    ) -> Result<Self, IndexError> {
         let (queue, jobs) = sync_channel(BATCH);
         let path = file.path.clone();
         let thread = Builder::new()
             .name("registry-index".to_owned())
-            .spawn(move || run(&file, &steps, &jobs))
+            .spawn(move || run(&file, &steps, &commits, &jobs))
             .map_err(|error| IndexError::Database {
                 path,
                 source: Arc::new(redb::Error::Io(error)),
@@ -76,11 +81,15 @@ impl Drop for Group {
     }
 }
 
-fn run(file: &DatabaseFile, steps: &Steps, jobs: &Receiver<Job>) {
+fn run(file: &DatabaseFile, steps: &Steps, commits: &Commits, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let mut replies = Vec::new();
+        let begun = Instant::now();
         let mut batch = std::iter::once(first).chain(jobs.try_iter().take(BATCH - 1));
         let result = file.with(|database| commit(database, steps, &mut batch, &mut replies));
+        commits.changes.observe(replies.len() as f64);
+        commits.duration.observe(begun.elapsed().as_secs_f64());
+        commits.failures.inc_by(u64::from(result.is_err()));
         // A batch that failed half-way leaves jobs unrun; dropping them tells their callers.
         for reply in replies {
             reply(result.clone());

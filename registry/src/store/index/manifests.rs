@@ -5,9 +5,10 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use oci_spec::image::Digest;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
-use super::Page;
 use super::rows::{add_repository, decode, digest, drop_empty_repository, encode, hold, release};
 use super::schema::{AS_MANIFEST, LINKS, MANIFESTS, ManifestRow, REFERRERS, TAGGED, TAGS};
+use super::{Page, events};
+use crate::events::journal::Notes;
 
 /// A manifest to be recorded.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct NewManifest {
     pub descriptor: Option<Vec<u8>>,
     /// Blobs and manifests that the repository must have; empty skips the check.
     pub required: Vec<Digest>,
+    /// What is told of it.
+    pub notes: Notes,
 }
 
 /// The manifest's row.
@@ -68,6 +71,7 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Vec<Dige
     for tag in &new.tags {
         set_tag(transaction, repository, tag, digest)?;
     }
+    events::append(transaction, new.notes.rows())?;
     Ok(Vec::new())
 }
 

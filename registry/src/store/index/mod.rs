@@ -8,7 +8,11 @@
 //! After an I/O error (a full disk above all) redb refuses to go on with an open file; the next
 //! operation opens it again, so the registry serves as soon as there is space.
 
+pub mod catalog;
+mod commits;
+pub mod events;
 mod group;
+pub mod holdings;
 pub mod links;
 pub mod manifests;
 pub mod release;
@@ -21,6 +25,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
+pub use self::commits::Commits;
 use self::group::Group;
 pub use self::schema::ManifestRow;
 use crate::store::step::Steps;
@@ -61,6 +66,7 @@ impl IndexError {
 pub struct Index {
     file: Arc<DatabaseFile>,
     group: Group,
+    commits: Commits,
 }
 
 impl Index {
@@ -72,8 +78,18 @@ impl Index {
         });
         file.reopen()?;
         file.check_schema()?;
-        let group = Group::start(Arc::clone(&file), steps)?;
-        Ok(Self { file, group })
+        let commits = Commits::default();
+        let group = Group::start(Arc::clone(&file), steps, commits.clone())?;
+        Ok(Self {
+            file,
+            group,
+            commits,
+        })
+    }
+
+    /// What its commits cost so far.
+    pub fn commits(&self) -> &Commits {
+        &self.commits
     }
 
     /// Runs `read` over one consistent snapshot.

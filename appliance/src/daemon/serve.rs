@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::http::Front;
+use registry::http::manage::Reach;
 use registry::service::{Policy, Registry};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -20,7 +21,7 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, log, socket};
+use crate::daemon::{lock, log, socket, webhooks};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::locate;
 use crate::options::Options;
@@ -51,7 +52,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     // Before any thread exists: a user namespace is entered by a whole process or not at all.
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
-    log::init()?;
+    log::init(options.settings.log.format)?;
     let _lock = if detach {
         // Whoever started this one looks for the other; the log need not tell of it.
         match lock::try_acquire(&folder)? {
@@ -86,6 +87,11 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
+    let senders = webhooks::senders(&options, &registry, &status.registry)?;
+    let mut front = Front::new(registry.clone());
+    if !address.ip().is_loopback() {
+        front.reach = Reach::Network;
+    }
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -99,7 +105,8 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     tokio::spawn(until_signal(Arc::clone(&app)));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
-    let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
+    let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
+    let sending = senders.map(|senders| tokio::spawn(senders.run()));
     write_status(&folder, &status)?;
     tracing::info!(version = status.version, pid = status.pid, %address, "serving");
     ui::news(&format!(
@@ -108,15 +115,18 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         status.pid,
         folder.root().display()
     ));
-    let served = registry::http::serve(
-        tcp,
-        Front::new(registry.clone()),
-        stop.clone().cancelled_owned(),
-    )
-    .await;
+    let health = Arc::clone(&front.health);
+    let stopped = async move {
+        stop.cancelled().await;
+        health.stop();
+    };
+    let served = registry::http::serve(tcp, front, stopped).await;
     app.stop();
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
+    if let Some(sending) = sending {
+        sending.abort();
+    }
     close(&folder, &registry);
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
@@ -153,8 +163,8 @@ fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
     }
 }
 
-async fn control(listener: UnixListener, app: Arc<App>, stop: CancellationToken) {
-    let router = api::router(app);
+async fn control(listener: UnixListener, app: Arc<App>, front: Front, stop: CancellationToken) {
+    let router = api::router(app, front);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the control API stopped");
@@ -188,6 +198,9 @@ fn write_status(folder: &DataFolder, status: &DaemonStatus) -> Outcome<()> {
 fn close(folder: &DataFolder, registry: &Registry) {
     if let Err(error) = registry.store().export() {
         tracing::warn!(%error, "index.json could not be written");
+    }
+    if let Err(error) = registry.flush_events() {
+        tracing::warn!(?error, "the last events could not be written");
     }
     remove(&folder.status());
     if folder.socket().exists() {

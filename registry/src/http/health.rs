@@ -29,21 +29,26 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 #[derive(Debug)]
 pub struct Health {
     /// With less space left on the disk the registry is not ready for pushes.
-    pub free_floor: u64,
+    free_floor: u64,
     stopping: AtomicBool,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self {
-            // Room for the index to grow, so that what is under way can still be committed.
-            free_floor: 64 * 1024 * 1024,
-            stopping: AtomicBool::new(false),
-        }
+        // Room for the index to grow, so that what is under way can still be committed.
+        Self::with_floor(64 * 1024 * 1024)
     }
 }
 
 impl Health {
+    /// Not ready with fewer free bytes than this.
+    pub fn with_floor(free_floor: u64) -> Self {
+        Self {
+            free_floor,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
     /// From now on the registry is not ready any more; it still answers.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);

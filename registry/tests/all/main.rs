@@ -10,8 +10,11 @@
 
 mod crash;
 mod door;
+mod events;
 mod faults;
+mod manage;
 mod manifests;
+mod observe;
 mod pushes;
 mod refusals;
 mod server;

@@ -15,6 +15,7 @@ mod house;
 mod imports;
 mod platform;
 mod prune;
+mod registry_commands;
 mod rootless;
 mod sandbox;
 mod workspace;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Session;
 use crate::client::Client;
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Kind, Outcome};
 use crate::ui::{self, Format, table};
 
 #[derive(Debug, Subcommand)]
@@ -317,8 +317,7 @@ async fn delete_repository(
         let row: registry::service::RepositoryRow = client.get(&path).await?;
         let what = format!("repository {repository} with {} images", row.manifests);
         if !confirmed(&what)? {
-            ui::news("Nothing was deleted.");
-            return Ok(1);
+            return Err(Failure::new(Kind::Cancelled, "nothing was deleted"));
         }
     }
     let removed: RemovedRepository = client.delete(&path).await?;

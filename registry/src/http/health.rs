@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -28,25 +29,42 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// What readiness depends on beside the store.
 #[derive(Debug)]
 pub struct Health {
-    /// With less space left on the disk the registry is not ready for pushes.
     free_floor: u64,
+    /// The last look at the disk: anybody may ask, so how often it is made must not depend on them.
+    last: Mutex<Option<(Instant, Vec<Check>)>>,
+    remember: Duration,
     stopping: AtomicBool,
 }
 
 impl Default for Health {
     fn default() -> Self {
         // Room for the index to grow, so that what is under way can still be committed.
-        Self::with_floor(64 * 1024 * 1024)
+        Self::new(64 * 1024 * 1024, Duration::from_secs(1))
     }
 }
 
 impl Health {
-    /// Not ready with fewer free bytes than this.
-    pub fn with_floor(free_floor: u64) -> Self {
+    /// Not ready for pushes with fewer free bytes than this. One look at the disk counts for so
+    /// long.
+    pub fn new(free_floor: u64, remember: Duration) -> Self {
         Self {
             free_floor,
+            last: Mutex::default(),
+            remember,
             stopping: AtomicBool::new(false),
         }
+    }
+
+    fn disk(&self, registry: &Registry) -> Vec<Check> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, checks)) = last.as_ref()
+            && at.elapsed() < self.remember
+        {
+            return checks.clone();
+        }
+        let checks = look(registry, self.free_floor);
+        *last = Some((Instant::now(), checks.clone()));
+        checks
     }
 
     /// From now on the registry is not ready any more; it still answers.
@@ -67,7 +85,7 @@ async fn live() -> &'static str {
 }
 
 /// How one look ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct Check {
     name: &'static str,
     ok: bool,
@@ -97,27 +115,33 @@ async fn ready(State(front): State<Front>) -> Result<Response, ApiError> {
 }
 
 fn checks(registry: &Registry, health: &Health) -> Vec<Check> {
-    let check = |name, outcome: Result<(), String>| Check {
-        name,
-        ok: outcome.is_ok(),
-        reason: outcome.err(),
-    };
-    let content = &registry.store().options().content;
     let stopping = health.stopping.load(Ordering::Relaxed);
     let serving = if stopping {
         Err("shutting down".to_owned())
     } else {
         Ok(())
     };
+    let mut checks = health.disk(registry);
+    checks.push(check("serving", serving));
+    checks
+}
+
+fn look(registry: &Registry, free_floor: u64) -> Vec<Check> {
+    let content = &registry.store().options().content;
+    let writable = writable(content).map_err(|error| error.kind().to_string());
     vec![
         check("index", index(registry)),
-        check(
-            "content",
-            writable(content).map_err(|error| error.kind().to_string()),
-        ),
-        check("space", space(content, health.free_floor)),
-        check("serving", serving),
+        check("content", writable),
+        check("space", space(content, free_floor)),
     ]
+}
+
+fn check(name: &'static str, outcome: Result<(), String>) -> Check {
+    Check {
+        name,
+        ok: outcome.is_ok(),
+        reason: outcome.err(),
+    }
 }
 
 /// Errors are told by their kind: the paths in them are nobody's business.

@@ -146,11 +146,14 @@ async fn changes_and_pulls_are_told_in_order() {
     push_image(&door, "elsewhere", "v1", b"other").await;
     let text = push_image(&door, "team/app", "v1", b"layer").await;
     let (digest, layer) = (sha256(text.as_bytes()), sha256(b"layer"));
+    // What is refused did not happen.
+    let refused = image(&sha256(b"nothing"), &[], "");
+    door.push_manifest("team/app", "bad", &refused)
+        .await
+        .expect(404);
     let mount = format!("/v2/team/other/blobs/uploads/?mount={layer}&from=team/app");
     door.send("POST", &mount, &[], "").await.expect(201);
-    receiver
-        .until("three", |state| state.taken.len() == 2)
-        .await;
+    receiver.until("both", |state| state.taken.len() == 2).await;
     door.send(
         "GET",
         "/v2/team/app/manifests/v1",

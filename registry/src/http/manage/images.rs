@@ -1,6 +1,6 @@
 //! Images and tags.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use config::name::{RepositoryName, Tag, Target};
 use http::StatusCode;
@@ -63,7 +63,7 @@ fn image_list(page: Page<Image>) -> ImageList {
 )]
 pub(super) async fn list(
     State(front): State<Front>,
-    Query(paging): Query<Paging>,
+    paging: Paging,
     parts: Parts,
 ) -> Result<Response, ApiError> {
     authorize(&front, &parts, Need::Look, None)?;
@@ -82,7 +82,7 @@ pub(super) async fn list(
 pub(super) async fn of_repository(
     State(front): State<Front>,
     Path(name): Path<String>,
-    Query(paging): Query<Paging>,
+    paging: Paging,
     parts: Parts,
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;
@@ -113,7 +113,7 @@ pub(super) async fn of_repository(
 pub(super) async fn tags(
     State(front): State<Front>,
     Path(name): Path<String>,
-    Query(paging): Query<Paging>,
+    paging: Paging,
     parts: Parts,
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;

@@ -22,6 +22,7 @@ mod storage;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router, middleware};
 use config::name::RepositoryName;
+use http::Method;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -91,8 +92,10 @@ pub fn document() -> OpenApi {
 /// The routes, below `/api/v1/`.
 pub fn routes() -> Router<Front> {
     let (router, _) = documented().split_for_parts();
-    // A path that leads nowhere gets the same form of refusal as everything else.
-    router.route("/api/v1/{*rest}", axum::routing::any(nothing))
+    // What leads nowhere gets the same form of refusal as everything else.
+    router
+        .method_not_allowed_fallback(wrong_method)
+        .route("/api/v1/{*rest}", axum::routing::any(nothing))
 }
 
 /// The routes for the owner's own socket: whoever can open that may do anything.
@@ -119,6 +122,10 @@ fn repository(text: &str) -> Result<RepositoryName, RouteError> {
 async fn nothing() -> Response {
     let message = format!("path is no endpoint of the management API; see {OPENAPI}");
     ApiError::not_found(Code::Unsupported, message).into_response()
+}
+
+async fn wrong_method(method: Method) -> Response {
+    super::wrong_method(&method).into_response()
 }
 
 /// This document

@@ -1,6 +1,6 @@
 //! Repositories.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
@@ -41,7 +41,7 @@ pub struct RemovedRepository {
 )]
 pub(super) async fn list(
     State(front): State<Front>,
-    Query(paging): Query<Paging>,
+    paging: Paging,
     parts: Parts,
 ) -> Result<Response, ApiError> {
     authorize(&front, &parts, Need::Look, None)?;

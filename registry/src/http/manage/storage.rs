@@ -1,17 +1,18 @@
 //! The disk: usage, collections, upload sessions; and the queue of events.
 
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query, State};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::Front;
 use super::super::answer::Answer;
-use super::super::body::blocking;
+use super::super::answer::text;
+use super::super::body::{blocking, collect as read_all};
 use super::super::error::{ApiError, Code};
 use super::super::route::RouteError;
 use super::access::{Need, authorize};
@@ -26,6 +27,8 @@ use crate::store::sessions::SessionId;
 
 const JSON: &str = "application/json";
 const UPLOADS: &str = "/api/v1/uploads";
+/// A request is a word or two.
+const MAX_REQUEST: usize = 64 * 1024;
 /// Of upload sessions in one answer.
 const MAX_UPLOADS: usize = 1000;
 
@@ -93,13 +96,10 @@ pub(super) async fn usage(State(front): State<Front>, parts: Parts) -> Result<Re
 )]
 pub(super) async fn collect(
     State(front): State<Front>,
-    parts: Parts,
-    request: Result<Json<CollectRequest>, JsonRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let Json(request) = request.map_err(|error| {
-        let message = format!("body is no request of a collection: {error}");
-        ApiError::bad_request(Code::Unsupported, message)
-    })?;
+    let (parts, mut body) = request.into_parts();
+    let request = read(&parts, &mut body).await?;
     let need = if request.dry_run {
         Need::Look
     } else {
@@ -118,6 +118,21 @@ pub(super) async fn collect(
     Answer::new(StatusCode::OK).json(JSON, &collected)
 }
 
+/// A body must say that it is JSON: a form of some web page cannot.
+async fn read(parts: &Parts, body: &mut Body) -> Result<CollectRequest, ApiError> {
+    let refused = |why: &str| {
+        let message = format!("body is no request of a collection: {why}");
+        ApiError::bad_request(Code::Unsupported, message)
+    };
+    let media_type = text(&parts.headers, CONTENT_TYPE).unwrap_or_default();
+    if media_type.split(';').next().map(str::trim) != Some(JSON) {
+        return Err(refused("its Content-Type is not application/json"));
+    }
+    let bytes = read_all(body, MAX_REQUEST).await?;
+    let bytes = bytes.ok_or_else(|| refused("it is too long"))?;
+    serde_json::from_slice(&bytes).map_err(|error| refused(&error.to_string()))
+}
+
 fn run(registry: &Registry, dry_run: bool) -> Result<Collected, StoreError> {
     if dry_run {
         registry.collectable()
@@ -133,7 +148,7 @@ fn run(registry: &Registry, dry_run: bool) -> Result<Collected, StoreError> {
 )]
 pub(super) async fn uploads(
     State(front): State<Front>,
-    Query(paging): Query<Paging>,
+    paging: Paging,
     parts: Parts,
 ) -> Result<Response, ApiError> {
     authorize(&front, &parts, Need::Look, None)?;

@@ -6,6 +6,7 @@
 //! events    what happens, told to webhooks through a queue in the index
 //! metrics   what is counted
 //! upload    what an upload session accepts next; pure
+//! retention which tags have served their time; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
 //! store     blob files and the redb index, and the order in which both change
 //! digest    the one hasher
@@ -25,6 +26,7 @@ pub mod events;
 pub mod http;
 pub mod manifest;
 pub mod metrics;
+pub mod retention;
 pub mod service;
 pub mod store;
 pub mod upload;

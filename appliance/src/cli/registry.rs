@@ -209,6 +209,7 @@ fn image_cells(image: &Image) -> Vec<String> {
         table::size(image.size),
         image.created.clone().unwrap_or_default(),
         image.pushed.clone(),
+        image.pulled.clone().unwrap_or_default(),
     ]
 }
 
@@ -256,6 +257,7 @@ fn show_image(detail: &ImageDetail) {
         ("shared", table::size(detail.shared_bytes)),
         ("created", image.created.clone().unwrap_or_default()),
         ("pushed", image.pushed.clone()),
+        ("pulled", image.pulled.clone().unwrap_or_default()),
         ("refers to", detail.subject.clone().unwrap_or_default()),
     ]);
     let layers = detail.layers.iter().map(|layer| {
@@ -378,9 +380,10 @@ async fn collect(session: &Session, client: &Client, dry_run: bool) -> Outcome<u
     let word = if dry_run { "Would remove" } else { "Removed" };
     print(session, &collected, |collected| {
         ui::line(&format!(
-            "{word} {} blobs ({}), {} links, {} abandoned uploads",
+            "{word} {} blobs ({}), {} manifests, {} links, {} abandoned uploads",
             collected.blobs,
             table::size(collected.bytes),
+            collected.manifests,
             collected.links,
             collected.sessions
         ));

@@ -1,7 +1,9 @@
 //! The daemon's life: one per data folder, started by whoever needs it, gone cleanly on SIGTERM.
 
+mod descriptors;
 pub mod environment;
 pub mod folder;
+mod front;
 pub mod lock;
 pub mod log;
 pub mod serve;

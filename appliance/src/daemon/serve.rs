@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::http::Front;
+use config::settings;
 use registry::http::manage::Reach;
-use registry::service::{Policy, Registry};
+use registry::http::{Front, Turns};
+use registry::service::{Policy, Registry, Schedule, Scrubber};
+use registry::store::quota::Quotas;
+use registry::store::scrub::ScrubOptions;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -21,14 +24,19 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, log, socket, webhooks};
+use crate::daemon::{descriptors, front, lock, log, socket, webhooks};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::locate;
+use crate::images::{locate, maintain};
 use crate::options::Options;
 use crate::ui;
 
+/// Somebody waits for a collection that they asked for; a gap in other work is waited for so long.
+const COLLECT_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A daemon that just started has better things to do than to verify blobs.
+const SCRUB_AFTER: Duration = Duration::from_secs(60);
 
 /// The exit code of a daemon in the background that was not needed: another has the data folder.
 pub const LOST: u8 = 75;
@@ -53,6 +61,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
     log::init(options.settings.log.format)?;
+    descriptors::raise();
     let _lock = if detach {
         // Whoever started this one looks for the other; the log need not tell of it.
         match lock::try_acquire(&folder)? {
@@ -77,7 +86,9 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .await
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
-    let registry = open_registry(&folder)?;
+    let registry = open_registry(&folder, &options.settings.registry)?;
+    let collect_every = options.settings.registry.collect_every.limit();
+    let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,7 +99,8 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         identity: app::identity()?,
     };
     let senders = webhooks::senders(&options, &registry, &status.registry)?;
-    let mut front = Front::new(registry.clone());
+    // After the senders: metrics name what they count.
+    let mut front = front::front(registry.clone(), &options.settings.registry)?;
     if !address.ip().is_loopback() {
         front.reach = Reach::Network;
     }
@@ -103,6 +115,11 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    let images = Arc::clone(&app.images);
+    let (files, stopping) = (Arc::clone(&images), stop.clone());
+    front.turns = Turns::new(move || files.turn(COLLECT_PATIENCE, &stopping));
+    let metrics = Arc::clone(&front.metrics);
+    tokio::spawn(maintain::run(images, metrics, collect_every, stop.clone()));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
@@ -122,6 +139,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     };
     let served = registry::http::serve(tcp, front, stopped).await;
     app.stop();
+    drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
     if let Some(sending) = sending {
@@ -131,10 +149,18 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
 
-fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
-    let options = registry::store::Options::below(folder.root());
+fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<Registry> {
+    let options = registry::store::Options {
+        untagged_keep: Some(Duration::from_secs(settings.untagged_keep.0)),
+        quotas: Quotas {
+            store: settings.max_bytes.map(|bytes| bytes.0),
+            repositories: settings.quotas.clone(),
+        },
+        ..registry::store::Options::below(folder.root())
+    };
     let policy = Policy {
         guard: locate::guard,
+        sparse: settings.sparse.clone(),
         ..Policy::default()
     };
     // The index is for us alone. Nothing else runs yet that could make a file meanwhile.
@@ -145,6 +171,20 @@ fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })
+}
+
+/// What verifies all blobs from time to time.
+fn scrubber(registry: &Registry, options: &Options) -> Outcome<Scrubber> {
+    let settings = &options.settings.registry;
+    let schedule = Schedule {
+        every: Duration::from_secs(settings.scrub_every.0),
+        after: SCRUB_AFTER,
+        options: ScrubOptions {
+            rate: settings.scrub_rate.0,
+            ..ScrubOptions::default()
+        },
+    };
+    Ok(Scrubber::start(registry.clone(), schedule)?)
 }
 
 fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {

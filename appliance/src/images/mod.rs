@@ -2,7 +2,9 @@
 //!
 //! `content` shows the registry's blobs to the unpacker as a [`unpacker::content::Content`]; `locate`
 //! says which repository a name means; `service` has the verbs, `build` the builder's `Images` and
-//! `Sink`, `prune` collects what nothing needs, `gate` keeps it away from work that goes on. In-process work is function calls on blob files, never HTTP to ourselves.
+//! `Sink`, `prune` collects what nothing needs, `maintain` does so
+//! for the registry now and then, `gate` keeps it away from work that goes on.
+//! In-process work is function calls on blob files, never HTTP to ourselves.
 
 mod build;
 mod content;
@@ -10,6 +12,7 @@ mod describe;
 pub(crate) mod gate;
 mod host;
 pub mod locate;
+pub(crate) mod maintain;
 mod platform;
 mod prune;
 mod remote;

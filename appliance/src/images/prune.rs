@@ -23,7 +23,7 @@ use crate::sandbox::record::{self, Record};
 /// Work that is about to end is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A push over HTTP links its blobs before its manifest, and takes no longer between them.
-const PUSH: Duration = Duration::from_secs(3600);
+pub(super) const PUSH: Duration = Duration::from_secs(3600);
 /// Build steps that were of no use for so long are forgotten.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -61,7 +61,13 @@ impl Images {
         let Some(alone) = self.gate.alone(Duration::ZERO) else {
             return Ok(());
         };
-        self.collect(Cache::Keep, false)?;
+        if let Err(failure) = self.collect(Cache::Keep, false) {
+            // The registry is being tidied just now, and so is what the name left.
+            return match failure.kind {
+                Kind::Conflict => Ok(()),
+                _ => Err(failure),
+            };
+        }
         drop(alone);
         self.purge()
     }

@@ -4,6 +4,7 @@
 //! word that a table does not know is refused with the nearest one that it does.
 
 pub mod quota;
+pub mod retention;
 pub mod webhook;
 
 use std::str::FromStr;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Compression, LogFormat, Secret, Settings, tables};
+use crate::pattern::{Pattern, PatternError};
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -63,6 +64,81 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
         set: |s, raw| listen(raw).map(|v| s.registry.listen = v),
         get: |s| Some(s.registry.listen.to_string()),
+    },
+    Key {
+        name: "registry.sparse",
+        help: "repositories that take images of which parts are missing, such as mirror/**",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| patterns(raw).map(|v| s.registry.sparse = v),
+        get: |s| {
+            let patterns = s.registry.sparse.iter().map(Pattern::as_str);
+            Some(patterns.collect::<Vec<_>>().join(","))
+        },
+    },
+    Key {
+        name: "registry.tls_certificate",
+        help: "PEM file with the port's certificate; with tls_key the port speaks TLS",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.tls_certificate = v),
+        get: |s| shown_file(s.registry.tls_certificate.as_ref()),
+    },
+    Key {
+        name: "registry.tls_key",
+        help: "PEM file with the key of tls_certificate",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.tls_key = v),
+        get: |s| shown_file(s.registry.tls_key.as_ref()),
+    },
+    Key {
+        name: "registry.client_ca",
+        help: "PEM file with the authority of the certificates that clients must show",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.client_ca = v),
+        get: |s| shown_file(s.registry.client_ca.as_ref()),
+    },
+    Key {
+        name: "registry.max_bytes",
+        help: "bytes that the registry may hold, such as 100Gi; empty for no bound",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| optional(raw).map(|v| s.registry.max_bytes = v),
+        get: |s| s.registry.max_bytes.map(|v| v.to_string()),
+    },
+    Key {
+        name: "registry.untagged_keep",
+        help: "how long what lost its last tag is kept, such as 7d",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.untagged_keep = v),
+        get: |s| Some(s.registry.untagged_keep.to_string()),
+    },
+    Key {
+        name: "registry.collect_every",
+        help: "time between two collections of garbage, such as 6h, 0 for none",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.collect_every = v),
+        get: |s| Some(s.registry.collect_every.to_string()),
+    },
+    Key {
+        name: "registry.scrub_every",
+        help: "how often all blobs are verified, such as 7d; 0 for never",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.scrub_every = v),
+        get: |s| Some(s.registry.scrub_every.to_string()),
+    },
+    Key {
+        name: "registry.scrub_rate",
+        help: "bytes per second that are read for that, such as 20Mi; 0 for no limit",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.scrub_rate = v),
+        get: |s| Some(s.registry.scrub_rate.to_string()),
     },
     Key {
         name: "remote.plain_http",
@@ -264,6 +340,26 @@ fn absolute(raw: &Raw) -> Result<PathBuf, String> {
     } else {
         Err(format!("{text:?} is not an absolute path"))
     }
+}
+
+fn patterns(raw: &Raw) -> Result<Vec<Pattern>, String> {
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|error: PatternError| error.to_string())
+    };
+    many(raw).iter().map(parse).collect()
+}
+
+/// A file by its absolute path; empty text takes it away.
+fn file(raw: &Raw) -> Result<Option<PathBuf>, String> {
+    match one(raw)? {
+        "" => Ok(None),
+        _ => absolute(raw).map(Some),
+    }
+}
+
+fn shown_file(path: Option<&PathBuf>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 fn files(raw: &Raw) -> Result<Vec<PathBuf>, String> {

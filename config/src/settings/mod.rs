@@ -17,8 +17,10 @@ use std::path::{Path, PathBuf};
 
 use crate::jsonc::Located;
 use crate::name::Reference;
+use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
 use crate::registry::quota::Quota;
+use crate::registry::retention::Rule;
 use crate::registry::webhook::Webhook;
 
 /// Everything that can be set.
@@ -57,10 +59,29 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registry {
     pub listen: SocketAddr,
-    /// How many bytes may be kept, for all repositories together and for some of them.
+    /// Repositories that take manifests whose parts are not all there.
+    pub sparse: Vec<Pattern>,
+    /// PEM files: with both of them the port speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// PEM: who signs the certificates that clients must show.
+    pub client_ca: Option<PathBuf>,
+    /// How many bytes repositories may hold.
     pub quotas: Vec<Quota>,
     /// Who is told what happens.
     pub webhooks: Vec<Webhook>,
+    /// How many bytes all repositories together may hold.
+    pub max_bytes: Option<ByteSize>,
+    /// How long tags are kept.
+    pub retention: Vec<Rule>,
+    /// How long a manifest rests that no tag, index or subject names any more.
+    pub untagged_keep: Seconds,
+    /// Between two collections of garbage; zero for none.
+    pub collect_every: Seconds,
+    /// From one verification of all blobs to the next; zero for never.
+    pub scrub_every: Seconds,
+    /// Bytes per second that it reads; zero for no limit.
+    pub scrub_rate: ByteSize,
 }
 
 /// Other registries.
@@ -246,8 +267,19 @@ impl Settings {
             },
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
+                sparse: Vec::new(),
+                tls_certificate: None,
+                tls_key: None,
+                client_ca: None,
                 quotas: Vec::new(),
                 webhooks: Vec::new(),
+                max_bytes: None,
+                retention: Vec::new(),
+                untagged_keep: Seconds(7 * 86_400),
+                collect_every: Seconds(6 * 3600),
+                scrub_every: Seconds(7 * 24 * 3600),
+                // A terabyte in 15 hours, and a tenth of what the slowest disks in use can give.
+                scrub_rate: ByteSize(20 << 20),
             },
             remote: Remote {
                 plain_http: Vec::new(),

@@ -4,7 +4,7 @@
 
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
-use crate::registry::{quota, webhook};
+use crate::registry::{quota, retention, webhook};
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -20,6 +20,12 @@ pub(super) const TABLES: &[Table] = &[
         help: "bytes that repositories may hold: repositories, bytes",
         read: |s, cursor| quota::read(cursor).map(|v| s.registry.quotas = v),
         show: |s| count(s.registry.quotas.len()),
+    },
+    Table {
+        name: "registry.retention",
+        help: "how long tags are kept: repositories, tags, keep_last, keep_for, keep_pulled_for",
+        read: |s, cursor| retention::read(cursor).map(|v| s.registry.retention = v),
+        show: |s| count(s.registry.retention.len()),
     },
     Table {
         name: "registry.webhooks",
@@ -100,6 +106,38 @@ mod tests {
             ),
         ] {
             let error = load(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn reads_retention() {
+        let text = "[[registry.retention]]\nrepositories = \"workspace/*\"\ntags = \"*\"\n\
+                    keep_last = 10\nkeep_for = \"30d\"\n";
+        let settings = load(text).unwrap();
+        let [rule] = settings.registry.retention.as_slice() else {
+            panic!("one rule");
+        };
+        assert_eq!(rule.keep_last, Some(10));
+        assert_eq!(rule.keep_for.map(|seconds| seconds.0), Some(30 * 86_400));
+        assert_eq!(rule.keep_pulled_for, None);
+        for (keep, expected) in [
+            (
+                "",
+                "config.toml:1:1: a rule needs \"keep_last\", \"keep_for\" or",
+            ),
+            (
+                "keep_for = \"soon\"\n",
+                "config.toml:4:12: \"registry.retention.0.keep_for\": \"soon\" is not a duration",
+            ),
+            (
+                "keep_lst = 3\n",
+                "config.toml:4:1: \"keep_lst\" is not known here; did you mean \"keep_last\"?",
+            ),
+        ] {
+            let text =
+                format!("[[registry.retention]]\nrepositories = \"a\"\ntags = \"*\"\n{keep}");
+            let error = load(&text).unwrap_err();
             assert!(error.starts_with(expected), "{error}");
         }
     }

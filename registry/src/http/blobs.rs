@@ -5,6 +5,7 @@ use std::fs::File;
 use axum::response::Response;
 use config::name::RepositoryName;
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::answer::{Answer, etag, is_known, text};
@@ -30,8 +31,9 @@ pub(super) async fn get(
     registry: Registry,
     repository: RepositoryName,
     digest: Digest,
-    headers: &HeaderMap,
+    request: &Parts,
 ) -> Result<Response, ApiError> {
+    let headers = &request.headers;
     if is_known(headers, &digest) {
         return not_modified(registry, repository, digest).await;
     }
@@ -51,7 +53,7 @@ pub(super) async fn get(
             .length(span.length()),
         _ => blob(StatusCode::OK, &digest).length(size),
     };
-    Ok(answer.body(part.into_body()))
+    Ok(answer.body(part.into_body(request.extensions.get())))
 }
 
 type Found = Option<(u64, Asked, Option<Part>)>;

@@ -18,9 +18,13 @@ use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
 use super::range::Span;
+use super::sendfile::{FileBody, Outgoing};
 
-/// Pieces read ahead of a slow disk, each at most the connection's read buffer.
-const QUEUE: usize = 16;
+/// Bytes that go to the writing thread at once: fewer cost a wake-up for every read of the socket.
+/// One batch is being written, one waits and one is gathered: that is all the memory of an upload.
+const BATCH: usize = 512 * 1024;
+/// A batch that is not full waits so long for more.
+const LINGER: Duration = Duration::from_millis(5);
 /// A peer that sends nothing for so long is gone.
 const BODY_IDLE: Duration = Duration::from_secs(60);
 /// tokio's default of 4 KiB costs a thread hop for every page.
@@ -73,28 +77,16 @@ where
     S: Send + 'static,
     E: Into<ApiError> + Send + 'static,
 {
-    let (queue, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
+    let (queue, mut batches) = mpsc::channel::<Vec<Bytes>>(1);
     let writer = tokio::task::spawn_blocking(move || {
-        while let Some(piece) = pieces.blocking_recv() {
-            write(&mut sink, &piece)?;
+        while let Some(batch) = batches.blocking_recv() {
+            for piece in batch {
+                write(&mut sink, &piece)?;
+            }
         }
         Ok::<S, E>(sink)
     });
-    let mut broken = Ok(());
-    loop {
-        match piece(body).await {
-            Ok(Some(piece)) => {
-                if queue.send(piece).await.is_err() {
-                    break;
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                broken = Err(error);
-                break;
-            }
-        }
-    }
+    let broken = forward(body, &queue).await;
     drop(queue);
     // What came before the break is written before the sink goes.
     let sink = match writer.await {
@@ -102,6 +94,42 @@ where
         Err(error) => return Err(ApiError::internal(&error)),
     };
     broken.map(|()| sink)
+}
+
+/// Hands a body over in batches until it ends or nobody takes them.
+async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<(), ApiError> {
+    let (mut batch, mut size) = (Vec::new(), 0);
+    let ended = loop {
+        let mut next = std::pin::pin!(piece(body));
+        // A client that pauses must not hold back what it has sent.
+        let found = match timeout(LINGER, &mut next).await {
+            Ok(found) => found,
+            Err(_) => {
+                if !batch.is_empty() && queue.send(std::mem::take(&mut batch)).await.is_err() {
+                    return Ok(());
+                }
+                size = 0;
+                next.await
+            }
+        };
+        match found {
+            Ok(Some(piece)) => {
+                size += piece.len();
+                batch.push(piece);
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        if size >= BATCH {
+            size = 0;
+            if queue.send(std::mem::take(&mut batch)).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    // Whoever does not take it has failed, and says so itself.
+    let _ = queue.send(batch).await;
+    ended
 }
 
 /// Reads a small body. `None` for one of more than `limit` bytes.
@@ -134,26 +162,31 @@ pub(super) async fn drain(body: &mut Body) {
 /// A part of a file, ready to be sent.
 pub(super) enum Part {
     Small(Vec<u8>),
-    Stream(File, u64),
+    Stream(File, Span),
 }
 
 impl Part {
-    /// Blocking: positions the file, and reads it when it is small.
+    /// Blocking: reads the part when it is small.
     pub(super) fn of(mut file: File, span: Span) -> std::io::Result<Self> {
         file.seek(SeekFrom::Start(span.start))?;
         if span.length() > SMALL {
-            return Ok(Self::Stream(file, span.length()));
+            return Ok(Self::Stream(file, span));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(span.length()).unwrap_or(0));
         file.take(span.length()).read_to_end(&mut bytes)?;
         Ok(Self::Small(bytes))
     }
 
-    pub(super) fn into_body(self) -> Body {
-        match self {
-            Self::Small(bytes) => Body::from(bytes),
-            Self::Stream(file, length) => {
-                let file = tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), length);
+    /// With `outgoing` the connection sends the file itself.
+    pub(super) fn into_body(self, outgoing: Option<&Outgoing>) -> Body {
+        match (self, outgoing) {
+            (Self::Small(bytes), _) => Body::from(bytes),
+            (Self::Stream(file, span), Some(outgoing)) => {
+                Body::new(FileBody::new(file, span, outgoing.clone()))
+            }
+            (Self::Stream(file, span), None) => {
+                let file = tokio::fs::File::from_std(file);
+                let file = tokio::io::AsyncReadExt::take(file, span.length());
                 Body::from_stream(ReaderStream::with_capacity(file, SEND_PIECE))
             }
         }

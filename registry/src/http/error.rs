@@ -176,6 +176,11 @@ impl From<StoreError> for ApiError {
             let status = StatusCode::INSUFFICIENT_STORAGE;
             return Self::new(status, Code::Denied, "the registry's storage is full");
         }
+        // The specification has no code for a quota. DENIED tells a client not to try again.
+        if let StoreError::Quota(exceeded) = &error {
+            return Self::new(StatusCode::FORBIDDEN, Code::Denied, exceeded.to_string())
+                .detail(json!({ "used": exceeded.used, "limit": exceeded.limit }));
+        }
         Self::internal(&error)
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn put(
             tags: &extra,
             media_type: media_type.as_deref(),
             bytes: &bytes,
-            references: registry.policy().references,
+            references: registry.references(&name),
         };
         registry.put_manifest(&name, &put)
     })
@@ -98,9 +98,8 @@ pub(super) async fn get(
     target: Target,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (wanted, kept) = (target.clone(), registry.clone());
-    let name = repository.clone();
-    let manifest = blocking(move || kept.manifest(&name, &wanted)).await?;
+    let (wanted, from, name) = (target.clone(), registry.clone(), repository.clone());
+    let manifest = blocking(move || from.manifest(&name, &wanted)).await?;
     let manifest = manifest.ok_or_else(|| unknown(&target))?;
     if is_known(headers, &manifest.digest) {
         return Ok(Answer::new(StatusCode::NOT_MODIFIED)
@@ -111,6 +110,7 @@ pub(super) async fn get(
         Target::Tag(tag) => Some(tag),
         Target::Digest(_) => None,
     };
+    registry.note_pull(&repository, &manifest.digest, tag);
     registry.note_served(&repository, &manifest, tag);
     Ok(Answer::new(StatusCode::OK)
         .digest(&manifest.digest)

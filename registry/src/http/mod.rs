@@ -7,6 +7,7 @@
 mod answer;
 mod blobs;
 mod body;
+mod connection;
 mod error;
 mod front;
 pub mod health;
@@ -14,10 +15,13 @@ mod listings;
 pub mod manage;
 mod manifests;
 pub mod observe;
+mod patient;
 mod query;
 mod range;
 pub mod route;
+mod sendfile;
 mod server;
+pub mod tls;
 mod uploads;
 
 use axum::Router;
@@ -32,12 +36,12 @@ use http::{Extensions, HeaderValue, Method, StatusCode};
 
 use self::answer::Answer;
 use self::error::{ApiError, Code};
-pub use self::front::Front;
+pub use self::front::{Front, Turns};
 use self::manage::Owner;
 use self::observe::{RequestId, Seen};
 use self::query::Query;
 use self::route::{Route, RouteError};
-pub use self::server::{Limits, serve, serve_router};
+pub use self::server::{Limits, Transport, serve, serve_router};
 use crate::events::Origin;
 use crate::service::Registry;
 
@@ -114,7 +118,7 @@ async fn dispatch(
             listings::referrers(registry, repository, subject, &query).await
         }
         Route::Blob(repository, digest) => match parts.method {
-            Method::GET => blobs::get(registry, repository, digest, &parts.headers).await,
+            Method::GET => blobs::get(registry, repository, digest, parts).await,
             Method::HEAD => blobs::head(registry, repository, digest).await,
             Method::DELETE => blobs::delete(registry, repository, digest).await,
             _ => Err(wrong_method(&parts.method)),

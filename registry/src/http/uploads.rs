@@ -73,10 +73,10 @@ async fn whole(
 ) -> Result<Response, ApiError> {
     let limit = registry.policy().max_blob;
     admit(0, None, content_length(headers), limit)?;
-    let algorithm = Algorithm::of(&digest).unwrap_or_default();
     let writer = {
         let registry = registry.clone();
-        blocking(move || registry.blob_writer(algorithm)).await?
+        let (name, digest, length) = (repository.clone(), digest.clone(), content_length(headers));
+        blocking(move || registry.admitted_writer(&name, &digest, length)).await?
     };
     let sink = Bounded { writer, limit };
     let sink = receive(body, sink, Bounded::write).await?;

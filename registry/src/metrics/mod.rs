@@ -4,11 +4,9 @@
 //! value, and bump them where something happens; a scrape only reads. No label has unbounded values:
 //! never a repository, a tag, a digest or a caller.
 
-mod census;
 mod process;
 
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -19,7 +17,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry as Names, Unit};
 
-use self::census::Census;
 use crate::service::Registry;
 use crate::store::StoreError;
 use crate::store::index::holdings;
@@ -65,10 +62,6 @@ pub struct Metrics {
     pub collected_links: Counter,
     pub collected_blobs: Counter,
     pub collected_bytes: Counter,
-    /// Of the scrub: blobs and bytes read again, and blobs found damaged.
-    pub scrubbed_blobs: Counter,
-    pub scrubbed_bytes: Counter,
-    pub scrub_faults: Counter,
     /// Of upstreams, by `hit`, `miss`, `stale` and `failed`.
     pub mirror_requests: Family<Result, Counter>,
     pub mirror_bytes: Counter,
@@ -76,7 +69,6 @@ pub struct Metrics {
     pub access: Family<Result, Counter>,
     names: Names,
     read: Read,
-    census: Mutex<Census>,
 }
 
 /// What is read at a scrape.
@@ -89,6 +81,10 @@ struct Read {
     blobs: Gauge,
     blob_bytes: Gauge,
     events: Gauge,
+    scrub_checked: Gauge,
+    scrub_quarantined: Gauge,
+    scrub_missing: Gauge,
+    scrub_finished: Gauge,
     resident: Gauge,
     descriptors: Gauge,
     started: Gauge<f64, AtomicU64>,
@@ -122,15 +118,11 @@ impl Metrics {
             collected_links: Counter::default(),
             collected_blobs: Counter::default(),
             collected_bytes: Counter::default(),
-            scrubbed_blobs: Counter::default(),
-            scrubbed_bytes: Counter::default(),
-            scrub_faults: Counter::default(),
             mirror_requests: Family::default(),
             mirror_bytes: Counter::default(),
             access: Family::default(),
             names: Names::with_prefix("devpod_registry"),
             read: Read::default(),
-            census: Mutex::default(),
         };
         metrics.name_requests();
         metrics.name_work();
@@ -178,16 +170,6 @@ impl Metrics {
                 "Files that a collection unlinked",
                 &self.collected_blobs,
             ),
-            (
-                "scrubbed_blobs",
-                "Blobs that were read again",
-                &self.scrubbed_blobs,
-            ),
-            (
-                "scrub_faults",
-                "Blobs that were found damaged",
-                &self.scrub_faults,
-            ),
         ] {
             names.register(name, help, counter.clone());
         }
@@ -196,11 +178,6 @@ impl Metrics {
                 "collected",
                 "Files that a collection unlinked",
                 &self.collected_bytes,
-            ),
-            (
-                "scrubbed",
-                "Blobs that were read again",
-                &self.scrubbed_bytes,
             ),
             (
                 "mirrored",
@@ -236,6 +213,21 @@ impl Metrics {
                 &read.events,
             ),
             (
+                "scrub_checked_blobs",
+                "Blobs that the newest scrub found whole so far",
+                &read.scrub_checked,
+            ),
+            (
+                "scrub_quarantined_blobs",
+                "Blobs that it found damaged and set aside",
+                &read.scrub_quarantined,
+            ),
+            (
+                "scrub_missing_blobs",
+                "Blobs that it could not find or read",
+                &read.scrub_missing,
+            ),
+            (
                 "process_open_fds",
                 "Open file descriptors",
                 &read.descriptors,
@@ -251,6 +243,13 @@ impl Metrics {
             help,
             Unit::Bytes,
             read.resident.clone(),
+        );
+        let help = "When the newest scrub ended, since 1970; zero while it runs";
+        names.register_with_unit(
+            "scrub_finished",
+            help,
+            Unit::Seconds,
+            read.scrub_finished.clone(),
         );
         let help = "When the process began, since 1970";
         names.register_with_unit(
@@ -285,8 +284,15 @@ impl Metrics {
 
     /// Counts a connection as open until the guard is dropped.
     pub fn connection(&self) -> OpenConnection {
-        self.connections.inc();
-        OpenConnection(self.connections.clone())
+        OpenConnection::on(&self.connections)
+    }
+
+    /// Counts what a collection removed.
+    pub fn collected(&self, links: u64, blobs: u64, bytes: u64) {
+        self.collections.inc();
+        self.collected_links.inc_by(links);
+        self.collected_blobs.inc_by(blobs);
+        self.collected_bytes.inc_by(bytes);
     }
 
     /// Everything as OpenMetrics text. Blocking: it reads the index, shortly.
@@ -305,9 +311,13 @@ impl Metrics {
         set(&read.manifests, counts.manifests);
         set(&read.tags, counts.tags);
         set(&read.uploads, registry.open_uploads() as u64);
-        let held = self.held(registry)?;
-        set(&read.blobs, held.blobs);
-        set(&read.blob_bytes, held.bytes);
+        set(&read.blobs, counts.held);
+        set(&read.blob_bytes, counts.held_bytes);
+        let scrub = registry.last_scrub()?.unwrap_or_default();
+        set(&read.scrub_checked, scrub.checked);
+        set(&read.scrub_quarantined, scrub.quarantined);
+        set(&read.scrub_missing, scrub.missing + scrub.unreadable);
+        set(&read.scrub_finished, scrub.finished.unwrap_or(0));
         set(&read.events, registry.queued_events()?);
         set(&read.resident, process::resident_bytes());
         set(&read.descriptors, process::open_descriptors());
@@ -319,6 +329,14 @@ impl Metrics {
 /// A connection that is open.
 #[derive(Debug)]
 pub struct OpenConnection(Gauge);
+
+impl OpenConnection {
+    /// Counts one more until it is dropped.
+    pub(crate) fn on(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {

@@ -1,6 +1,7 @@
 //! Verbs over blobs: what one repository shows of the shared content.
 
 use std::fs::File;
+use std::time::Duration;
 
 use config::name::RepositoryName;
 
@@ -11,6 +12,10 @@ use crate::store::index::{events, links};
 use crate::store::writer::BlobWriter;
 use crate::store::{CommitBlobError, StoreError};
 
+/// Whoever is told that a blob is here may name it in a manifest after a while: its link, if nothing
+/// else keeps the blob, is made young again when it is older than this.
+const FRESH: Duration = Duration::from_secs(600);
+
 impl Registry {
     /// The size of a blob that the repository shows.
     pub fn stat_blob(
@@ -19,14 +24,20 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<u64>, StoreError> {
         let index = self.store().index();
-        if index
-            .read(|rows| links::size(rows, repository.as_str(), digest))?
-            .is_none()
-        {
+        let before = self.store().now().saturating_sub(FRESH.as_secs());
+        let (size, fading) = index.read(|rows| {
+            let size = links::size(rows, repository.as_str(), digest)?;
+            let fading = links::is_fading(rows, repository.as_str(), digest, before)?;
+            Ok((size, fading))
+        })?;
+        let Some(size) = size else {
             return Ok(None);
+        };
+        if fading {
+            self.store().refresh(repository.as_str(), digest)?;
         }
         // The file decides: a blob that is gone must be pushed again, not believed in.
-        Ok(self.store().blobs().get(digest)?.map(|(_, size)| size))
+        self.store().stat_blob(digest, size)
     }
 
     /// A blob that the repository shows, open at its beginning, and its size.
@@ -36,18 +47,29 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<(File, u64)>, StoreError> {
         let index = self.store().index();
-        if index
-            .read(|rows| links::size(rows, repository.as_str(), digest))?
-            .is_none()
-        {
-            return Ok(None);
+        match index.read(|rows| links::size(rows, repository.as_str(), digest))? {
+            Some(size) => self.store().open_blob(digest, size),
+            None => Ok(None),
         }
-        Ok(self.store().blobs().get(digest)?)
     }
 
     /// Starts a blob; nothing is visible before [`Registry::commit_blob`].
     pub fn blob_writer(&self, algorithm: Algorithm) -> Result<BlobWriter, StoreError> {
         Ok(self.store().blobs().writer(algorithm)?)
+    }
+
+    /// As [`Registry::blob_writer`], for a blob of a repository that has, or may have, no room for
+    /// it: `length` is its size where that is known.
+    pub fn admitted_writer(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        length: Option<u64>,
+    ) -> Result<BlobWriter, StoreError> {
+        let length = length.unwrap_or(0);
+        self.store()
+            .check_room(repository.as_str(), Some(digest), length)?;
+        self.blob_writer(Algorithm::of(digest).unwrap_or_default())
     }
 
     /// Makes the written content a blob of the repository and answers its size.

@@ -13,7 +13,7 @@ use crate::events::envelope::rfc3339;
 use crate::manifest::MAX_MANIFEST;
 use crate::store::StoreError;
 use crate::store::index::holdings::{self, Parts};
-use crate::store::index::{ManifestRow, Page, catalog, manifests};
+use crate::store::index::{ManifestRow, Page, catalog, manifests, pulled};
 
 /// A configuration is some kilobytes; of a larger one nothing is read.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
@@ -60,6 +60,10 @@ pub struct Image {
     pub created: Option<String>,
     /// When it came here, RFC 3339.
     pub pushed: String,
+    /// When it was last pulled, by its tag where it is called by one, RFC 3339; absent where that
+    /// never was. Those of the last half minute may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<String>,
 }
 
 /// A layer, or another blob, of an image.
@@ -233,15 +237,21 @@ impl Registry {
         let found = index.read(|rows| {
             let row = manifests::get(rows, repository, digest)?;
             let Some(row) = row else { return Ok(None) };
-            Ok(Some((row, holdings::parts(rows, repository, digest)?)))
+            let pulls = match tag {
+                Some(tag) => pulled::of_tag(rows, repository, tag)?,
+                None => pulled::of_manifest(rows, repository, digest)?,
+            };
+            let parts = holdings::parts(rows, repository, digest)?;
+            Ok(Some((row, pulls, parts)))
         })?;
         // Removed since the page was read.
-        let Some((row, parts)) = found else {
+        let Some((row, pulls, parts)) = found else {
             return Ok(None);
         };
         let shown: Shown = self.json(digest, MAX_MANIFEST as u64)?.unwrap_or_default();
         let configured = self.configured(&shown, &parts)?;
-        let image = image(repository, tag, digest, row, &parts, &shown, configured);
+        let mut image = image(repository, tag, digest, row, &parts, &shown, configured);
+        image.pulled = pulls.map(|pulls| rfc3339(pulls.last.saturating_mul(1000)));
         Ok(Some((image, parts, shown)))
     }
 
@@ -348,5 +358,6 @@ fn image(
         size: parts.bytes(),
         created: configured.created,
         pushed: rfc3339(row.pushed.saturating_mul(1000)),
+        pulled: None,
     }
 }

@@ -70,19 +70,22 @@ impl Registry {
 
     /// Every tag of every repository.
     pub fn images(&self) -> Result<Vec<TaggedImage>, StoreError> {
-        let rows = self.store().index().read(manifests::all_tags)?;
-        let images = rows
-            .into_iter()
-            .filter_map(|(repository, tag, digest, manifest)| {
+        let mut images = Vec::new();
+        self.store().index().read(|rows| {
+            manifests::each_tag(rows, &mut |row| {
                 // Names were parsed before they became rows.
-                Some(TaggedImage {
-                    repository: repository.parse().ok()?,
-                    tag: tag.parse().ok()?,
-                    digest,
-                    manifest,
-                })
-            });
-        Ok(images.collect())
+                let (Ok(repository), Ok(tag)) = (row.repository.parse(), row.tag.parse()) else {
+                    return;
+                };
+                images.push(TaggedImage {
+                    repository,
+                    tag,
+                    digest: row.digest,
+                    manifest: row.manifest,
+                });
+            })
+        })?;
+        Ok(images)
     }
 
     /// Every manifest of a repository, tagged or not.

@@ -1,7 +1,5 @@
 //! Verbs over manifests and tags.
 
-use std::io::Read;
-
 use config::name::{RepositoryName, Tag, Target};
 use redb::WriteTransaction;
 
@@ -11,7 +9,7 @@ use crate::events::journal::Notes;
 use crate::events::{EventKind, Subject};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
 use crate::store::StoreError;
-use crate::store::index::{ManifestRow, events, manifests, release};
+use crate::store::index::{ManifestRow, events, manifests, needs, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -32,6 +30,8 @@ pub struct ManifestPut<'a> {
 pub struct Stored {
     pub digest: Digest,
     pub subject: Option<Digest>,
+    /// Tags that pointed at another manifest until now, and at which.
+    pub replaced: Vec<(String, Digest)>,
 }
 
 /// A manifest at rest.
@@ -85,13 +85,17 @@ impl Registry {
         let digest = check_digest(put)?;
         let view = ManifestView::parse(put.bytes, put.media_type)?;
         let new = self.new_manifest(repository, put, digest.clone(), &view)?;
-        let missing = self.store().put_manifest(put.bytes, new)?;
-        if !missing.is_empty() {
+        let recorded = self.store().put_manifest(put.bytes, new)?;
+        if !recorded.missing.is_empty() {
+            let missing = recorded.missing;
             return Err(PutManifestError::Missing { missing });
         }
         self.noted();
-        let subject = view.subject;
-        Ok(Stored { digest, subject })
+        Ok(Stored {
+            digest,
+            subject: view.subject,
+            replaced: recorded.replaced,
+        })
     }
 
     fn new_manifest(
@@ -153,8 +157,20 @@ impl Registry {
         Ok(index.read(|rows| manifests::resolve(rows, repository.as_str(), tag.as_str()))?)
     }
 
-    /// Digest and row of a manifest, without its bytes.
+    /// Digest and row of a manifest, whose file is here, without its bytes.
     pub fn stat_manifest(
+        &self,
+        repository: &RepositoryName,
+        target: &Target,
+    ) -> Result<Option<(Digest, ManifestRow)>, StoreError> {
+        let Some((digest, row)) = self.manifest_row(repository, target)? else {
+            return Ok(None);
+        };
+        let here = self.store().stat_blob(&digest, row.size)?.is_some();
+        Ok(here.then_some((digest, row)))
+    }
+
+    fn manifest_row(
         &self,
         repository: &RepositoryName,
         target: &Target,
@@ -173,21 +189,19 @@ impl Registry {
         })?)
     }
 
-    /// A manifest with its bytes, as they were pushed.
+    /// A manifest with its bytes, as they were pushed. Bytes that are not what the digest says are
+    /// taken out of the way; then there is no such manifest.
     pub fn manifest(
         &self,
         repository: &RepositoryName,
         target: &Target,
     ) -> Result<Option<Manifest>, StoreError> {
-        let Some((digest, row)) = self.stat_manifest(repository, target)? else {
+        let Some((digest, row)) = self.manifest_row(repository, target)? else {
             return Ok(None);
         };
-        let Some((file, _)) = self.store().blobs().get(&digest)? else {
+        let Some(bytes) = self.store().read_manifest(&digest, MAX_MANIFEST)? else {
             return Ok(None);
         };
-        let mut bytes =
-            Vec::with_capacity(usize::try_from(row.size).unwrap_or(0).min(MAX_MANIFEST));
-        file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes)?;
         Ok(Some(Manifest {
             digest,
             media_type: row.media_type,
@@ -206,6 +220,17 @@ impl Registry {
         });
     }
 
+    /// A manifest of the repository that needs this one or this blob; `None` where none does.
+    pub fn needing(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError> {
+        let index = self.store().index();
+        let found = index.read(|rows| needs::needing(rows, repository.as_str(), digest, 1))?;
+        Ok(found.into_iter().next())
+    }
+
     /// Points a tag at a manifest of the same repository; false where it has no such manifest.
     pub fn tag(
         &self,
@@ -213,14 +238,18 @@ impl Registry {
         tag: &Tag,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        if self.store().blobs().size(digest)?.is_none() {
+            return Ok(false);
+        }
         let notes = self.note(&Subject {
             tags: std::slice::from_ref(tag),
             digest: Some(digest),
             ..Subject::new(EventKind::Push, repository)
         });
         let (repository, tag, digest) = (repository.to_string(), tag.to_string(), digest.clone());
+        let now = self.store().now();
         self.change_tags(notes, move |rows| {
-            manifests::tag(rows, &repository, &tag, &digest)
+            manifests::tag(rows, &repository, &tag, &digest, now)
         })
     }
 
@@ -249,7 +278,10 @@ impl Registry {
             ..Subject::new(EventKind::Delete, repository)
         });
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        self.change_tags(notes, move |rows| manifests::untag(rows, &repository, &tag))
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            manifests::untag(rows, &repository, &tag, now)
+        })
     }
 
     /// Removes a tag, and its manifest with its blobs' links where nothing else of the repository
@@ -260,7 +292,10 @@ impl Registry {
             ..Subject::new(EventKind::Delete, repository)
         });
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        self.change_tags(notes, move |rows| release::untag(rows, &repository, &tag))
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            release::untag(rows, &repository, &tag, now)
+        })
     }
 
     /// Removes a manifest, and what only it needed, unless a tag or an index of its repository
@@ -271,8 +306,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), StoreError> {
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest))?)
+        let (index, now) = (self.store().index(), self.store().now());
+        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest, now))?)
     }
 
     /// Removes a manifest with all its tags and with what only it needed in its repository.
@@ -286,8 +321,9 @@ impl Registry {
             ..Subject::new(EventKind::Delete, repository)
         });
         let (repository, digest) = (repository.to_string(), digest.clone());
+        let now = self.store().now();
         self.change_tags(notes, move |rows| {
-            release::remove(rows, &repository, &digest)
+            release::remove(rows, &repository, &digest, now)
         })
     }
 
@@ -302,8 +338,9 @@ impl Registry {
             ..Subject::new(EventKind::Delete, repository)
         });
         let (repository, digest) = (repository.to_string(), digest.clone());
+        let now = self.store().now();
         self.change_tags(notes, move |rows| {
-            manifests::remove(rows, &repository, &digest)
+            manifests::remove(rows, &repository, &digest, now)
         })
     }
 }

@@ -8,18 +8,24 @@ mod blobs;
 mod images;
 mod listing;
 mod manifests;
+mod pulls;
 mod repositories;
+mod retention;
+mod scrub;
 mod uploads;
 mod usage;
 
 use std::sync::{Arc, OnceLock};
 
 use config::name::RepositoryName;
+use config::pattern::Pattern;
 
 pub use self::images::{Child, Image, ImageDetail, Layer, Platform};
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 pub use self::repositories::RepositoryRow;
+pub use self::retention::Expired;
+pub use self::scrub::{Schedule, Scrubber};
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
 pub use self::usage::{Amount, Collected, OpenUpload, Usage};
@@ -43,10 +49,10 @@ pub enum References {
 pub type Guard = fn(&RepositoryName) -> Option<&'static str>;
 
 /// What the registry allows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Policy {
-    /// For manifests that come over HTTP.
-    pub references: References,
+    /// Repositories that take manifests over HTTP without what these name.
+    pub sparse: Vec<Pattern>,
     /// Bytes of the greatest blob.
     pub max_blob: u64,
     /// Upload sessions that may be open at once; each costs a file and a few hundred bytes.
@@ -58,7 +64,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            references: References::Required,
+            sparse: Vec::new(),
             // Larger than any layer seen in practice, smaller than what fills a host by accident.
             max_blob: 512 * 1024 * 1024 * 1024,
             max_sessions: 10_000,
@@ -116,6 +122,16 @@ impl Registry {
     /// What this registry allows.
     pub fn policy(&self) -> &Policy {
         &self.0.policy
+    }
+
+    /// What is asked of a manifest that is pushed to the repository over HTTP.
+    pub fn references(&self, repository: &RepositoryName) -> References {
+        let name = repository.as_str();
+        if self.policy().sparse.iter().any(|one| one.matches(name)) {
+            References::Sparse
+        } else {
+            References::Required
+        }
     }
 
     /// Removes what nobody needs, see [`Store::sweep`], and upload sessions that were abandoned.

@@ -92,11 +92,11 @@ impl Registry {
             return Ok(None);
         }
         let notes = self.note(&Subject::new(EventKind::Delete, repository));
-        let (mut manifests, mut blobs) = (0, 0);
+        let (now, mut manifests, mut blobs) = (self.store().now(), 0, 0);
         loop {
             let (name, notes) = (repository.to_string(), notes.clone());
             let (some, more) = store.write(move |rows| {
-                let (some, more) = catalog::remove_some(rows, &name, REMOVED_AT_ONCE)?;
+                let (some, more) = catalog::remove_some(rows, &name, REMOVED_AT_ONCE, now)?;
                 if some + more < REMOVED_AT_ONCE {
                     events::append(rows, notes.rows())?;
                 }

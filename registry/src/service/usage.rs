@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::{Registry, UploadError};
 use crate::events::envelope::rfc3339;
 use crate::store::sessions::SessionId;
-use crate::store::{Grace, StoreError, Swept};
+use crate::store::{Collection, Grace, StoreError, Swept, Turn};
 
 /// A push links its blobs before its manifest and takes no longer between them; what is younger is
 /// left alone by a collection that somebody asks for.
@@ -33,7 +33,10 @@ impl Amount {
 
 /// What a collection removed, or would remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct Collected {
+    /// Manifests that nothing has named for a while.
+    pub manifests: u64,
     /// Blobs hidden from a repository whose manifests need them no more.
     pub links: u64,
     /// Files.
@@ -46,6 +49,7 @@ pub struct Collected {
 impl From<Swept> for Collected {
     fn from(swept: Swept) -> Self {
         Self {
+            manifests: swept.manifests,
             links: swept.links,
             blobs: swept.blobs,
             bytes: swept.bytes,
@@ -121,8 +125,14 @@ impl Registry {
     }
 
     /// Removes what no manifest needs and what was abandoned, an hour after it was last touched.
-    pub fn collect(&self) -> Result<Collected, StoreError> {
-        let mut swept = self.store().collect(Self::grace(), &|_| false)?;
+    /// `turn` is asked before files go, see [`Collection`].
+    pub fn collect(&self, turn: &dyn Fn() -> Option<Turn>) -> Result<Collected, StoreError> {
+        let collection = Collection {
+            grace: Self::grace(),
+            keep: &|_| false,
+            turn,
+        };
+        let mut swept = self.store().collect_by(&collection)?;
         swept.sessions = self.expire_uploads()?;
         Ok(swept.into())
     }

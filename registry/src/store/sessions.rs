@@ -106,6 +106,7 @@ impl Sessions {
 
     /// Makes an empty session. The data file comes first: a record without one is no session.
     pub fn create(&self, record: &SessionRecord) -> io::Result<SessionId> {
+        self.blobs.room()?;
         let id = SessionId::random()?;
         drop(self.create_file(id.as_str())?);
         let written = Written {

@@ -9,13 +9,21 @@
 )]
 
 mod crash;
+mod dice;
+mod disk;
 mod door;
 mod events;
 mod faults;
+mod heal;
+mod kills;
 mod manage;
 mod manifests;
+mod model;
 mod observe;
 mod pushes;
+mod races;
 mod refusals;
 mod server;
 mod sweep;
+mod transport;
+mod verifier;

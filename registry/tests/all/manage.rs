@@ -127,7 +127,7 @@ async fn an_image_tells_its_parts_and_what_it_shares() {
 async fn an_index_tells_its_platforms_and_counts_children() {
     let data = tempfile::tempdir().unwrap();
     let policy = Policy {
-        references: registry::service::References::Sparse,
+        sparse: vec!["**".parse().unwrap()],
         ..Policy::default()
     };
     let registry = Registry::open(options(data.path()), policy).unwrap();
@@ -315,7 +315,7 @@ async fn the_disk_and_uploads_are_told() {
         let collected = json_of(&reply, 200);
         assert_eq!(
             collected,
-            json!({"links":0,"blobs":0,"bytes":0,"sessions":0})
+            json!({"manifests":0,"links":0,"blobs":0,"bytes":0,"sessions":0})
         );
     }
     let events = get(&door, "/api/v1/events").await;

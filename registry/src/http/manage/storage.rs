@@ -14,6 +14,7 @@ use super::super::answer::Answer;
 use super::super::answer::text;
 use super::super::body::{blocking, collect as read_all};
 use super::super::error::{ApiError, Code};
+use super::super::front::Turns;
 use super::super::route::RouteError;
 use super::access::{Need, authorize};
 use super::page::Paging;
@@ -92,7 +93,7 @@ pub(super) async fn usage(State(front): State<Front>, parts: Parts) -> Result<Re
 /// Collect garbage now
 #[utoipa::path(
     post, path = "/api/v1/collections", tag = "storage", request_body = CollectRequest,
-    responses((status = 200, body = Collected), (status = 400, body = Refusal), (status = 403, body = Refusal)),
+    responses((status = 200, body = Collected), (status = 400, body = Refusal), (status = 403, body = Refusal), (status = 409, body = Refusal)),
 )]
 pub(super) async fn collect(
     State(front): State<Front>,
@@ -106,14 +107,16 @@ pub(super) async fn collect(
         Need::Change
     };
     authorize(&front, &parts, need, None)?;
-    let registry = acting(&front, &parts);
-    let collected = blocking(move || run(&registry, request.dry_run)).await?;
+    let (registry, turns) = (acting(&front, &parts), front.turns.clone());
+    let collected = blocking(move || run(&registry, &turns, request.dry_run)).await?;
     if !request.dry_run {
-        let metrics = &front.metrics;
-        metrics.collections.inc();
-        metrics.collected_links.inc_by(collected.links);
-        metrics.collected_blobs.inc_by(collected.blobs);
-        metrics.collected_bytes.inc_by(collected.bytes);
+        let Collected {
+            links,
+            blobs,
+            bytes,
+            ..
+        } = collected;
+        front.metrics.collected(links, blobs, bytes);
     }
     Answer::new(StatusCode::OK).json(JSON, &collected)
 }
@@ -133,11 +136,11 @@ async fn read(parts: &Parts, body: &mut Body) -> Result<CollectRequest, ApiError
     serde_json::from_slice(&bytes).map_err(|error| refused(&error.to_string()))
 }
 
-fn run(registry: &Registry, dry_run: bool) -> Result<Collected, StoreError> {
+fn run(registry: &Registry, turns: &Turns, dry_run: bool) -> Result<Collected, StoreError> {
     if dry_run {
         registry.collectable()
     } else {
-        registry.collect()
+        registry.collect(&|| turns.take())
     }
 }
 

@@ -77,10 +77,11 @@ pub fn remove_some(
     transaction: &WriteTransaction,
     repository: &str,
     limit: usize,
+    now: u64,
 ) -> Result<(usize, usize), redb::Error> {
     let images = first_of(transaction, MANIFESTS, repository, limit)?;
     for image in &images {
-        manifests::remove(transaction, repository, image)?;
+        manifests::remove(transaction, repository, image, now)?;
     }
     let left = limit - images.len();
     let blobs = first_of(transaction, LINKS, repository, left)?;

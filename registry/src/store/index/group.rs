@@ -1,8 +1,10 @@
 //! Group commit: one thread, one transaction for everything that is queued.
 //!
 //! While a commit waits for the disk the next requests gather; none waits for more than one commit
-//! in progress and its own. A transaction that fails fails everyone in it.
+//! in progress and its own. A transaction that fails fails everyone in it, and nobody else: those
+//! that it did not come to have another one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -17,8 +19,9 @@ use crate::store::step::{Step, Steps};
 const BATCH: usize = 256;
 
 type Reply = Box<dyn FnOnce(Result<(), IndexError>) + Send>;
-/// Writes rows; answers whether that worked and how to tell the caller.
-type Job = Box<dyn FnOnce(&WriteTransaction) -> (Result<(), redb::Error>, Reply) + Send>;
+/// Writes rows, unless there is no transaction; answers whether that worked and how to tell the
+/// caller.
+type Job = Box<dyn FnOnce(Option<&WriteTransaction>) -> (Result<(), redb::Error>, Reply) + Send>;
 
 /// The writer thread. Dropping this waits until it has finished.
 #[derive(Debug)]
@@ -55,9 +58,10 @@ impl Group {
     ) -> Result<T, IndexError> {
         let (tell, told) = sync_channel(1);
         let job: Job = Box::new(move |transaction| {
-            let (value, result) = match work(transaction) {
-                Ok(value) => (Some(value), Ok(())),
-                Err(error) => (None, Err(error)),
+            let (value, result) = match transaction.map(work) {
+                Some(Ok(value)) => (Some(value), Ok(())),
+                Some(Err(error)) => (None, Err(error)),
+                None => (None, Ok(())),
             };
             let reply: Reply = Box::new(move |outcome| {
                 // Nobody listens when the caller has gone; its rows stand all the same.
@@ -83,16 +87,22 @@ impl Drop for Group {
 
 fn run(file: &DatabaseFile, steps: &Steps, commits: &Commits, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
-        let mut replies = Vec::new();
-        let begun = Instant::now();
-        let mut batch = std::iter::once(first).chain(jobs.try_iter().take(BATCH - 1));
-        let result = file.with(|database| commit(database, steps, &mut batch, &mut replies));
-        commits.changes.observe(replies.len() as f64);
-        commits.duration.observe(begun.elapsed().as_secs_f64());
-        commits.failures.inc_by(u64::from(result.is_err()));
-        // A batch that failed half-way leaves jobs unrun; dropping them tells their callers.
-        for reply in replies {
-            reply(result.clone());
+        let rest = jobs.try_iter().take(BATCH - 1);
+        let mut batch: VecDeque<Job> = std::iter::once(first).chain(rest).collect();
+        while !batch.is_empty() {
+            let mut replies = Vec::new();
+            let begun = Instant::now();
+            let result = file.with(|database| commit(database, steps, &mut batch, &mut replies));
+            commits.changes.observe(replies.len() as f64);
+            commits.duration.observe(begun.elapsed().as_secs_f64());
+            commits.failures.inc_by(u64::from(result.is_err()));
+            if replies.is_empty() {
+                // Not even begun: nobody can be served now.
+                replies.extend(batch.drain(..).map(|job| job(None).1));
+            }
+            for reply in replies {
+                reply(result.clone());
+            }
         }
     }
 }
@@ -100,12 +110,12 @@ fn run(file: &DatabaseFile, steps: &Steps, commits: &Commits, jobs: &Receiver<Jo
 fn commit(
     database: &Database,
     steps: &Steps,
-    batch: &mut dyn Iterator<Item = Job>,
+    batch: &mut VecDeque<Job>,
     replies: &mut Vec<Reply>,
 ) -> Result<(), redb::Error> {
     let transaction = begin_write(database)?;
-    for job in batch {
-        let (result, reply) = job(&transaction);
+    while let Some(job) = batch.pop_front() {
+        let (result, reply) = job(Some(&transaction));
         replies.push(reply);
         result?;
     }

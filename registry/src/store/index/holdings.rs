@@ -8,24 +8,11 @@ use oci_spec::image::Digest;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata};
 
 use super::rows::decode;
-use super::schema::{AS_LINK, HOLDERS, LINKS, MANIFESTS, ManifestRow, REPOSITORIES, TAGGED, TAGS};
+use super::schema::{HOLDERS, LINKS, MANIFESTS, ManifestRow, REPOSITORIES, SIZES, TAGGED, TAGS};
+use super::{needs, usage};
 
 /// An image's parts are fewer; a document that names more is counted so far.
 const MAX_PARTS: usize = 100_000;
-
-/// Blobs, and their bytes together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Holdings {
-    pub blobs: u64,
-    pub bytes: u64,
-}
-
-impl Holdings {
-    fn add(&mut self, bytes: u64) {
-        self.blobs += 1;
-        self.bytes += bytes;
-    }
-}
 
 /// How many rows the tables have that count things; each table knows its own.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +20,9 @@ pub struct Counts {
     pub repositories: u64,
     pub manifests: u64,
     pub tags: u64,
+    /// Blobs and manifests that any repository holds, each once, and their bytes.
+    pub held: u64,
+    pub held_bytes: u64,
 }
 
 /// Counts without a walk.
@@ -41,34 +31,9 @@ pub fn counts(rows: &ReadTransaction) -> Result<Counts, redb::Error> {
         repositories: rows.open_table(REPOSITORIES)?.len()?,
         manifests: rows.open_table(MANIFESTS)?.len()?,
         tags: rows.open_table(TAGS)?.len()?,
+        held: rows.open_table(SIZES)?.len()?,
+        held_bytes: usage::total(rows)?,
     })
-}
-
-/// Every blob and manifest that a row names, once.
-pub fn all(transaction: &ReadTransaction) -> Result<Holdings, redb::Error> {
-    let links = transaction.open_table(LINKS)?;
-    let manifests = transaction.open_table(MANIFESTS)?;
-    let mut found = Holdings::default();
-    let mut last = String::new();
-    for row in transaction
-        .open_table(HOLDERS)?
-        .range::<(&str, &str, u8)>(..)?
-    {
-        let (key, _) = row?;
-        let (digest, repository, kind) = key.value();
-        if digest == last {
-            continue;
-        }
-        digest.clone_into(&mut last);
-        let key = (repository, digest);
-        let bytes = if kind == AS_LINK {
-            links.get(key)?.map(|row| row.value().0)
-        } else {
-            manifest(&manifests, key)?.map(|row| row.size)
-        };
-        found.add(bytes.unwrap_or(0));
-    }
-    Ok(found)
 }
 
 type Manifests = ReadOnlyTable<(&'static str, &'static str), &'static [u8]>;
@@ -96,7 +61,10 @@ pub fn of_repository(
     transaction: &ReadTransaction,
     repository: &str,
 ) -> Result<RepositorySums, redb::Error> {
-    let mut sums = RepositorySums::default();
+    let mut sums = RepositorySums {
+        bytes: usage::of(transaction, repository)?,
+        ..RepositorySums::default()
+    };
     for row in transaction.open_table(TAGS)?.range((repository, "")..)? {
         if row?.0.value().0 != repository {
             break;
@@ -113,16 +81,14 @@ pub fn of_repository(
         }
         let manifest: ManifestRow = decode(value.value())?;
         sums.manifests += 1;
-        sums.bytes += manifest.size;
         sums.pushed = sums.pushed.max(manifest.pushed);
     }
     for row in transaction.open_table(LINKS)?.range((repository, "")..)? {
-        let (key, value) = row?;
+        let (key, _) = row?;
         if key.value().0 != repository {
             break;
         }
         sums.blobs += 1;
-        sums.bytes += value.value().0;
     }
     Ok(sums)
 }
@@ -220,31 +186,21 @@ fn needed_beside(
     parts: &Parts,
 ) -> Result<BTreeSet<String>, redb::Error> {
     let mut needed = BTreeSet::new();
-    let mut next = BTreeSet::new();
-    for row in transaction
-        .open_table(MANIFESTS)?
-        .range((repository, "")..)?
-    {
-        let (key, value) = row?;
-        let (of, digest) = key.value();
-        if of != repository {
-            break;
-        }
-        if parts.manifests.contains_key(digest) {
-            continue;
-        }
-        let other: ManifestRow = decode(value.value())?;
-        let ours = other.references.iter().map(Digest::to_string);
-        next.extend(ours.filter(|digest| parts.size(digest).is_some()));
-    }
+    let mut next = Vec::new();
+    let ours = |manifest: &str| parts.manifests.contains_key(manifest);
     let tagged = transaction.open_table(TAGGED)?;
-    for (digest, row) in &parts.manifests {
-        let own = digest != image.as_ref();
-        if own && (row.by_digest || is_tagged(&tagged, repository, digest)?) {
-            next.insert(digest.clone());
+    for digest in parts.manifests.keys().chain(parts.blobs.keys()) {
+        let own = parts.manifests.get(digest);
+        let own = own.filter(|_| digest != image.as_ref());
+        let wanted = match own {
+            Some(row) => row.by_digest || is_tagged(&tagged, repository, digest)?,
+            None => false,
+        };
+        if wanted || needs::is_needed_beside(transaction, repository, digest, &ours)? {
+            next.push(digest.clone());
         }
     }
-    while let Some(digest) = next.pop_first() {
+    while let Some(digest) = next.pop() {
         if parts.size(&digest).is_none() || !needed.insert(digest.clone()) {
             continue;
         }

@@ -10,14 +10,23 @@
 
 pub mod catalog;
 mod commits;
+mod create;
 pub mod events;
 mod group;
+pub mod held;
 pub mod holdings;
 pub mod links;
 pub mod manifests;
+mod migrate;
+pub mod needs;
+pub mod pulled;
 pub mod release;
 mod rows;
 mod schema;
+pub mod tags;
+pub mod untagged;
+pub mod usage;
+mod watched;
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
@@ -29,6 +38,10 @@ pub use self::commits::Commits;
 use self::group::Group;
 pub use self::schema::ManifestRow;
 use crate::store::step::Steps;
+
+/// redb's own cache, in bytes. Its default is a gigabyte; the kernel keeps the file's pages as well, so
+/// more than this would only hold them twice.
+const CACHE: usize = 16 * 1024 * 1024;
 
 /// Why the index did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +72,11 @@ impl IndexError {
             _ => None,
         }
     }
+
+    /// Whether the file had failed before this was asked of it.
+    fn is_stale(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if matches!(**source, redb::Error::PreviousIo))
+    }
 }
 
 /// The open index. Dropping it waits for queued writes.
@@ -74,8 +92,12 @@ impl Index {
     pub fn open(path: &Path, steps: Steps) -> Result<Self, IndexError> {
         let file = Arc::new(DatabaseFile {
             path: path.to_owned(),
+            steps: steps.clone(),
             database: RwLock::new(None),
         });
+        if !path.exists() {
+            create::create(path, &steps).map_err(|error| file.error(error))?;
+        }
         file.reopen()?;
         file.check_schema()?;
         let commits = Commits::default();
@@ -97,10 +119,23 @@ impl Index {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
-        self.file.with(|database| {
-            let transaction = database.begin_read()?;
-            read(&transaction)
-        })
+        let mut read = Some(read);
+        loop {
+            let result = self.file.with(|database| {
+                let transaction = database.begin_read()?;
+                match read.take() {
+                    Some(read) => read(&transaction).map(Some),
+                    None => Ok(None),
+                }
+            });
+            match result {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => return Err(IndexError::Closed),
+                // A writer failed with this file; it is opened again for us.
+                Err(error) if read.is_some() && error.is_stale() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Runs `work` in a write transaction and returns once it is durable. `work` must decide
@@ -118,6 +153,7 @@ impl Index {
 #[derive(Debug)]
 struct DatabaseFile {
     path: PathBuf,
+    steps: Steps,
     database: RwLock<Option<Database>>,
 }
 
@@ -160,12 +196,14 @@ impl DatabaseFile {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            *slot = Some(Database::create(&self.path).map_err(|error| self.error(error))?);
+            let opened = watched::open(&self.path, CACHE, &self.steps);
+            *slot = Some(opened.map_err(|error| self.error(error))?);
         }
         Ok(())
     }
 
-    /// Makes all tables of a new file; refuses a file of a later program.
+    /// Makes all tables of a new file and the missing ones of an earlier program's; refuses a file
+    /// of a later program.
     fn check_schema(&self) -> Result<(), IndexError> {
         let found = self.with(|database| {
             let transaction = begin_write(database)?;

@@ -5,6 +5,8 @@ mod configure;
 mod daemon;
 mod image;
 pub mod registry;
+mod registry_external;
+mod registry_token;
 mod sandbox;
 mod terminal;
 mod workspace;

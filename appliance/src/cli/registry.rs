@@ -14,12 +14,27 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cli::Session;
+use crate::cli::registry_external::{self, External};
+use crate::cli::registry_token::{self, Token};
 use crate::client::Client;
 use crate::error::{Failure, Kind, Outcome};
 use crate::ui::{self, Format, table};
 
 #[derive(Debug, Subcommand)]
 pub enum Registry {
+    #[command(flatten)]
+    Here(Here),
+    /// Accounts at other registries, kept encrypted
+    #[command(subcommand)]
+    External(External),
+    /// Make, list and revoke API tokens
+    #[command(subcommand)]
+    Token(Token),
+}
+
+/// What the embedded registry holds.
+#[derive(Debug, Subcommand)]
+pub enum Here {
     /// List the repositories and what they hold
     #[command(visible_alias = "ls")]
     List,
@@ -71,19 +86,27 @@ pub struct Delete {
 }
 
 pub(super) async fn run(session: &Session, verb: Registry) -> Outcome<u8> {
+    match verb {
+        Registry::Here(verb) => here(session, verb).await,
+        Registry::External(verb) => registry_external::run(session, verb).await,
+        Registry::Token(verb) => registry_token::run(session, verb).await,
+    }
+}
+
+async fn here(session: &Session, verb: Here) -> Outcome<u8> {
     let client = session.daemon().await?;
     match verb {
-        Registry::List => list(session, &client).await,
-        Registry::Tags { repository } => tags(session, &client, &repository).await,
-        Registry::Images { repository } => images(session, &client, repository.as_deref()).await,
-        Registry::Show { name } => show(session, &client, &name).await,
-        Registry::Delete(verb) => delete(session, &client, verb).await,
-        Registry::Usage => usage(session, &client).await,
-        Registry::Collect { dry_run } => collect(session, &client, dry_run).await,
-        Registry::Uploads => uploads(session, &client).await,
-        Registry::Cancel { session: id } => cancel(session, &client, &id).await,
-        Registry::Events => events(session, &client).await,
-        Registry::Openapi => {
+        Here::List => list(session, &client).await,
+        Here::Tags { repository } => tags(session, &client, &repository).await,
+        Here::Images { repository } => images(session, &client, repository.as_deref()).await,
+        Here::Show { name } => show(session, &client, &name).await,
+        Here::Delete(verb) => delete(session, &client, verb).await,
+        Here::Usage => usage(session, &client).await,
+        Here::Collect { dry_run } => collect(session, &client, dry_run).await,
+        Here::Uploads => uploads(session, &client).await,
+        Here::Cancel { session: id } => cancel(session, &client, &id).await,
+        Here::Events => events(session, &client).await,
+        Here::Openapi => {
             ui::json(&client.get::<Value>(OPENAPI).await?);
             Ok(0)
         }

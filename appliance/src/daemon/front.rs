@@ -1,16 +1,28 @@
 //! What stands before the registry, from the settings.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use config::settings;
 use registry::http::tls::{Tls, TlsFiles};
 use registry::http::{Front, Limits, Transport};
+use registry::mirror::Mirror;
 use registry::service::Registry;
 
+use crate::daemon::access;
 use crate::error::{Failure, Kind, Outcome};
 
 /// The registry behind everything that its settings ask for.
-pub(super) fn front(registry: Registry, settings: &settings::Registry) -> Outcome<Front> {
+pub(super) fn front(
+    registry: Registry,
+    mirror: Arc<Mirror>,
+    settings: &settings::Registry,
+    data: &Path,
+) -> Outcome<Front> {
     Ok(Front {
+        mirror,
         transport: transport(settings)?,
+        access: access::open(settings, data)?,
         ..Front::new(registry)
     })
 }

@@ -1,5 +1,6 @@
 //! The daemon's life: one per data folder, started by whoever needs it, gone cleanly on SIGTERM.
 
+mod access;
 mod descriptors;
 pub mod environment;
 pub mod folder;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::settings;
+use registry::http::Front;
 use registry::http::manage::Reach;
-use registry::http::{Front, Turns};
 use registry::service::{Policy, Registry, Schedule, Scrubber};
 use registry::store::quota::Quotas;
 use registry::store::scrub::ScrubOptions;
@@ -24,14 +24,12 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{descriptors, front, lock, log, socket, webhooks};
+use crate::daemon::{access, descriptors, front, lock, log, socket, webhooks};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::{locate, maintain};
+use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
 use crate::ui;
 
-/// Somebody waits for a collection that they asked for; a gap in other work is waited for so long.
-const COLLECT_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -51,6 +49,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
         Some(text) => crate::options::address(text)?,
         None => options.settings.registry.listen,
     };
+    access::check_exposed(listen, &options.settings.registry)?;
     let folder = DataFolder::new(options.data.clone());
     folder.create().map_err(|error| {
         let message = format!("cannot make the data folder {}", folder.root().display());
@@ -87,6 +86,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder, &options.settings.registry)?;
+    let mirror = Arc::new(upstream::mirror(&options, &registry)?);
     let collect_every = options.settings.registry.collect_every.limit();
     let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
@@ -100,10 +100,16 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     };
     let senders = webhooks::senders(&options, &registry, &status.registry)?;
     // After the senders: metrics name what they count.
-    let mut front = front::front(registry.clone(), &options.settings.registry)?;
+    let mut front = front::front(
+        registry.clone(),
+        Arc::clone(&mirror),
+        &options.settings.registry,
+        folder.root(),
+    )?;
     if !address.ip().is_loopback() {
         front.reach = Reach::Network;
     }
+    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -115,11 +121,20 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    tokio::spawn(access::on_hangup(Arc::clone(&front.access)));
     let images = Arc::clone(&app.images);
-    let (files, stopping) = (Arc::clone(&images), stop.clone());
-    front.turns = Turns::new(move || files.turn(COLLECT_PATIENCE, &stopping));
-    let metrics = Arc::clone(&front.metrics);
-    tokio::spawn(maintain::run(images, metrics, collect_every, stop.clone()));
+    tokio::spawn(maintain::run(
+        Arc::clone(&images),
+        Arc::clone(&front.metrics),
+        collect_every,
+        stop.clone(),
+    ));
+    let mirrored = tokio::spawn(evict::look_after(
+        images,
+        Arc::clone(&mirror),
+        cache_max,
+        stop.clone(),
+    ));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
@@ -145,6 +160,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     if let Some(sending) = sending {
         sending.abort();
     }
+    let _ = tokio::time::timeout(DRAIN, mirrored).await;
     close(&folder, &registry);
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
@@ -241,6 +257,9 @@ fn close(folder: &DataFolder, registry: &Registry) {
     }
     if let Err(error) = registry.flush_events() {
         tracing::warn!(?error, "the last events could not be written");
+    }
+    if let Err(error) = registry.record_pulls() {
+        tracing::warn!(%error, "pulls could not be recorded");
     }
     remove(&folder.status());
     if folder.socket().exists() {

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use registry::metrics::Metrics;
 use registry::service::Expired;
-use registry::store::{Collection, Grace, StoreError, Swept, Turn};
+use registry::store::{StoreError, Swept, Turn};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Outcome;
-use crate::images::prune::PUSH;
 use crate::images::service::{Images, store};
 
 /// After the start, so that what woke the daemon has its way first.
@@ -31,50 +30,42 @@ pub(crate) struct Maintained {
 
 impl Images {
     /// One round. A collection that runs already, because somebody prunes, is left to it.
-    pub(crate) fn maintain(
-        &self,
-        patience: Duration,
-        stop: &CancellationToken,
-    ) -> Outcome<Maintained> {
+    pub(crate) fn maintain(&self) -> Outcome<Maintained> {
         let expired = self
             .registry
             .expire_tags(&self.retention, false)
             .map_err(store)?;
-        let turn = || self.turn(patience, stop);
-        let collection = Collection {
-            grace: Grace {
-                links: PUSH,
-                files: PUSH,
-            },
-            keep: &|_| false,
-            turn: &turn,
+        let swept = match self.registry.collect() {
+            Err(StoreError::Collecting) => Swept::default(),
+            outcome => outcome.map_err(store)?,
         };
-        match self.registry.store().collect_by(&collection) {
-            Ok(swept) => Ok(Maintained { expired, swept }),
-            Err(StoreError::Collecting) => Ok(Maintained {
-                expired,
-                swept: Swept::default(),
-            }),
-            Err(error) => Err(store(error)),
-        }
+        Ok(Maintained { expired, swept })
     }
 
-    pub(crate) fn turn(&self, patience: Duration, stop: &CancellationToken) -> Option<Turn> {
-        if stop.is_cancelled() {
-            return None;
-        }
-        let alone = self.gate.alone(patience)?;
-        Some(Box::new(alone))
+    /// From now on every collection of the registry leaves files alone while work on images goes on,
+    /// and ends when `stop` comes.
+    fn share_files(&self, patience: Duration, stop: CancellationToken) {
+        let gate = self.gate.clone();
+        self.registry.files_wait_for(move || {
+            if stop.is_cancelled() {
+                return None;
+            }
+            let alone = gate.alone(patience)?;
+            let turn: Turn = Box::new(alone);
+            Some(turn)
+        });
     }
 }
 
-/// Rounds until `stop`, the first a few minutes from now; zero `every` is none at all.
+/// Rounds until `stop`, the first a few minutes from now; with `every` absent there is none but on
+/// demand.
 pub(crate) async fn run(
     images: Arc<Images>,
     metrics: Arc<Metrics>,
     every: Option<Duration>,
     stop: CancellationToken,
 ) {
+    images.share_files(PATIENCE, stop.clone());
     let Some(every) = every else {
         return;
     };
@@ -85,8 +76,8 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
         }
         wait = every;
-        let (images, stop) = (Arc::clone(&images), stop.clone());
-        match tokio::task::spawn_blocking(move || images.maintain(PATIENCE, &stop)).await {
+        let images = Arc::clone(&images);
+        match tokio::task::spawn_blocking(move || images.maintain()).await {
             Ok(Ok(done)) => {
                 let Swept {
                     links,
@@ -231,20 +222,21 @@ mod tests {
         let later = images(data.path(), || {
             SystemTime::now() + Duration::from_secs(2 * 3600)
         });
+        later.share_files(Duration::ZERO, stop.clone());
         let pass = later.gate.pass();
-        let done = later.maintain(Duration::ZERO, &stop).unwrap();
+        let done = later.maintain().unwrap();
         assert_eq!(done.expired.len(), 1);
         assert_eq!(done.expired[0].digest, gone);
         assert_eq!((done.swept.manifests, done.swept.blobs), (1, 0));
         let blobs = later.registry.store().blobs();
         assert!(blobs.get(&gone).unwrap().is_some(), "work may rely on it");
         drop(pass);
-        let done = later.maintain(Duration::ZERO, &stop).unwrap();
+        let done = later.maintain().unwrap();
         assert_eq!(done.swept.blobs, 1, "its configuration rests for an hour");
         assert!(blobs.get(&gone).unwrap().is_none());
         assert!(blobs.get(&kept).unwrap().is_some());
         stop.cancel();
-        let done = later.maintain(Duration::ZERO, &stop).unwrap();
+        let done = later.maintain().unwrap();
         assert_eq!(done.swept, Swept::default());
     }
 }

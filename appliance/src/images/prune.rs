@@ -23,7 +23,7 @@ use crate::sandbox::record::{self, Record};
 /// Work that is about to end is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A push over HTTP links its blobs before its manifest, and takes no longer between them.
-pub(super) const PUSH: Duration = Duration::from_secs(3600);
+const PUSH: Duration = Duration::from_secs(3600);
 /// Build steps that were of no use for so long are forgotten.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 

@@ -188,6 +188,10 @@ impl Images {
             .registry
             .put_manifest(repository, &put)
             .map_err(|error| not_kept(repository, error))?;
+        // Whoever brought it first: from now on it is wanted here, and only moved by hand.
+        self.registry
+            .keep_by_hand(repository, target, &stored.digest)
+            .map_err(store)?;
         for (_, before) in &stored.replaced {
             let released = self.registry.release_unneeded(repository, before);
             released.map_err(store)?;

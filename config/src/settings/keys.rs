@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Compression, LogFormat, Secret, Settings, tables};
+use super::{Compression, LogFormat, Secret, Settings, access, tables};
 use crate::pattern::{Pattern, PatternError};
 use crate::suggest;
 
@@ -65,6 +65,17 @@ pub(super) const KEYS: &[Key] = &[
         set: |s, raw| listen(raw).map(|v| s.registry.listen = v),
         get: |s| Some(s.registry.listen.to_string()),
     },
+    access::ANONYMOUS,
+    access::HTPASSWD,
+    access::AUTH,
+    access::TOKEN_REALM,
+    access::TOKEN_SERVICE,
+    access::TOKEN_ISSUER,
+    access::TOKEN_KEYS,
+    access::RATE_LIMIT,
+    access::RATE_BURST,
+    access::AUDIT_LOG,
+    access::AUDIT_PULLS,
     Key {
         name: "registry.sparse",
         help: "repositories that take images of which parts are missing, such as mirror/**",
@@ -139,6 +150,14 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
         set: |s, raw| parsed(raw).map(|v| s.registry.scrub_rate = v),
         get: |s| Some(s.registry.scrub_rate.to_string()),
+    },
+    Key {
+        name: "registry.cache_max",
+        help: "bytes that mirrored images may hold, such as 50Gi; the longest unused go first",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| optional(raw).map(|v| s.registry.cache_max = v),
+        get: |s| s.registry.cache_max.map(|v| v.to_string()),
     },
     Key {
         name: "remote.plain_http",
@@ -293,7 +312,7 @@ pub(super) fn hint(name: &str) -> String {
     suggest::hint(name, KEYS.iter().map(|key| key.name).chain(tables))
 }
 
-fn one(raw: &Raw) -> Result<&str, String> {
+pub(super) fn one(raw: &Raw) -> Result<&str, String> {
     match raw {
         Raw::Text(text) => Ok(text.trim()),
         Raw::List(_) => Err("a list stands where one value is expected".to_owned()),
@@ -318,14 +337,14 @@ fn parsed<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<T, String> {
 }
 
 /// Empty text takes the value away.
-fn optional<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<Option<T>, String> {
+pub(super) fn optional<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<Option<T>, String> {
     match one(raw)? {
         "" => Ok(None),
         _ => parsed(raw).map(Some),
     }
 }
 
-fn number(raw: &Raw, least: u64, most: u64) -> Result<u64, String> {
+pub(super) fn number(raw: &Raw, least: u64, most: u64) -> Result<u64, String> {
     let text = one(raw)?;
     match text.parse::<u64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
@@ -333,7 +352,7 @@ fn number(raw: &Raw, least: u64, most: u64) -> Result<u64, String> {
     }
 }
 
-fn absolute(raw: &Raw) -> Result<PathBuf, String> {
+pub(super) fn absolute(raw: &Raw) -> Result<PathBuf, String> {
     let text = one(raw)?;
     if text.starts_with('/') {
         Ok(PathBuf::from(text))

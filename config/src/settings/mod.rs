@@ -5,6 +5,7 @@
 //! ([`keys`]) knows every key; each part of the program receives its own section only. An unknown key is
 //! an error; so is a value that its part could not use.
 
+mod access;
 pub mod edit;
 mod keys;
 mod layer;
@@ -19,8 +20,10 @@ use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
+use crate::registry::access::Access;
 use crate::registry::quota::Quota;
 use crate::registry::retention::Rule;
+use crate::registry::upstream::Upstream;
 use crate::registry::webhook::Webhook;
 
 /// Everything that can be set.
@@ -70,6 +73,8 @@ pub struct Registry {
     pub quotas: Vec<Quota>,
     /// Who is told what happens.
     pub webhooks: Vec<Webhook>,
+    /// Who may do what.
+    pub access: Access,
     /// How many bytes all repositories together may hold.
     pub max_bytes: Option<ByteSize>,
     /// How long tags are kept.
@@ -82,6 +87,10 @@ pub struct Registry {
     pub scrub_every: Seconds,
     /// Bytes per second that it reads; zero for no limit.
     pub scrub_rate: ByteSize,
+    /// Registries that are mirrored.
+    pub upstreams: Vec<Upstream>,
+    /// How many bytes what is mirrored may hold.
+    pub cache_max: Option<ByteSize>,
 }
 
 /// Other registries.
@@ -273,6 +282,7 @@ impl Settings {
                 client_ca: None,
                 quotas: Vec::new(),
                 webhooks: Vec::new(),
+                access: Access::default(),
                 max_bytes: None,
                 retention: Vec::new(),
                 untagged_keep: Seconds(7 * 86_400),
@@ -280,6 +290,8 @@ impl Settings {
                 scrub_every: Seconds(7 * 24 * 3600),
                 // A terabyte in 15 hours, and a tenth of what the slowest disks in use can give.
                 scrub_rate: ByteSize(20 << 20),
+                upstreams: Vec::new(),
+                cache_max: None,
             },
             remote: Remote {
                 plain_http: Vec::new(),

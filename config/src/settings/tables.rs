@@ -4,7 +4,7 @@
 
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
-use crate::registry::{quota, retention, webhook};
+use crate::registry::{access, quota, retention, upstream, webhook};
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -22,10 +22,28 @@ pub(super) const TABLES: &[Table] = &[
         show: |s| count(s.registry.quotas.len()),
     },
     Table {
+        name: "registry.rules",
+        help: "who may do what: repositories, users, actions",
+        read: |s, cursor| access::read_rules(cursor).map(|v| s.registry.access.rules = v),
+        show: |s| count(s.registry.access.rules.len()),
+    },
+    Table {
+        name: "registry.immutable",
+        help: "tags that neither move nor go: repositories, tags",
+        read: |s, cursor| access::read_immutable(cursor).map(|v| s.registry.access.immutable = v),
+        show: |s| count(s.registry.access.immutable.len()),
+    },
+    Table {
         name: "registry.retention",
         help: "how long tags are kept: repositories, tags, keep_last, keep_for, keep_pulled_for",
         read: |s, cursor| retention::read(cursor).map(|v| s.registry.retention = v),
         show: |s| count(s.registry.retention.len()),
+    },
+    Table {
+        name: "registry.upstreams",
+        help: "registries that are mirrored: host, url, prefix, default, tags_ttl, plain_http, credentials",
+        read: |s, cursor| upstream::read(cursor).map(|v| s.registry.upstreams = v),
+        show: |s| count(s.registry.upstreams.len()),
     },
     Table {
         name: "registry.webhooks",

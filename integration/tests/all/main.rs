@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod bad_input;
 mod build;
 mod clients;
@@ -13,6 +14,7 @@ mod from_host;
 mod guarded;
 mod house;
 mod imports;
+mod mirror;
 mod platform;
 mod prune;
 mod registry_commands;

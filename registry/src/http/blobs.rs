@@ -8,12 +8,13 @@ use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use super::access::{Asker, held};
 use super::answer::{Answer, etag, is_known, text};
 use super::body::{Part, blocking};
 use super::error::{ApiError, Code};
 use super::range::{self, Asked, Span};
 use crate::digest::Digest;
-use crate::service::Registry;
+use crate::service::{Deleted, Registry};
 use crate::store::StoreError;
 
 pub(super) async fn head(
@@ -42,10 +43,7 @@ pub(super) async fn get(
     let found = blocking(move || open(&registry, &repository, &wanted, asked.as_deref())).await?;
     let (size, asked, part) = found.ok_or_else(|| unknown(&digest))?;
     let Some(part) = part else {
-        let message = format!("blob has {size} bytes");
-        let status = StatusCode::RANGE_NOT_SATISFIABLE;
-        return Err(ApiError::new(status, Code::SizeInvalid, message)
-            .header(CONTENT_RANGE, format!("bytes */{size}")));
+        return Err(ApiError::unsatisfiable(size));
     };
     let answer = match asked {
         Asked::Part(span) => blob(StatusCode::PARTIAL_CONTENT, &digest)
@@ -118,14 +116,16 @@ fn blob(status: StatusCode, digest: &Digest) -> Answer {
 
 pub(super) async fn delete(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     digest: Digest,
 ) -> Result<Response, ApiError> {
     let wanted = digest.clone();
-    if blocking(move || registry.delete_blob(&repository, &wanted)).await? {
-        Ok(Answer::new(StatusCode::ACCEPTED).empty())
-    } else {
-        Err(unknown(&digest))
+    let keep = asker.kept(&repository);
+    match blocking(move || registry.delete_blob_keeping(&repository, &wanted, &keep)).await? {
+        Deleted::Done => Ok(Answer::new(StatusCode::ACCEPTED).empty()),
+        Deleted::Absent => Err(unknown(&digest)),
+        Deleted::Held { tag } => Err(held(&tag)),
     }
 }
 

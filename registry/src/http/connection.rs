@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::patient::Patient;
+use super::peer::{Peer, Secure};
 use super::sendfile::{FileStream, Outgoing};
 use super::server::{Limits, Transport};
 use super::tls::{self, ClientCertificate};
@@ -33,6 +34,8 @@ pub(super) struct Connection {
 struct Mark {
     outgoing: Option<Outgoing>,
     client: Option<ClientCertificate>,
+    peer: Option<Peer>,
+    secure: Option<Secure>,
 }
 
 impl Mark {
@@ -46,6 +49,12 @@ impl Mark {
         if let Some(client) = &self.client {
             request.extensions_mut().insert(client.clone());
         }
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
+        if let Some(secure) = self.secure {
+            request.extensions_mut().insert(secure);
+        }
     }
 }
 
@@ -54,19 +63,23 @@ impl Connection {
     pub(super) async fn serve(self, stream: TcpStream) {
         // Small answers must not wait for the acknowledgement of the ones before.
         let _ = stream.set_nodelay(true);
+        let peer = stream.peer_addr().ok().map(Peer);
         let Some(tls) = self.transport.tls.clone() else {
             let stream = FileStream::new(stream);
             let mark = Mark {
                 outgoing: Some(stream.outgoing()),
-                client: None,
+                peer,
+                ..Mark::default()
             };
             return self.answer(stream, mark).await;
         };
         match timeout(self.transport.limits.headers, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let mark = Mark {
-                    outgoing: None,
                     client: tls::client(&stream),
+                    peer,
+                    secure: Some(Secure),
+                    ..Mark::default()
                 };
                 self.answer(stream, mark).await;
             }

@@ -1,14 +1,14 @@
 //! What a request meets: the registry, and whatever stands before it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::health::Health;
 use super::manage::Reach;
 use super::server::Transport;
+use crate::access::Access;
 use crate::metrics::Metrics;
+use crate::mirror::Mirror;
 use crate::service::Registry;
-use crate::store::Turn;
 
 /// Everything that the routes need. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -20,10 +20,12 @@ pub struct Front {
     pub health: Arc<Health>,
     /// From where the management API can be used.
     pub reach: Reach,
-    /// When a collection may unlink files.
-    pub turns: Turns,
     /// How the port takes connections.
     pub transport: Transport,
+    /// Other registries whose repositories are kept here when somebody asks for them.
+    pub mirror: Arc<Mirror>,
+    /// Who may do what; by default everybody everything.
+    pub access: Arc<Access>,
 }
 
 impl Front {
@@ -33,37 +35,10 @@ impl Front {
             metrics: Arc::new(Metrics::new(&registry)),
             health: Arc::default(),
             reach: Reach::default(),
-            turns: Turns::default(),
+            mirror: Arc::new(Mirror::none(registry.clone())),
             transport: Transport::default(),
+            access: Arc::new(Access::open_to_all()),
             registry,
         }
-    }
-}
-
-/// Asked before a collection unlinks files: the daemon's own work may rely on one that no row names
-/// yet, and then there is no turn.
-#[derive(Clone)]
-pub struct Turns(Arc<dyn Fn() -> Option<Turn> + Send + Sync>);
-
-impl Turns {
-    pub fn new(take: impl Fn() -> Option<Turn> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(take))
-    }
-
-    pub(super) fn take(&self) -> Option<Turn> {
-        (self.0)()
-    }
-}
-
-impl Default for Turns {
-    /// Always: nobody else writes files.
-    fn default() -> Self {
-        Self::new(|| Some(Box::new(())))
-    }
-}
-
-impl fmt::Debug for Turns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Turns")
     }
 }

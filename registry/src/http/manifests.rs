@@ -8,18 +8,20 @@ use config::name::{RepositoryName, Tag, Target};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
+use super::access::{Asker, held};
 use super::answer::{Answer, OCI_SUBJECT, OCI_TAG, is_known, text};
 use super::body::{blocking, collect};
 use super::error::{ApiError, Code};
 use super::query::Query;
 use crate::manifest::MAX_MANIFEST;
-use crate::service::{ManifestPut, PutManifestError, Registry};
+use crate::service::{Deleted, ManifestPut, PutManifestError, Registry};
 
 /// The specification asks for at least 10; each becomes a row and a header.
 const MAX_TAGS: usize = 64;
 
 pub(super) async fn put(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     target: Target,
     query: &Query,
@@ -38,7 +40,7 @@ pub(super) async fn put(
             bytes: &bytes,
             references: registry.references(&name),
         };
-        registry.put_manifest(&name, &put)
+        registry.put_manifest_keeping(&name, &put, asker.unmoved())
     })
     .await?;
     let mut answer = Answer::new(StatusCode::CREATED)
@@ -136,19 +138,21 @@ pub(super) async fn head(
 /// A tag is removed alone; a digest takes the manifest and all its tags with it.
 pub(super) async fn delete(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     target: Target,
 ) -> Result<Response, ApiError> {
     let wanted = target.clone();
-    let done = blocking(move || match &wanted {
-        Target::Tag(tag) => registry.delete_tag(&repository, tag),
-        Target::Digest(digest) => registry.delete_manifest(&repository, digest),
+    let keep = asker.kept(&repository);
+    let deleted = blocking(move || match &wanted {
+        Target::Tag(tag) => registry.delete_tag_keeping(&repository, tag, &keep),
+        Target::Digest(digest) => registry.delete_manifest_keeping(&repository, digest, &keep),
     })
     .await?;
-    if done {
-        Ok(Answer::new(StatusCode::ACCEPTED).empty())
-    } else {
-        Err(unknown(&target))
+    match deleted {
+        Deleted::Done => Ok(Answer::new(StatusCode::ACCEPTED).empty()),
+        Deleted::Absent => Err(unknown(&target)),
+        Deleted::Held { tag } => Err(held(&tag)),
     }
 }
 

@@ -4,7 +4,9 @@
 //! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
 //! touched on blocking threads only.
 
+mod access;
 mod answer;
+mod audit;
 mod blobs;
 mod body;
 mod connection;
@@ -14,14 +16,18 @@ pub mod health;
 mod listings;
 pub mod manage;
 mod manifests;
+mod mirrored;
 pub mod observe;
 mod patient;
+pub mod peer;
 mod query;
 mod range;
 pub mod route;
+mod scope;
 mod sendfile;
 mod server;
 pub mod tls;
+mod token;
 mod uploads;
 
 use axum::Router;
@@ -34,14 +40,17 @@ use http::header::{EXPECT, HeaderName};
 use http::request::Parts;
 use http::{Extensions, HeaderValue, Method, StatusCode};
 
+use self::access::Asker;
+pub use self::access::admit_whole;
 use self::answer::Answer;
 use self::error::{ApiError, Code};
-pub use self::front::{Front, Turns};
+pub use self::front::Front;
 use self::manage::Owner;
 use self::observe::{RequestId, Seen};
 use self::query::Query;
-use self::route::{Route, RouteError};
+use self::route::Route;
 pub use self::server::{Limits, Transport, serve, serve_router};
+use crate::access::Caller;
 use crate::events::Origin;
 use crate::service::Registry;
 
@@ -56,6 +65,7 @@ pub fn router(front: Front) -> Router {
         .route("/v2/{*rest}", any(handle))
         .merge(health::routes())
         .merge(manage::routes())
+        .merge(token::routes())
         .layer(middleware::from_fn_with_state(
             front.clone(),
             observe::observe,
@@ -65,9 +75,10 @@ pub fn router(front: Front) -> Router {
 
 /// Who asked, as the log and events call them.
 fn actor(extensions: &Extensions) -> &str {
-    match extensions.get::<Owner>() {
-        Some(Owner) => "owner",
-        None => "anonymous",
+    match (extensions.get::<Owner>(), extensions.get::<Caller>()) {
+        (Some(Owner), _) => "owner",
+        (None, Some(caller)) => caller.name(),
+        (None, None) => "anonymous",
     }
 }
 
@@ -80,10 +91,8 @@ fn origin(extensions: &Extensions) -> Origin {
 }
 
 async fn handle(State(front): State<Front>, request: Request) -> Response {
-    let (parts, mut body) = request.into_parts();
-    let route = route::parse(parts.uri.path());
-    let seen = Seen::of(route.as_ref().ok(), actor(&parts.extensions));
-    let mut response = match dispatch(front, route, &parts, &mut body).await {
+    let (mut parts, mut body) = request.into_parts();
+    let mut response = match dispatch(front.clone(), &mut parts, &mut body).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(method = %parts.method, path = ?parts.uri.path(), ?error, "refused");
@@ -92,48 +101,69 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(VERSION, version);
+    let line = audit::served(&front, &parts, &response);
+    audit::write(&front, line).await;
+    let seen = Seen::of(parts.extensions.get::<Route>(), actor(&parts.extensions));
     response.extensions_mut().insert(seen);
     response
 }
 
-async fn dispatch(
-    front: Front,
-    route: Result<Route, RouteError>,
+async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Response, ApiError> {
+    let query = Query::parse(parts.uri.query());
+    let route = route::parse(parts.uri.path())?;
+    let scoped = scope::of(&front, route, &query, &parts.method).await?;
+    let authority = access::admit(&front, parts, &scoped.route).await?;
+    let asker = Asker::new(&front, authority);
+    refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
+    let brought = mirrored::bring(&front, &scoped, parts).await?;
+    let response = match brought.response {
+        Some(response) => response,
+        None => {
+            let registry = front.registry.on_behalf_of(origin(&parts.extensions));
+            answer(registry, asker, scoped.route, &query, parts, body).await?
+        }
+    };
+    Ok(scope::mark(response, scoped.namespace, brought.warning))
+}
+
+/// The answer with what the registry has.
+async fn answer(
+    registry: Registry,
+    asker: Asker,
+    route: Route,
+    query: &Query,
     parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
-    let registry = front.registry.on_behalf_of(origin(&parts.extensions));
-    let query = Query::parse(parts.uri.query());
-    let route = route?;
-    refuse_guarded(&registry, &route, &parts.method)?;
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
         }
-        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, &query).await,
+        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, asker, query).await,
         Route::Tags(repository) if is_read(&parts.method) => {
-            listings::tags(registry, repository, &query).await
+            listings::tags(registry, repository, query).await
         }
         Route::Referrers(repository, subject) if is_read(&parts.method) => {
-            listings::referrers(registry, repository, subject, &query).await
+            listings::referrers(registry, repository, subject, query).await
         }
         Route::Blob(repository, digest) => match parts.method {
             Method::GET => blobs::get(registry, repository, digest, parts).await,
             Method::HEAD => blobs::head(registry, repository, digest).await,
-            Method::DELETE => blobs::delete(registry, repository, digest).await,
+            Method::DELETE => blobs::delete(registry, asker, repository, digest).await,
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Manifest(repository, target) => match parts.method {
             Method::GET => manifests::get(registry, repository, target, &parts.headers).await,
             Method::HEAD => manifests::head(registry, repository, target).await,
-            Method::DELETE => manifests::delete(registry, repository, target).await,
+            Method::DELETE => manifests::delete(registry, asker, repository, target).await,
             Method::PUT => {
-                manifests::put(registry, repository, target, &query, &parts.headers, body).await
+                let headers = &parts.headers;
+                manifests::put(registry, asker, repository, target, query, headers, body).await
             }
             _ => Err(wrong_method(&parts.method)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
-            uploads::start(registry, repository, &query, &parts.headers, body).await
+            uploads::start(registry, asker, repository, query, &parts.headers, body).await
         }
         Route::Upload(repository, session) => match parts.method {
             Method::GET | Method::HEAD => uploads::status(registry, repository, session).await,
@@ -141,7 +171,7 @@ async fn dispatch(
                 uploads::patch(registry, repository, session, &parts.headers, body).await
             }
             Method::PUT => {
-                uploads::finish(registry, repository, session, &query, &parts.headers, body).await
+                uploads::finish(registry, repository, session, query, &parts.headers, body).await
             }
             Method::DELETE => uploads::cancel(registry, repository, session).await,
             _ => Err(wrong_method(&parts.method)),

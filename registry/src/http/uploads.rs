@@ -6,6 +6,7 @@ use config::name::RepositoryName;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, StatusCode};
 
+use super::access::Asker;
 use super::answer::{Answer, text};
 use super::body::{blocking, receive};
 use super::error::{ApiError, Code};
@@ -21,6 +22,7 @@ use crate::upload::{ChunkError, ChunkRange, admit};
 /// POST: a mount, a whole blob at once, or a new session.
 pub(super) async fn start(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     query: &Query,
     headers: &HeaderMap,
@@ -28,7 +30,7 @@ pub(super) async fn start(
 ) -> Result<Response, ApiError> {
     if let Some(mount) = query.get("mount") {
         let digest = parse_digest(mount)?;
-        if mounted(&registry, &repository, &digest, query.get("from")).await? {
+        if mounted(&registry, asker, &repository, &digest, query.get("from")).await? {
             return Ok(created(&repository, &digest));
         }
     } else if let Some(digest) = query.get("digest") {
@@ -47,9 +49,11 @@ pub(super) async fn start(
     Ok(progress(StatusCode::ACCEPTED, &repository, &session, 0))
 }
 
-/// A source that is no repository has no blob to mount; the client then pushes it.
+/// A source that is no repository, or one that the caller may not read, has no blob to mount; the
+/// client then pushes it. Without a source any will do that the caller may read.
 async fn mounted(
     registry: &Registry,
+    asker: Asker,
     repository: &RepositoryName,
     digest: &Digest,
     from: Option<&str>,
@@ -60,7 +64,14 @@ async fn mounted(
         None => None,
     };
     let (registry, repository, digest) = (registry.clone(), repository.clone(), digest.clone());
-    blocking(move || registry.mount(&repository, &digest, from.as_ref())).await
+    blocking(move || match from {
+        Some(from) if !asker.may_pull(&from) => Ok(false),
+        None if !asker.sees_all() => {
+            registry.mount_visible(&repository, &digest, &|name| asker.may_pull(name))
+        }
+        from => registry.mount(&repository, &digest, from.as_ref()),
+    })
+    .await
 }
 
 /// POST with a digest: the body is the blob (end-4b).

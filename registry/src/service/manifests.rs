@@ -57,8 +57,20 @@ pub enum PutManifestError {
         list(missing)
     )]
     Missing { missing: Vec<Digest> },
+    #[error("tag {tag} is immutable and points at another manifest")]
+    Immutable { tag: String },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ManifestPut<'_> {
+    /// The tag that the manifest is pushed as.
+    pub(super) fn target_tag(&self) -> Option<&Tag> {
+        match self.target {
+            Target::Tag(tag) => Some(tag),
+            Target::Digest(_) => None,
+        }
+    }
 }
 
 fn list(digests: &[Digest]) -> String {
@@ -77,6 +89,16 @@ impl Registry {
         repository: &RepositoryName,
         put: &ManifestPut<'_>,
     ) -> Result<Stored, PutManifestError> {
+        self.put_manifest_holding(repository, put, Vec::new())
+    }
+
+    /// As [`Registry::put_manifest`], unless one of the tags `held` would move.
+    pub(super) fn put_manifest_holding(
+        &self,
+        repository: &RepositoryName,
+        put: &ManifestPut<'_>,
+        held: Vec<String>,
+    ) -> Result<Stored, PutManifestError> {
         let size = put.bytes.len();
         if size > MAX_MANIFEST {
             let limit = MAX_MANIFEST;
@@ -85,7 +107,10 @@ impl Registry {
         let digest = check_digest(put)?;
         let view = ManifestView::parse(put.bytes, put.media_type)?;
         let new = self.new_manifest(repository, put, digest.clone(), &view)?;
-        let recorded = self.store().put_manifest(put.bytes, new)?;
+        let recorded = self.store().put_manifest(put.bytes, new, held)?;
+        if let Some(tag) = recorded.held {
+            return Err(PutManifestError::Immutable { tag });
+        }
         if !recorded.missing.is_empty() {
             let missing = recorded.missing;
             return Err(PutManifestError::Missing { missing });
@@ -113,10 +138,7 @@ impl Registry {
             ),
             None => None,
         };
-        let named = match put.target {
-            Target::Tag(tag) => Some(tag),
-            Target::Digest(_) => None,
-        };
+        let named = put.target_tag();
         let tags: Vec<Tag> = named.into_iter().chain(put.tags).cloned().collect();
         let notes = self.note(&Subject {
             tags: &tags,

@@ -5,7 +5,10 @@
 //! change is durable.
 
 mod blobs;
+mod by_hand;
+mod collect;
 mod images;
+mod immutable;
 mod listing;
 mod manifests;
 mod pulls;
@@ -14,13 +17,16 @@ mod retention;
 mod scrub;
 mod uploads;
 mod usage;
+mod visible;
 
 use std::sync::{Arc, OnceLock};
 
 use config::name::RepositoryName;
 use config::pattern::Pattern;
 
+use self::collect::Turns;
 pub use self::images::{Child, Image, ImageDetail, Layer, Platform};
+pub use self::immutable::Deleted;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
 pub use self::repositories::RepositoryRow;
@@ -82,6 +88,7 @@ pub(crate) struct Inner {
     store: Store,
     sessions: OpenSessions,
     policy: Policy,
+    turns: Turns,
     pub(crate) journal: OnceLock<Journal>,
 }
 
@@ -98,6 +105,7 @@ impl Registry {
             store,
             sessions,
             policy,
+            turns: Turns::default(),
             journal: OnceLock::new(),
         };
         Ok(Self(Arc::new(inner), None))

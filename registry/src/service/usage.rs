@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use config::name::RepositoryName;
 use serde::{Deserialize, Serialize};
@@ -11,11 +11,7 @@ use utoipa::ToSchema;
 use super::{Registry, UploadError};
 use crate::events::envelope::rfc3339;
 use crate::store::sessions::SessionId;
-use crate::store::{Collection, Grace, StoreError, Swept, Turn};
-
-/// A push links its blobs before its manifest and takes no longer between them; what is younger is
-/// left alone by a collection that somebody asks for.
-const GRACE: Duration = Duration::from_secs(3600);
+use crate::store::{StoreError, Swept};
 
 /// Files, and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -92,7 +88,7 @@ pub struct OpenUpload {
 impl Registry {
     /// What the registry takes of the disk. Reads the folders, so it takes a while where there are
     /// very many blobs.
-    pub fn usage(&self) -> Result<Usage, StoreError> {
+    pub fn disk_usage(&self) -> Result<Usage, StoreError> {
         let options = self.store().options();
         let mut content = Amount::default();
         for algorithm in ["sha256", "sha512"] {
@@ -108,33 +104,10 @@ impl Registry {
             index_bytes: std::fs::metadata(&options.index)?.len(),
             uploads,
             quarantine,
-            reclaimable: self.collectable()?,
+            reclaimable: self.collectable()?.into(),
             free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
             total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
         })
-    }
-
-    fn grace() -> Grace {
-        let (links, files) = (GRACE, GRACE);
-        Grace { links, files }
-    }
-
-    /// What [`Registry::collect`] would remove now.
-    pub fn collectable(&self) -> Result<Collected, StoreError> {
-        Ok(self.store().collectable(Self::grace())?.into())
-    }
-
-    /// Removes what no manifest needs and what was abandoned, an hour after it was last touched.
-    /// `turn` is asked before files go, see [`Collection`].
-    pub fn collect(&self, turn: &dyn Fn() -> Option<Turn>) -> Result<Collected, StoreError> {
-        let collection = Collection {
-            grace: Self::grace(),
-            keep: &|_| false,
-            turn,
-        };
-        let mut swept = self.store().collect_by(&collection)?;
-        swept.sessions = self.expire_uploads()?;
-        Ok(swept.into())
     }
 
     /// Upload sessions that are open, by name, after `last`.

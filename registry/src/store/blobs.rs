@@ -210,7 +210,7 @@ impl Blobs {
     }
 
     /// The blob's file as it is now, without opening it.
-    pub(super) fn stat(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {
+    pub(crate) fn stat(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {
         let Some(algorithm) = Algorithm::of(digest) else {
             return Ok(None);
         };

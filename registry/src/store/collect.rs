@@ -1,20 +1,20 @@
 //! Collecting garbage while serving.
 //!
 //! ```text
-//! manifests  that nothing has named for a while    rows, 16 candidates to a transaction
-//! links      that no manifest needs                rows, found in pages, 64 to a transaction
+//! manifests  that nothing has named for a while    rows, 4 candidates to a transaction
+//! links      that no manifest needs                rows, found in pages, 32 to a transaction
 //! files      that no row names                     one unlink at a time, alone with that digest
 //! ```
 //!
 //! Each look reads a snapshot and locks nothing. Each change is a short transaction or one unlink
-//! that looks again first; between any two of them everybody else has their turn. So a request waits
-//! for a fraction of a commit at most, however much there is to collect. A crash loses nothing: what
-//! was not collected is found again.
+//! that looks again first, and after each the collection rests for as long as that took. So a request
+//! meets it half of the time at most, and then waits for a few milliseconds and one commit, however
+//! much there is to collect. A crash loses nothing: what was not collected is found again.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::TryLockError;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
 use crate::store::blobs::BlobFile;
@@ -27,11 +27,13 @@ use crate::store::{Store, StoreError};
 /// Rows that one snapshot is asked about; a snapshot that lives on makes the index grow.
 const PAGE: usize = 2048;
 /// Candidates of one transaction; each may remove a whole image.
-const CANDIDATES: usize = 16;
-/// Links of one transaction: a few milliseconds.
-const LINKS: usize = 64;
+const CANDIDATES: usize = 4;
+/// Links of one transaction: a millisecond or two.
+const LINKS: usize = 32;
 /// Files that are looked at together, and unlinked in one turn.
-const FILES: usize = 128;
+const FILES: usize = 64;
+/// The longest rest; what took longer was held up by others.
+const REST: Duration = Duration::from_millis(20);
 /// A referrer that is a subject itself, and so on: nobody nests deeper in earnest.
 const PASSES: usize = 64;
 
@@ -143,17 +145,19 @@ impl Store {
         batch: Vec<(Candidate, String)>,
     ) -> Result<Vec<(Candidate, release::Collected)>, IndexError> {
         let now = self.now();
-        self.index.write(move |rows| {
-            let mut done = Vec::new();
-            for (candidate, after) in batch {
-                if candidate.is_unknown() {
-                    untagged::begin(rows, &candidate, now)?;
-                    continue;
+        and_rest(|| {
+            self.index.write(move |rows| {
+                let mut done = Vec::new();
+                for (candidate, after) in batch {
+                    if candidate.is_unknown() {
+                        untagged::begin(rows, &candidate, now)?;
+                        continue;
+                    }
+                    let collected = release::collect(rows, &candidate, &after, now)?;
+                    done.push((candidate, collected));
                 }
-                let collected = release::collect(rows, &candidate, &after, now)?;
-                done.push((candidate, collected));
-            }
-            Ok(done)
+                Ok(done)
+            })
         })
     }
 
@@ -165,21 +169,24 @@ impl Store {
                 .index
                 .read(|rows| links::unneeded(rows, before, last.as_ref(), PAGE))?;
             for batch in found.chunks(LINKS) {
-                let batch = batch.to_vec();
-                removed += self.index.write(move |rows| {
-                    let mut removed = 0;
-                    for (repository, digest) in &batch {
-                        let done = links::unlink_unneeded(rows, repository, digest, before)?;
-                        removed += u64::from(done);
-                    }
-                    Ok(removed)
-                })?;
+                removed += and_rest(|| self.unlink_links(batch.to_vec(), before))?;
             }
             last = next;
             if last.is_none() {
                 return Ok(removed);
             }
         }
+    }
+
+    fn unlink_links(&self, batch: Vec<(String, Digest)>, before: u64) -> Result<u64, IndexError> {
+        self.index.write(move |rows| {
+            let mut removed = 0;
+            for (repository, digest) in &batch {
+                let done = links::unlink_unneeded(rows, repository, digest, before)?;
+                removed += u64::from(done);
+            }
+            Ok(removed)
+        })
     }
 
     fn collect_files(
@@ -211,7 +218,7 @@ impl Store {
                 }
                 Ok(unheld)
             })?;
-            if !unheld.is_empty() && !self.unlink_all(&unheld, collection, swept)? {
+            if !unheld.is_empty() && !and_rest(|| self.unlink_all(&unheld, collection, swept))? {
                 return Ok(());
             }
         }
@@ -238,7 +245,11 @@ impl Store {
 
     /// Unlinks the file if it is still old, nobody relies on it and no row names it. The guard makes
     /// look and unlink one.
-    fn unlink_unheld(&self, file: &BlobFile, grace: Duration) -> Result<bool, StoreError> {
+    pub(crate) fn unlink_unheld(
+        &self,
+        file: &BlobFile,
+        grace: Duration,
+    ) -> Result<bool, StoreError> {
         let Some(_alone) = self.blobs.guards().alone(&file.digest) else {
             return Ok(false);
         };
@@ -318,4 +329,12 @@ impl Store {
         let before = now.checked_sub(grace).unwrap_or(UNIX_EPOCH);
         before.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
     }
+}
+
+/// Leaves the machine to others for as long as `work` took.
+fn and_rest<T>(work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let outcome = work();
+    std::thread::sleep(begun.elapsed().min(REST));
+    outcome
 }

@@ -43,7 +43,7 @@ use crate::digest::Digest;
 use crate::events::journal::Notes;
 use crate::store::blobs::Blobs;
 use crate::store::index::usage::{self, Exceeded};
-use crate::store::index::{Index, IndexError, events, links, manifests};
+use crate::store::index::{Index, IndexError, events, immutable, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::pulls::Pulls;
 use crate::store::quota::Quotas;
@@ -305,12 +305,13 @@ impl Store {
         refusal.map_or(Ok(()), |exceeded| Err(exceeded.into()))
     }
 
-    /// Stores a manifest's bytes and then its rows. Answers what is missing, and then nothing is
-    /// recorded; or which tags have moved.
+    /// Stores a manifest's bytes and then its rows, unless one of the tags `held` would move.
+    /// Answers what is missing, and then nothing is recorded; or which tags have moved.
     pub fn put_manifest(
         &self,
         bytes: &[u8],
         new: manifests::NewManifest,
+        held: Vec<String>,
     ) -> Result<manifests::Recorded, StoreError> {
         let _guard = self.blobs.guards().shared(&new.digest);
         let size = bytes.len() as u64;
@@ -320,7 +321,7 @@ impl Store {
         if !absent.is_empty() {
             return Ok(manifests::Recorded {
                 missing: absent,
-                replaced: Vec::new(),
+                ..Default::default()
             });
         }
         let algorithm = crate::digest::Algorithm::of(&new.digest).unwrap_or_default();
@@ -332,12 +333,19 @@ impl Store {
         let tagged = !new.tags.is_empty();
         let room = self.options.quotas.room(&new.repository);
         let recorded = self.index.write(move |rows| {
+            let moved = immutable::moved(rows, &new.repository, &held, &new.digest)?;
+            if moved.is_some() {
+                return Ok(Ok(manifests::Recorded {
+                    held: moved,
+                    ..Default::default()
+                }));
+            }
             match usage::admit(rows, &new.repository, &new.digest, size, room)? {
                 Some(exceeded) => Ok(Err(exceeded)),
                 None => manifests::put(rows, &new).map(Ok),
             }
         })??;
-        if tagged && recorded.missing.is_empty() {
+        if tagged && recorded.is_done() {
             self.exporter.changed();
         }
         Ok(recorded)

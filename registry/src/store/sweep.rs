@@ -33,6 +33,17 @@ pub struct Grace {
     pub files: Duration,
 }
 
+impl Default for Grace {
+    /// An hour: no push takes longer between its last blob and its manifest.
+    fn default() -> Self {
+        let hour = Duration::from_secs(3600);
+        Self {
+            links: hour,
+            files: hour,
+        }
+    }
+}
+
 /// A row that does not hold what it promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {

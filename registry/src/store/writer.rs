@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use rustix::fs::{
-    Advice, AtFlags, Timespec, Timestamps, UTIME_NOW, fadvise, fdatasync, fsync, futimens,
-    renameat, unlinkat,
+    Advice, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fadvise, fdatasync, fsync,
+    futimens, openat, renameat, unlinkat,
 };
 
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -100,6 +100,14 @@ impl BlobWriter {
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// The growing file for readers beside the writer. It stays readable when it gets its final
+    /// name; one that is discarded is unlinked and goes with its last reader.
+    pub fn reader(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let uploads = self.blobs.uploads();
+        Ok(openat(uploads, &self.name, flags, Mode::empty())?.into())
     }
 
     /// Where a later resume can go on without hashing again.

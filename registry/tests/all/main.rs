@@ -8,22 +8,37 @@
     clippy::print_stdout
 )]
 
+mod access;
+mod collect;
 mod crash;
 mod dice;
 mod disk;
 mod door;
+mod elsewhere;
 mod events;
+mod exchange;
 mod faults;
+mod fuzz;
+mod guard;
 mod heal;
+mod immutable;
+mod issuers;
 mod kills;
+mod malformed;
 mod manage;
 mod manifests;
+mod mirror;
+mod mirror_blobs;
+mod mirror_evict;
 mod model;
 mod observe;
 mod pushes;
+mod quotas;
 mod races;
 mod refusals;
+mod retention;
 mod server;
 mod sweep;
+mod tokens;
 mod transport;
 mod verifier;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::dice::Dice;
 use super::door::{Door, INDEX, MANIFEST, options};
+use super::exchange::{Answer, Exchange};
 use super::verifier::{Excuses, faults};
 
 const REPOSITORIES: [&str; 3] = ["m/one", "m/two", "tags/list"];
@@ -86,89 +87,6 @@ impl Model {
             let needed = |digest: &String| manifests.values().any(|one| one.needs.contains(digest));
             held.blobs.retain(|digest, _| needed(digest));
         }
-    }
-}
-
-/// A request and the answer that the model gives.
-#[derive(Debug)]
-struct Exchange {
-    method: &'static str,
-    path: String,
-    headers: Vec<(&'static str, String)>,
-    body: Bytes,
-    status: u16,
-    expected: Vec<(&'static str, String)>,
-    answer: Answer,
-}
-
-#[derive(Debug)]
-enum Answer {
-    Empty,
-    Bytes(Bytes),
-    Json(Value),
-    Code(&'static str),
-}
-
-impl Exchange {
-    fn new(method: &'static str, path: String) -> Self {
-        Self {
-            method,
-            path,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            status: 0,
-            expected: Vec::new(),
-            answer: Answer::Empty,
-        }
-    }
-
-    fn sends(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    fn answers(mut self, status: u16, answer: Answer) -> Self {
-        self.status = status;
-        // A HEAD has the same answer without its body.
-        self.answer = if self.method == "HEAD" {
-            Answer::Empty
-        } else {
-            answer
-        };
-        self
-    }
-
-    fn refused(self, status: u16, code: &'static str) -> Self {
-        self.answers(status, Answer::Code(code))
-    }
-
-    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.expected.push((name, value.into()));
-        self
-    }
-
-    async fn run(&self, door: &Door) -> String {
-        let headers: Vec<_> = self.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
-        let sent = self.body.clone();
-        let reply = door.send(self.method, &self.path, &headers, sent).await;
-        assert_eq!(reply.status.as_u16(), self.status, "{self:?} {reply:?}");
-        for (name, value) in &self.expected {
-            let all: Vec<_> = reply.headers.get_all(*name).iter().collect();
-            let found: Vec<_> = all.iter().map(|value| value.to_str().unwrap()).collect();
-            assert_eq!(found.join(","), *value, "{name} of {self:?}");
-        }
-        match &self.answer {
-            Answer::Empty => assert!(reply.body.is_empty(), "{self:?} {reply:?}"),
-            Answer::Bytes(bytes) => assert!(reply.body == bytes, "{self:?}"),
-            Answer::Json(value) => assert_eq!(reply.json(), *value, "{self:?}"),
-            Answer::Code(code) => assert_eq!(reply.code(), *code, "{self:?}"),
-        }
-        reply.header("location").to_owned()
     }
 }
 

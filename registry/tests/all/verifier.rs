@@ -17,6 +17,11 @@ const TAGS: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("tags
 const TAGGED: TableDefinition<'_, (&str, &str, &str), ()> = TableDefinition::new("tagged");
 const REFERRERS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("referrers");
 const HOLDERS: TableDefinition<'_, (&str, &str, u8), ()> = TableDefinition::new("holders");
+const NEEDS: TableDefinition<'_, (&str, &str, &str), ()> = TableDefinition::new("needs");
+const SIZES: TableDefinition<'_, &str, u64> = TableDefinition::new("sizes");
+const USAGE: TableDefinition<'_, &str, u64> = TableDefinition::new("usage");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const TAG_TIMES: TableDefinition<'_, (&str, &str), u64> = TableDefinition::new("tag_times");
 
 /// What a test knows to be different.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +45,11 @@ struct Store {
     tagged: BTreeSet<Triple>,
     referrers: BTreeMap<Triple, Value>,
     holders: BTreeSet<(String, String, u8)>,
+    needs: BTreeSet<Triple>,
+    sizes: BTreeMap<String, u64>,
+    usage: BTreeMap<String, u64>,
+    meta: BTreeMap<String, u64>,
+    tag_times: BTreeMap<Pair, u64>,
     faults: Vec<String>,
 }
 
@@ -55,6 +65,9 @@ pub(crate) fn faults(data: &Path, excuses: Excuses<'_>) -> Vec<String> {
     store.check_tags();
     store.check_manifests(excuses);
     store.check_repositories();
+    store.check_needs();
+    store.check_sizes(excuses.damaged);
+    store.check_usage();
     store.faults
 }
 
@@ -88,6 +101,14 @@ fn read(rows: &ReadTransaction, data: &Path) -> Store {
             .into_iter()
             .map(|(key, ())| key)
             .collect(),
+        needs: all!(NEEDS, triple => |()| ())
+            .into_iter()
+            .map(|(key, ())| key)
+            .collect(),
+        sizes: all!(SIZES, str::to_owned => |bytes| bytes).into_iter().collect(),
+        usage: all!(USAGE, str::to_owned => |bytes| bytes).into_iter().collect(),
+        meta: all!(META, str::to_owned => |number| number).into_iter().collect(),
+        tag_times: all!(TAG_TIMES, pair => |time| time).into_iter().collect(),
         faults: Vec::new(),
     }
 }
@@ -221,6 +242,68 @@ impl Store {
         self.faults.extend(faults);
     }
 
+    /// Needs are the references, from the other side; each tag has its time.
+    fn check_needs(&mut self) {
+        let mut expected = BTreeSet::new();
+        for ((repository, digest), row) in &self.manifests {
+            for needed in texts(&row["references"]) {
+                expected.insert((repository.clone(), needed.to_owned(), digest.clone()));
+            }
+        }
+        let mut faults: Vec<_> = expected
+            .symmetric_difference(&self.needs)
+            .map(|need| format!("need {need:?}"))
+            .collect();
+        if !self.tag_times.keys().eq(self.tags.keys()) {
+            faults.push(format!("times of tags {:?}", self.tag_times));
+        }
+        self.faults.extend(faults);
+    }
+
+    /// Everything that is held has its file's size, and nothing else has one.
+    fn check_sizes(&mut self, damaged: &[String]) {
+        let held: BTreeSet<&String> = self.holders.iter().map(|(digest, _, _)| digest).collect();
+        let mut faults = Vec::new();
+        if !held.into_iter().eq(self.sizes.keys()) {
+            faults.push(format!("sizes of {:?}", self.sizes.keys()));
+        }
+        for (digest, size) in &self.sizes {
+            let found = self.bytes(digest).map(|bytes| bytes.len() as u64);
+            if found.is_some_and(|found| found != *size) && !damaged.contains(digest) {
+                faults.push(format!("{digest} has {found:?} bytes, not {size}"));
+            }
+        }
+        self.faults.extend(faults);
+    }
+
+    /// A repository uses each of its digests once, and so does the whole store.
+    fn check_usage(&mut self) {
+        let pairs: BTreeSet<_> = self
+            .holders
+            .iter()
+            .map(|(digest, of, _)| (of, digest))
+            .collect();
+        let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+        for (repository, digest) in pairs {
+            let size = self.sizes.get(digest).copied().unwrap_or_default();
+            *expected.entry(repository.clone()).or_default() += size;
+        }
+        let used = |usage: &BTreeMap<String, u64>| -> Vec<(String, u64)> {
+            let some = usage.iter().filter(|(_, bytes)| **bytes > 0);
+            some.map(|(name, bytes)| (name.clone(), *bytes)).collect()
+        };
+        let mut faults = Vec::new();
+        if used(&expected) != used(&self.usage) {
+            faults.push(format!("usage {:?}, not {expected:?}", self.usage));
+        }
+        let total: u64 = self.sizes.values().sum();
+        let held = self.meta.get("held_bytes").copied().unwrap_or_default();
+        if held != total {
+            faults.push(format!("{held} bytes are held, not {total}"));
+        }
+        self.faults.extend(faults);
+    }
+
     /// The catalog names those that hold something.
     fn check_repositories(&mut self) {
         let links = self.links.keys().map(|(repository, _)| repository);
@@ -335,6 +418,26 @@ fn the_verifier_finds_what_is_wrong() {
             let mut table = rows.open_table(REFERRERS).unwrap();
             let key = ("a", manifest.as_str(), manifest.as_str());
             table.insert(key, b"{}".as_slice()).unwrap();
+        }),
+        ("need (", &|rows| {
+            let mut table = rows.open_table(NEEDS).unwrap();
+            let key = ("a", manifest.as_str(), manifest.as_str());
+            table.insert(key, ()).unwrap();
+        }),
+        ("usage {", &|rows| {
+            rows.open_table(USAGE).unwrap().insert("a", 1).unwrap();
+        }),
+        ("bytes are held", &|rows| {
+            let mut table = rows.open_table(META).unwrap();
+            table.insert("held_bytes", 1).unwrap();
+        }),
+        ("bytes, not", &|rows| {
+            let mut table = rows.open_table(SIZES).unwrap();
+            table.insert(manifest.as_str(), 1).unwrap();
+        }),
+        ("times of tags", &|rows| {
+            let mut table = rows.open_table(TAG_TIMES).unwrap();
+            table.remove(("a", "v1")).unwrap();
         }),
         ("is not here", &|rows| {
             let layer = door::sha256(b"layer").to_string();

@@ -4,8 +4,11 @@ use config::name::RepositoryName;
 use http::StatusCode;
 use http::request::Parts;
 
-use super::super::Front;
+use super::super::access::admit_to;
 use super::super::error::{ApiError, Code};
+use super::super::{Front, actor, audit};
+use crate::access::Action;
+use crate::access::audit::Event;
 
 /// What a request wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +34,12 @@ pub enum Reach {
     Network,
 }
 
-/// Whether the request may go on. A change is about one repository, or with `None` about the store.
-pub(in crate::http) fn authorize(
+/// Whether the request may go on; the caller is in its extensions then. It is about one repository,
+/// or with `None` about the registry as a whole. Who may pull may look; changes want the action
+/// `admin`.
+pub(in crate::http) async fn authorize(
     front: &Front,
-    parts: &Parts,
+    parts: &mut Parts,
     need: Need,
     repository: Option<&RepositoryName>,
 ) -> Result<(), ApiError> {
@@ -42,13 +47,31 @@ pub(in crate::http) fn authorize(
         return Ok(());
     }
     let denied = |why| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why));
-    if front.reach == Reach::Network {
-        return denied(
-            "the management API is not open to the network; use `devpod registry` on its host",
-        );
+    if front.reach == Reach::Network && front.access.is_open() {
+        let why = "without access rules the management API is not open to the network; \
+            use `devpod registry` on its host";
+        return denied(why);
     }
+    let action = match need {
+        Need::Look => Action::Pull,
+        Need::Change => Action::Admin,
+    };
+    admit_to(front, parts, action, repository).await?;
     match repository.and_then(front.registry.policy().guard) {
         Some(why) if need == Need::Change => denied(why),
         _ => Ok(()),
     }
+}
+
+/// Writes to the audit log that something was removed.
+pub(super) async fn removed(
+    front: &Front,
+    parts: &Parts,
+    repository: &RepositoryName,
+    reference: Option<String>,
+) {
+    let mut line = audit::line(parts, Event::Delete, actor(&parts.extensions));
+    line.repository = Some(repository.to_string());
+    line.reference = reference;
+    audit::write(front, Some(line)).await;
 }

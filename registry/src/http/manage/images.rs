@@ -15,7 +15,7 @@ use super::super::error::{ApiError, Code};
 use super::super::query::encode;
 use super::super::route::RouteError;
 use super::Refusal;
-use super::access::{Need, authorize};
+use super::access::{Need, authorize, removed};
 use super::page::Paging;
 use super::{acting, repository, request_id};
 use crate::service::{Image, ImageDetail};
@@ -64,9 +64,9 @@ fn image_list(page: Page<Image>) -> ImageList {
 pub(super) async fn list(
     State(front): State<Front>,
     paging: Paging,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, &parts, Need::Look, None)?;
+    authorize(&front, &mut parts, Need::Look, None).await?;
     let wanted = paging.clone();
     let page = blocking(move || front.registry.image_page(None, wanted.listing())).await?;
     let list = image_list(page);
@@ -83,10 +83,10 @@ pub(super) async fn of_repository(
     State(front): State<Front>,
     Path(name): Path<String>,
     paging: Paging,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;
-    authorize(&front, &parts, Need::Look, Some(&name))?;
+    authorize(&front, &mut parts, Need::Look, Some(&name)).await?;
     let (wanted, of) = (paging.clone(), name.clone());
     let (known, page) = blocking(move || {
         let known = front.registry.repository_row(&of)?.is_some();
@@ -114,10 +114,10 @@ pub(super) async fn tags(
     State(front): State<Front>,
     Path(name): Path<String>,
     paging: Paging,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;
-    authorize(&front, &parts, Need::Look, Some(&name))?;
+    authorize(&front, &mut parts, Need::Look, Some(&name)).await?;
     let (wanted, of) = (paging.clone(), name.clone());
     let page = blocking(move || front.registry.tag_page(&of, wanted.listing())).await?;
     let page = page.ok_or_else(|| no_repository(&name))?;
@@ -150,10 +150,10 @@ pub(super) async fn tags(
 pub(super) async fn one(
     State(front): State<Front>,
     Path((name, reference)): Path<(String, String)>,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
     let (name, target) = (repository(&name)?, target(&reference)?);
-    authorize(&front, &parts, Need::Look, Some(&name))?;
+    authorize(&front, &mut parts, Need::Look, Some(&name)).await?;
     let (of, wanted) = (name.clone(), target.clone());
     let image = blocking(move || front.registry.image_detail(&of, &wanted)).await?;
     let image = image.ok_or_else(|| no_image(&name, &target))?;
@@ -174,7 +174,7 @@ pub(super) async fn remove(
     Path((name, reference)): Path<(String, String)>,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    remove_target(front, repository(&name)?, target(&reference)?, &parts).await
+    remove_target(front, repository(&name)?, target(&reference)?, parts).await
 }
 
 /// Remove a tag; its image stays
@@ -192,20 +192,21 @@ pub(super) async fn remove_tag(
     parts: Parts,
 ) -> Result<Response, ApiError> {
     let tag: Tag = tag.parse().map_err(RouteError::Tag)?;
-    remove_target(front, repository(&name)?, Target::Tag(tag), &parts).await
+    remove_target(front, repository(&name)?, Target::Tag(tag), parts).await
 }
 
 async fn remove_target(
     front: Front,
     name: RepositoryName,
     target: Target,
-    parts: &Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, parts, Need::Change, Some(&name))?;
-    let registry = acting(&front, parts);
+    authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
+    let registry = acting(&front, &parts);
     let (of, wanted) = (name.clone(), target.clone());
     if blocking(move || registry.delete_target(&of, &wanted)).await? {
-        tracing::info!(repository = %name, %target, request = ?request_id(parts), "image removed");
+        tracing::info!(repository = %name, %target, request = ?request_id(&parts), "image removed");
+        removed(&front, &parts, &name, Some(target.to_string())).await;
         Ok(StatusCode::NO_CONTENT.into_response())
     } else {
         Err(no_image(&name, &target))

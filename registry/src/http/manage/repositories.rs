@@ -11,7 +11,7 @@ use super::super::Front;
 use super::super::answer::Answer;
 use super::super::body::blocking;
 use super::super::error::ApiError;
-use super::access::{Need, authorize};
+use super::access::{Need, authorize, removed as gone};
 use super::images::no_repository;
 use super::page::Paging;
 use super::{Refusal, acting, repository, request_id};
@@ -42,9 +42,9 @@ pub struct RemovedRepository {
 pub(super) async fn list(
     State(front): State<Front>,
     paging: Paging,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, &parts, Need::Look, None)?;
+    authorize(&front, &mut parts, Need::Look, None).await?;
     let wanted = paging.clone();
     let page = blocking(move || front.registry.repository_page(wanted.listing())).await?;
     let next = page
@@ -68,10 +68,10 @@ pub(super) async fn list(
 pub(super) async fn one(
     State(front): State<Front>,
     Path(name): Path<String>,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;
-    authorize(&front, &parts, Need::Look, Some(&name))?;
+    authorize(&front, &mut parts, Need::Look, Some(&name)).await?;
     let of = name.clone();
     let row = blocking(move || front.registry.repository_row(&of)).await?;
     let row = row.ok_or_else(|| no_repository(&name))?;
@@ -87,14 +87,15 @@ pub(super) async fn one(
 pub(super) async fn remove(
     State(front): State<Front>,
     Path(name): Path<String>,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;
-    authorize(&front, &parts, Need::Change, Some(&name))?;
+    authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
     let (registry, of) = (acting(&front, &parts), name.clone());
     let removed = blocking(move || registry.delete_repository(&of)).await?;
     let (manifests, blobs) = removed.ok_or_else(|| no_repository(&name))?;
     tracing::info!(repository = %name, manifests, blobs, request = ?request_id(&parts), "repository removed");
+    gone(&front, &parts, &name, None).await;
     let name = name.to_string();
     Answer::new(StatusCode::OK).json(
         "application/json",

@@ -14,7 +14,6 @@ use super::super::answer::Answer;
 use super::super::answer::text;
 use super::super::body::{blocking, collect as read_all};
 use super::super::error::{ApiError, Code};
-use super::super::front::Turns;
 use super::super::route::RouteError;
 use super::access::{Need, authorize};
 use super::page::Paging;
@@ -84,9 +83,12 @@ pub struct WebhookState {
     get, path = "/api/v1/usage", tag = "storage",
     responses((status = 200, body = Usage), (status = 403, body = Refusal)),
 )]
-pub(super) async fn usage(State(front): State<Front>, parts: Parts) -> Result<Response, ApiError> {
-    authorize(&front, &parts, Need::Look, None)?;
-    let usage = blocking(move || front.registry.usage()).await?;
+pub(super) async fn usage(
+    State(front): State<Front>,
+    mut parts: Parts,
+) -> Result<Response, ApiError> {
+    authorize(&front, &mut parts, Need::Look, None).await?;
+    let usage = blocking(move || front.registry.disk_usage()).await?;
     Answer::new(StatusCode::OK).json(JSON, &usage)
 }
 
@@ -99,16 +101,16 @@ pub(super) async fn collect(
     State(front): State<Front>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, mut body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let request = read(&parts, &mut body).await?;
     let need = if request.dry_run {
         Need::Look
     } else {
         Need::Change
     };
-    authorize(&front, &parts, need, None)?;
-    let (registry, turns) = (acting(&front, &parts), front.turns.clone());
-    let collected = blocking(move || run(&registry, &turns, request.dry_run)).await?;
+    authorize(&front, &mut parts, need, None).await?;
+    let registry = acting(&front, &parts);
+    let collected = blocking(move || run(&registry, request.dry_run)).await?;
     if !request.dry_run {
         let Collected {
             links,
@@ -136,12 +138,13 @@ async fn read(parts: &Parts, body: &mut Body) -> Result<CollectRequest, ApiError
     serde_json::from_slice(&bytes).map_err(|error| refused(&error.to_string()))
 }
 
-fn run(registry: &Registry, turns: &Turns, dry_run: bool) -> Result<Collected, StoreError> {
-    if dry_run {
-        registry.collectable()
+fn run(registry: &Registry, dry_run: bool) -> Result<Collected, StoreError> {
+    let swept = if dry_run {
+        registry.collectable()?
     } else {
-        registry.collect(&|| turns.take())
-    }
+        registry.collect()?
+    };
+    Ok(swept.into())
 }
 
 /// List the upload sessions that are open
@@ -152,9 +155,9 @@ fn run(registry: &Registry, turns: &Turns, dry_run: bool) -> Result<Collected, S
 pub(super) async fn uploads(
     State(front): State<Front>,
     paging: Paging,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, &parts, Need::Look, None)?;
+    authorize(&front, &mut parts, Need::Look, None).await?;
     let (last, limit) = (
         paging.last.clone(),
         paging.n.unwrap_or(MAX_UPLOADS).clamp(1, MAX_UPLOADS),
@@ -181,13 +184,13 @@ pub(super) async fn uploads(
 pub(super) async fn cancel(
     State(front): State<Front>,
     Path(session): Path<String>,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, ApiError> {
     let session: SessionId = session.parse().map_err(|_| RouteError::Session)?;
     let (registry, id) = (front.registry.clone(), session.clone());
     let repository = blocking(move || registry.upload_repository(&id)).await;
     // Who may not look may not learn which sessions there are.
-    authorize(&front, &parts, Need::Change, repository.as_ref().ok())?;
+    authorize(&front, &mut parts, Need::Change, repository.as_ref().ok()).await?;
     let (repository, registry) = (repository?, acting(&front, &parts));
     blocking(move || registry.cancel_upload(&repository, &session)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -198,8 +201,11 @@ pub(super) async fn cancel(
     get, path = "/api/v1/events", tag = "events",
     responses((status = 200, body = EventState), (status = 403, body = Refusal)),
 )]
-pub(super) async fn events(State(front): State<Front>, parts: Parts) -> Result<Response, ApiError> {
-    authorize(&front, &parts, Need::Look, None)?;
+pub(super) async fn events(
+    State(front): State<Front>,
+    mut parts: Parts,
+) -> Result<Response, ApiError> {
+    authorize(&front, &mut parts, Need::Look, None).await?;
     let report = blocking(move || front.registry.event_report()).await?;
     Answer::new(StatusCode::OK).json(JSON, &state(report))
 }

@@ -83,6 +83,19 @@ pub fn append(transaction: &WriteTransaction, events: &[Vec<u8>]) -> Result<(), 
     count_dropped(&mut meta, dropped)
 }
 
+/// As [`append`], where the change that they tell of was made.
+pub fn append_if(
+    transaction: &WriteTransaction,
+    done: bool,
+    events: &[Vec<u8>],
+) -> Result<(), redb::Error> {
+    if done {
+        append(transaction, events)
+    } else {
+        Ok(())
+    }
+}
+
 fn count_dropped(
     meta: &mut redb::Table<'_, &'static str, u64>,
     more: u64,

@@ -45,6 +45,27 @@ pub fn is_linked(
     Ok(false)
 }
 
+/// The first `limit` repositories that show the blob.
+pub fn holding(
+    transaction: &ReadTransaction,
+    digest: &Digest,
+    limit: usize,
+) -> Result<Vec<String>, redb::Error> {
+    let table = transaction.open_table(HOLDERS)?;
+    let mut found = Vec::new();
+    for row in table.range((digest.as_ref(), "", 0)..)? {
+        let (key, _) = row?;
+        let (held, repository, kind) = key.value();
+        if held != digest.as_ref() || found.len() == limit {
+            break;
+        }
+        if kind == AS_LINK {
+            found.push(repository.to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// Whether any repository holds the blob, as a blob or as a manifest.
 pub fn is_held(transaction: &ReadTransaction, digest: &Digest) -> Result<bool, redb::Error> {
     let table = transaction.open_table(HOLDERS)?;
@@ -129,6 +150,8 @@ pub fn unlink(
 
 /// Where a walk over links stands: repository and digest of the last one.
 pub type Place = (String, String);
+/// What a walk found, and where it goes on, if there is more.
+pub type Walked = (Vec<(String, Digest)>, Option<Place>);
 
 /// Of the next `limit` links after `last`, those that were made before `before` and that no manifest
 /// of their repository needs; and where to go on, if there are more. Changes nothing.
@@ -137,7 +160,7 @@ pub fn unneeded(
     before: u64,
     last: Option<&Place>,
     limit: usize,
-) -> Result<(Vec<(String, Digest)>, Option<Place>), redb::Error> {
+) -> Result<Walked, redb::Error> {
     let table = transaction.open_table(LINKS)?;
     let from = last.map_or(Unbounded, |(repository, digest)| {
         Excluded((repository.as_str(), digest.as_str()))

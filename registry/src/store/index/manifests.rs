@@ -35,6 +35,15 @@ pub struct Recorded {
     pub missing: Vec<Digest>,
     /// Tags that pointed at another manifest before, and at which.
     pub replaced: Vec<(String, Digest)>,
+    /// A tag that is immutable and points at something else; then nothing was recorded.
+    pub held: Option<String>,
+}
+
+impl Recorded {
+    /// Whether anything was recorded.
+    pub fn is_done(&self) -> bool {
+        self.missing.is_empty() && self.held.is_none()
+    }
 }
 
 /// The manifest's row.

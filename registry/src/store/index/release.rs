@@ -64,7 +64,7 @@ pub fn remove(
     let Some(row) = row_of(transaction, repository, digest.as_ref())? else {
         return Ok(false);
     };
-    let freed = freed_by(transaction, repository, digest, &row)?;
+    let freed = freed_by(transaction, repository, digest, &row, MAX_PARTS)?;
     manifests::remove(transaction, repository, digest, now)?;
     release(transaction, repository, freed, now)?;
     unlink_freed(transaction, repository, std::iter::once(digest))?;
@@ -284,7 +284,7 @@ impl Plan<'_> {
                 self.left.append(&mut freed);
                 return Ok(());
             }
-            freed.extend(freed_by(rows, repository, &digest, &row)?);
+            freed.extend(freed_by(rows, repository, &digest, &row, self.most)?);
             self.doomed.insert(digest.to_string());
             self.parts.push((digest, row));
         }
@@ -310,12 +310,13 @@ impl Plan<'_> {
     }
 }
 
-/// What a manifest's removal may set free: what it names, and what refers to it.
+/// What a manifest's removal may set free: what it names, and of what refers to it the first `most`.
 fn freed_by(
     rows: &impl Rows,
     repository: &str,
     digest: &Digest,
     row: &ManifestRow,
+    most: usize,
 ) -> Result<Vec<(Digest, Why)>, redb::Error> {
     let mut freed = Vec::new();
     for child in &row.references {
@@ -332,7 +333,7 @@ fn freed_by(
         repository,
         digest.as_ref(),
         "",
-        MAX_PARTS,
+        most,
     )?;
     for referrer in referrers {
         freed.push((parse(&referrer)?, Why::Subject));

@@ -149,6 +149,7 @@ fn image(
         tags: vec![tag.to_owned()],
         descriptor: None,
         required: Vec::new(),
+        notes: registry::events::journal::Notes::default(),
     }
 }
 

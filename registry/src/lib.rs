@@ -4,6 +4,8 @@
 //! access    who may do what; knows no HTTP
 //! http      requests -> verbs -> responses; the only place that knows status codes
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
+//! events    what happens, told to webhooks through a queue in the index
+//! metrics   what is counted
 //! mirror    repositories of other registries, fetched when they are asked for
 //! upload    what an upload session accepts next; pure
 //! retention which tags have served their time; pure
@@ -23,8 +25,10 @@
 
 pub mod access;
 pub mod digest;
+pub mod events;
 pub mod http;
 pub mod manifest;
+pub mod metrics;
 pub mod mirror;
 pub mod retention;
 pub mod service;

@@ -9,6 +9,7 @@ pub mod external;
 mod frames;
 mod images;
 mod outbox;
+mod registry;
 mod registry_tokens;
 mod sandboxes;
 pub mod stream;
@@ -29,13 +30,16 @@ const MAX_REQUEST: usize = 8 << 20;
 
 /// Every route of the control API.
 pub fn router(app: Arc<App>, front: Front) -> Router {
+    let tokens = registry_tokens::routes(Arc::clone(&front.access));
+    let registry = registry::routes(front);
     Router::new()
         .merge(daemon::routes())
         .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
         .merge(workspaces::routes(&app))
-        .merge(registry_tokens::routes(front.access).with_state(()))
+        .merge(registry.with_state(()))
+        .merge(tokens.with_state(()))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             daemon::refuse_when_stopping,

@@ -72,7 +72,7 @@ pub enum Verb {
     /// More about images
     #[command(subcommand)]
     Image(Image),
-    /// Look after the embedded registry
+    /// Look after the embedded registry: images, disk, uploads, events, tokens, accounts
     #[command(subcommand)]
     Registry(Registry),
 

@@ -51,5 +51,9 @@ fn transport(settings: &settings::Registry) -> Outcome<Transport> {
             );
         }
     };
-    Ok(Transport { limits, tls })
+    Ok(Transport {
+        limits,
+        tls,
+        ..Transport::default()
+    })
 }

@@ -10,3 +10,4 @@ pub mod log;
 pub mod serve;
 pub mod socket;
 pub mod start;
+pub mod webhooks;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use config::settings;
 use registry::http::Front;
+use registry::http::manage::Reach;
 use registry::service::{Policy, Registry, Schedule, Scrubber};
 use registry::store::quota::Quotas;
 use registry::store::scrub::ScrubOptions;
@@ -23,7 +24,7 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{access, descriptors, front, lock, log, socket};
+use crate::daemon::{access, descriptors, front, lock, log, socket, webhooks};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
@@ -58,7 +59,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     // Before any thread exists: a user namespace is entered by a whole process or not at all.
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
-    log::init()?;
+    log::init(options.settings.log.format)?;
     descriptors::raise();
     let _lock = if detach {
         // Whoever started this one looks for the other; the log need not tell of it.
@@ -86,12 +87,6 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let address = tcp.local_addr()?;
     let registry = open_registry(&folder, &options.settings.registry)?;
     let mirror = Arc::new(upstream::mirror(&options, &registry)?);
-    let front = front::front(
-        registry.clone(),
-        Arc::clone(&mirror),
-        &options.settings.registry,
-        folder.root(),
-    )?;
     let collect_every = options.settings.registry.collect_every.limit();
     let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
@@ -103,6 +98,17 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
+    let senders = webhooks::senders(&options, &registry, &status.registry)?;
+    // After the senders: metrics name what they count.
+    let mut front = front::front(
+        registry.clone(),
+        Arc::clone(&mirror),
+        &options.settings.registry,
+        folder.root(),
+    )?;
+    if !address.ip().is_loopback() {
+        front.reach = Reach::Network;
+    }
     let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
@@ -119,6 +125,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let images = Arc::clone(&app.images);
     tokio::spawn(maintain::run(
         Arc::clone(&images),
+        Arc::clone(&front.metrics),
         collect_every,
         stop.clone(),
     ));
@@ -131,6 +138,7 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
     let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
+    let sending = senders.map(|senders| tokio::spawn(senders.run()));
     write_status(&folder, &status)?;
     tracing::info!(version = status.version, pid = status.pid, %address, "serving");
     ui::news(&format!(
@@ -139,11 +147,19 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         status.pid,
         folder.root().display()
     ));
-    let served = registry::http::serve(tcp, front, stop.clone().cancelled_owned()).await;
+    let health = Arc::clone(&front.health);
+    let stopped = async move {
+        stop.cancelled().await;
+        health.stop();
+    };
+    let served = registry::http::serve(tcp, front, stopped).await;
     app.stop();
     drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
+    if let Some(sending) = sending {
+        sending.abort();
+    }
     let _ = tokio::time::timeout(DRAIN, mirrored).await;
     close(&folder, &registry);
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
@@ -238,6 +254,9 @@ fn write_status(folder: &DataFolder, status: &DaemonStatus) -> Outcome<()> {
 fn close(folder: &DataFolder, registry: &Registry) {
     if let Err(error) = registry.store().export() {
         tracing::warn!(%error, "index.json could not be written");
+    }
+    if let Err(error) = registry.flush_events() {
+        tracing::warn!(?error, "the last events could not be written");
     }
     if let Err(error) = registry.record_pulls() {
         tracing::warn!(%error, "pulls could not be recorded");

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry::metrics::Metrics;
 use registry::service::Expired;
 use registry::store::{StoreError, Swept, Turn};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +59,12 @@ impl Images {
 
 /// Rounds until `stop`, the first a few minutes from now; with `every` absent there is none but on
 /// demand.
-pub(crate) async fn run(images: Arc<Images>, every: Option<Duration>, stop: CancellationToken) {
+pub(crate) async fn run(
+    images: Arc<Images>,
+    metrics: Arc<Metrics>,
+    every: Option<Duration>,
+    stop: CancellationToken,
+) {
     images.share_files(PATIENCE, stop.clone());
     let Some(every) = every else {
         return;
@@ -72,7 +78,16 @@ pub(crate) async fn run(images: Arc<Images>, every: Option<Duration>, stop: Canc
         wait = every;
         let images = Arc::clone(&images);
         match tokio::task::spawn_blocking(move || images.maintain()).await {
-            Ok(Ok(done)) => tell(&done),
+            Ok(Ok(done)) => {
+                let Swept {
+                    links,
+                    blobs,
+                    bytes,
+                    ..
+                } = done.swept;
+                metrics.collected(links, blobs, bytes);
+                tell(&done);
+            }
             Ok(Err(failure)) => {
                 tracing::warn!(failure = ?failure.to_string(), "the registry could not be tidied");
             }

@@ -7,6 +7,7 @@ pub mod access;
 pub mod quota;
 pub mod retention;
 pub mod upstream;
+pub mod webhook;
 
 use std::str::FromStr;
 

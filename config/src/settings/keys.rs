@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Compression, Secret, Settings, access, tables};
+use super::{Compression, LogFormat, Secret, Settings, access, tables};
 use crate::pattern::{Pattern, PatternError};
 use crate::suggest;
 
@@ -48,6 +48,14 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
         set: |s, raw| absolute(raw).map(|v| s.data = v),
         get: |s| Some(s.data.display().to_string()),
+    },
+    Key {
+        name: "log.format",
+        help: "of the daemon's log: text or json",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.log.format = v),
+        get: |s| Some(s.log.format.to_string()),
     },
     Key {
         name: "registry.listen",
@@ -453,6 +461,27 @@ impl std::fmt::Display for Compression {
             Self::None => "none",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+        })
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is not a format of the log: text or json")),
+        }
+    }
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
         })
     }
 }

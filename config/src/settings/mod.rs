@@ -24,12 +24,14 @@ use crate::registry::access::Access;
 use crate::registry::quota::Quota;
 use crate::registry::retention::Rule;
 use crate::registry::upstream::Upstream;
+use crate::registry::webhook::Webhook;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Where images, snapshots and state are kept.
     pub data: PathBuf,
+    pub log: Log,
     pub registry: Registry,
     pub remote: Remote,
     pub builder: Builder,
@@ -39,6 +41,21 @@ pub struct Settings {
     origins: BTreeMap<&'static str, Origin>,
     /// To be told once: variables that look like a mistyped setting.
     pub warnings: Vec<String>,
+}
+
+/// What the daemon tells of its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object for each event.
+    Json,
 }
 
 /// The embedded registry.
@@ -54,6 +71,8 @@ pub struct Registry {
     pub client_ca: Option<PathBuf>,
     /// How many bytes repositories may hold.
     pub quotas: Vec<Quota>,
+    /// Who is told what happens.
+    pub webhooks: Vec<Webhook>,
     /// Who may do what.
     pub access: Access,
     /// How many bytes all repositories together may hold.
@@ -252,6 +271,9 @@ impl Settings {
         };
         Self {
             data,
+            log: Log {
+                format: LogFormat::Text,
+            },
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
                 sparse: Vec::new(),
@@ -259,6 +281,7 @@ impl Settings {
                 tls_key: None,
                 client_ca: None,
                 quotas: Vec::new(),
+                webhooks: Vec::new(),
                 access: Access::default(),
                 max_bytes: None,
                 retention: Vec::new(),

@@ -4,7 +4,7 @@
 
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
-use crate::registry::{access, quota, retention, upstream};
+use crate::registry::{access, quota, retention, upstream, webhook};
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -44,6 +44,12 @@ pub(super) const TABLES: &[Table] = &[
         help: "registries that are mirrored: host, url, prefix, default, tags_ttl, plain_http, credentials",
         read: |s, cursor| upstream::read(cursor).map(|v| s.registry.upstreams = v),
         show: |s| count(s.registry.upstreams.len()),
+    },
+    Table {
+        name: "registry.webhooks",
+        help: "who is told of events: name, url, events, repositories, secret_file",
+        read: |s, cursor| webhook::read(cursor).map(|v| s.registry.webhooks = v),
+        show: |s| count(s.registry.webhooks.len()),
     },
 ];
 

@@ -76,6 +76,31 @@ pub async fn admit_whole(
     admitted.map_err(IntoResponse::into_response)
 }
 
+/// The door of the management API: whether the caller may do this to a repository, or with `None`
+/// to the registry as a whole.
+pub(super) async fn admit_to(
+    front: &Front,
+    parts: &mut Parts,
+    action: Action,
+    repository: Option<&RepositoryName>,
+) -> Result<(), ApiError> {
+    let authority = identify(front, parts).await?;
+    let allowed = match repository {
+        Some(name) => front.access.may(&authority, action, name) == Verdict::Allowed,
+        None => front.access.may_everywhere(&authority, action),
+    };
+    if allowed {
+        return Ok(());
+    }
+    let scope = repository.map(|name| needed(action, name));
+    Err(forbidden(
+        &front.access,
+        &authority,
+        parts,
+        scope.as_deref(),
+    ))
+}
+
 fn check(
     access: &Access,
     authority: &Authority,

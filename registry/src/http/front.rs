@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::health::Health;
+use super::manage::Reach;
 use super::server::Transport;
 use crate::access::Access;
+use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::service::Registry;
 
@@ -11,6 +14,12 @@ use crate::service::Registry;
 #[derive(Debug, Clone)]
 pub struct Front {
     pub registry: Registry,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What `/readyz` looks at beside the store.
+    pub health: Arc<Health>,
+    /// From where the management API can be used.
+    pub reach: Reach,
     /// How the port takes connections.
     pub transport: Transport,
     /// Other registries whose repositories are kept here when somebody asks for them.
@@ -23,10 +32,13 @@ impl Front {
     /// A registry with nothing before it.
     pub fn new(registry: Registry) -> Self {
         Self {
+            metrics: Arc::new(Metrics::new(&registry)),
+            health: Arc::default(),
+            reach: Reach::default(),
             mirror: Arc::new(Mirror::none(registry.clone())),
             transport: Transport::default(),
-            registry,
             access: Arc::new(Access::open_to_all()),
+            registry,
         }
     }
 }

@@ -116,6 +116,7 @@ pub(super) async fn get(
         Target::Digest(_) => None,
     };
     registry.note_pull(&repository, &manifest.digest, tag);
+    registry.note_served(&repository, &manifest, tag);
     Ok(Answer::new(StatusCode::OK)
         .digest(&manifest.digest)
         .header(CONTENT_TYPE, &manifest.media_type)

@@ -13,9 +13,12 @@ mod body;
 mod connection;
 mod error;
 mod front;
+pub mod health;
 mod listings;
+pub mod manage;
 mod manifests;
 mod mirrored;
+pub mod observe;
 mod pace;
 mod patient;
 pub mod peer;
@@ -33,20 +36,25 @@ mod warning;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::any;
 use http::header::{ALLOW, EXPECT, HeaderName};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Extensions, HeaderValue, Method, StatusCode};
 
 use self::access::Asker;
 pub use self::access::admit_whole;
 use self::answer::Answer;
 use self::error::{ApiError, Code};
 pub use self::front::Front;
+use self::manage::Owner;
+use self::observe::{RequestId, Seen};
 use self::query::Query;
 use self::route::Route;
 pub use self::server::{Limits, Transport, serve, serve_router};
+use crate::access::Caller;
+use crate::events::Origin;
 use crate::service::Registry;
 
 /// Which protocol this is, on every response (docker's v2 API; clients probe for it).
@@ -58,8 +66,31 @@ pub fn router(front: Front) -> Router {
         .route("/v2", any(handle))
         .route("/v2/", any(handle))
         .route("/v2/{*rest}", any(handle))
+        .merge(health::routes())
+        .merge(manage::routes())
         .merge(token::routes())
+        .layer(middleware::from_fn_with_state(
+            front.clone(),
+            observe::observe,
+        ))
         .with_state(front)
+}
+
+/// Who asked, as the log and events call them.
+fn actor(extensions: &Extensions) -> &str {
+    match (extensions.get::<Owner>(), extensions.get::<Caller>()) {
+        (Some(Owner), _) => "owner",
+        (None, Some(caller)) => caller.name(),
+        (None, None) => "anonymous",
+    }
+}
+
+fn origin(extensions: &Extensions) -> Origin {
+    let request = extensions.get::<RequestId>();
+    Origin {
+        actor: actor(extensions).to_owned(),
+        request: request.map_or("", RequestId::as_str).to_owned(),
+    }
 }
 
 async fn handle(State(front): State<Front>, request: Request) -> Response {
@@ -75,6 +106,8 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
     response.headers_mut().insert(VERSION, version);
     let line = audit::served(&front, &parts, &response);
     audit::write(&front, line).await;
+    let seen = Seen::of(parts.extensions.get::<Route>(), actor(&parts.extensions));
+    response.extensions_mut().insert(seen);
     response
 }
 
@@ -88,7 +121,10 @@ async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Re
     let brought = mirrored::bring(&front, &scoped, parts).await?;
     let response = match brought.response {
         Some(response) => response,
-        None => answer(front.registry, asker, scoped.route, &query, parts, body).await?,
+        None => {
+            let registry = front.registry.on_behalf_of(origin(&parts.extensions));
+            answer(registry, asker, scoped.route, &query, parts, body).await?
+        }
     };
     Ok(scope::mark(response, scoped.namespace, brought.warning))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use super::Front;
 use super::connection::Connection;
 use super::tls::Tls;
+use crate::metrics::OpenConnection;
 use crate::service::Registry;
 
 /// How many connections are served and how long they may dawdle.
@@ -61,11 +63,16 @@ pub struct Transport {
     pub limits: Limits,
     /// Without it the port speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// Counts the connections that are open.
+    pub open: Gauge,
 }
 
 impl From<Limits> for Transport {
     fn from(limits: Limits) -> Self {
-        Self { limits, tls: None }
+        Self {
+            limits,
+            ..Self::default()
+        }
     }
 }
 
@@ -77,7 +84,8 @@ pub async fn serve(
 ) -> io::Result<()> {
     let registry = front.registry.clone();
     let expiry = tokio::spawn(expire(registry.clone()));
-    let transport = front.transport.clone();
+    let mut transport = front.transport.clone();
+    transport.open = front.metrics.connections.clone();
     let router = super::router(front);
     let served = serve_router(listener, router, transport, shutdown).await;
     expiry.abort();
@@ -136,8 +144,10 @@ pub async fn serve_router(
             transport: transport.clone(),
             watcher: graceful.watcher(),
         };
+        let open = OpenConnection::on(&transport.open);
         connections.spawn(async move {
             connection.serve(stream).await;
+            drop(open);
             drop(place);
         });
     }

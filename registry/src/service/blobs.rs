@@ -7,7 +7,8 @@ use config::name::RepositoryName;
 
 use super::Registry;
 use crate::digest::{Algorithm, Digest};
-use crate::store::index::links;
+use crate::events::{EventKind, Subject};
+use crate::store::index::{events, links};
 use crate::store::writer::BlobWriter;
 use crate::store::{CommitBlobError, StoreError};
 
@@ -99,12 +100,21 @@ impl Registry {
         digest: &Digest,
         from: Option<&RepositoryName>,
     ) -> Result<bool, StoreError> {
-        let from = from.map(RepositoryName::as_str);
+        let source = from.map(RepositoryName::as_str);
         let index = self.store().index();
-        if !index.read(|rows| links::is_linked(rows, from, digest))? {
+        if !index.read(|rows| links::is_linked(rows, source, digest))? {
             return Ok(false);
         }
-        self.link_blob(repository, digest)
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            from,
+            ..Subject::new(EventKind::Mount, repository)
+        });
+        let linked = self
+            .store()
+            .link_noted(repository.as_str(), digest, notes)?;
+        self.noted();
+        Ok(linked)
     }
 
     /// Hides a blob from the repository; the file stays until a sweep finds that nobody else has
@@ -114,8 +124,19 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        Ok(index.write(move |rows| links::unlink(rows, &repository, &digest))?)
+        let done = self.store().index().write(move |rows| {
+            let done = links::unlink(rows, &repository, &digest)?;
+            if done {
+                events::append(rows, notes.rows())?;
+            }
+            Ok(done)
+        })?;
+        self.noted();
+        Ok(done)
     }
 }

@@ -7,8 +7,10 @@ use super::manifests::ManifestPut;
 use super::{PutManifestError, Registry, Stored};
 use crate::access::immutable::Immutable;
 use crate::digest::Digest;
+use crate::events::journal::Notes;
+use crate::events::{EventKind, Subject};
 use crate::store::StoreError;
-use crate::store::index::{immutable, links, manifests};
+use crate::store::index::{events, immutable, links, manifests};
 
 /// How a deletion ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,16 +75,20 @@ impl Registry {
         if !keep.concerns(repository.as_str()) {
             return self.delete_manifest(repository, digest).map(Deleted::of);
         }
+        let notes = self.note_deletion(repository, digest);
         let (repository, digest, keep) = (repository.to_string(), digest.clone(), keep.clone());
         let now = self.store().now();
         let deleted = self.store().index().write(move |rows| {
             let holds = |tag: &str| keep.holds(&repository, tag);
-            match immutable::needing(rows, &repository, &digest, &holds)? {
-                Some(tag) => Ok(Deleted::Held { tag }),
-                None => manifests::remove(rows, &repository, &digest, now).map(Deleted::of),
+            if let Some(tag) = immutable::needing(rows, &repository, &digest, &holds)? {
+                return Ok(Deleted::Held { tag });
             }
+            let done = manifests::remove(rows, &repository, &digest, now)?;
+            events::append_if(rows, done, notes.rows())?;
+            Ok(Deleted::of(done))
         })?;
         self.store().tags_changed();
+        self.noted();
         Ok(deleted)
     }
 
@@ -96,13 +102,25 @@ impl Registry {
         if !keep.concerns(repository.as_str()) {
             return self.delete_blob(repository, digest).map(Deleted::of);
         }
+        let notes = self.note_deletion(repository, digest);
         let (repository, digest, keep) = (repository.to_string(), digest.clone(), keep.clone());
-        Ok(self.store().index().write(move |rows| {
+        let deleted = self.store().index().write(move |rows| {
             let holds = |tag: &str| keep.holds(&repository, tag);
-            match immutable::needing(rows, &repository, &digest, &holds)? {
-                Some(tag) => Ok(Deleted::Held { tag }),
-                None => links::unlink(rows, &repository, &digest).map(Deleted::of),
+            if let Some(tag) = immutable::needing(rows, &repository, &digest, &holds)? {
+                return Ok(Deleted::Held { tag });
             }
-        })?)
+            let done = links::unlink(rows, &repository, &digest)?;
+            events::append_if(rows, done, notes.rows())?;
+            Ok(Deleted::of(done))
+        })?;
+        self.noted();
+        Ok(deleted)
+    }
+
+    fn note_deletion(&self, repository: &RepositoryName, digest: &Digest) -> Notes {
+        self.note(&Subject {
+            digest: Some(digest),
+            ..Subject::new(EventKind::Delete, repository)
+        })
     }
 }

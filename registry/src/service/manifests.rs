@@ -1,12 +1,15 @@
 //! Verbs over manifests and tags.
 
 use config::name::{RepositoryName, Tag, Target};
+use redb::WriteTransaction;
 
 use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
+use crate::events::journal::Notes;
+use crate::events::{EventKind, Subject};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView, Remark};
 use crate::store::StoreError;
-use crate::store::index::{ManifestRow, links, manifests, needs, release};
+use crate::store::index::{ManifestRow, events, links, manifests, needs, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -114,6 +117,7 @@ impl Registry {
             let missing = recorded.missing;
             return Err(PutManifestError::Missing { missing });
         }
+        self.noted();
         let mut remarks = view.remarks();
         if put.references == References::Sparse {
             remarks.extend(self.absent(repository, &view)?);
@@ -161,6 +165,14 @@ impl Registry {
             None => None,
         };
         let named = put.target_tag();
+        let tags: Vec<Tag> = named.into_iter().chain(put.tags).cloned().collect();
+        let notes = self.note(&Subject {
+            tags: &tags,
+            digest: Some(&digest),
+            media_type: Some(&view.media_type),
+            size: Some(size),
+            ..Subject::new(EventKind::Push, repository)
+        });
         Ok(manifests::NewManifest {
             repository: repository.to_string(),
             digest,
@@ -173,11 +185,8 @@ impl Registry {
                 pushed: self.store().now(),
                 by_digest: named.is_none() && put.tags.is_empty(),
             },
-            tags: named
-                .into_iter()
-                .chain(put.tags)
-                .map(Tag::to_string)
-                .collect(),
+            tags: tags.iter().map(Tag::to_string).collect(),
+            notes,
             descriptor,
             required: match put.references {
                 References::Required => view.required(),
@@ -248,6 +257,17 @@ impl Registry {
         }))
     }
 
+    /// Tells that a client was given a manifest.
+    pub fn note_served(&self, repository: &RepositoryName, manifest: &Manifest, tag: Option<&Tag>) {
+        self.note_later(&Subject {
+            tags: tag.map(std::slice::from_ref).unwrap_or_default(),
+            digest: Some(&manifest.digest),
+            media_type: Some(&manifest.media_type),
+            size: Some(manifest.bytes.len() as u64),
+            ..Subject::new(EventKind::Pull, repository)
+        });
+    }
+
     /// A manifest of the repository that needs this one or this blob; `None` where none does.
     pub fn needing(
         &self,
@@ -269,31 +289,61 @@ impl Registry {
         if self.store().blobs().size(digest)?.is_none() {
             return Ok(false);
         }
+        let notes = self.note(&Subject {
+            tags: std::slice::from_ref(tag),
+            digest: Some(digest),
+            ..Subject::new(EventKind::Push, repository)
+        });
         let (repository, tag, digest) = (repository.to_string(), tag.to_string(), digest.clone());
-        let (index, now) = (self.store().index(), self.store().now());
-        let done =
-            index.write(move |rows| manifests::tag(rows, &repository, &tag, &digest, now))?;
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            manifests::tag(rows, &repository, &tag, &digest, now)
+        })
+    }
+
+    /// Runs a change that answers whether it did anything; if so, its notes are written with it.
+    pub(super) fn change_tags(
+        &self,
+        notes: Notes,
+        change: impl FnOnce(&WriteTransaction) -> Result<bool, redb::Error> + Send + 'static,
+    ) -> Result<bool, StoreError> {
+        let done = self.store().index().write(move |rows| {
+            let done = change(rows)?;
+            if done {
+                events::append(rows, notes.rows())?;
+            }
+            Ok(done)
+        })?;
         self.store().tags_changed();
+        self.noted();
         Ok(done)
     }
 
     /// Removes one tag and nothing else; false where there is none.
     pub fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            tags: std::slice::from_ref(tag),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        let (index, now) = (self.store().index(), self.store().now());
-        let done = index.write(move |rows| manifests::untag(rows, &repository, &tag, now))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            manifests::untag(rows, &repository, &tag, now)
+        })
     }
 
     /// Removes a tag, and its manifest with its blobs' links where nothing else of the repository
     /// needs them; false where there is no such tag. Files go at the next sweep.
     pub fn release_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            tags: std::slice::from_ref(tag),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        let (index, now) = (self.store().index(), self.store().now());
-        let done = index.write(move |rows| release::untag(rows, &repository, &tag, now))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            release::untag(rows, &repository, &tag, now)
+        })
     }
 
     /// Removes a manifest, and what only it needed, unless a tag or an index of its repository
@@ -314,11 +364,15 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let (index, now) = (self.store().index(), self.store().now());
-        let done = index.write(move |rows| release::remove(rows, &repository, &digest, now))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            release::remove(rows, &repository, &digest, now)
+        })
     }
 
     /// Removes a manifest with all its tags; false where there is none.
@@ -327,11 +381,15 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let (index, now) = (self.store().index(), self.store().now());
-        let done = index.write(move |rows| manifests::remove(rows, &repository, &digest, now))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            manifests::remove(rows, &repository, &digest, now)
+        })
     }
 }
 

@@ -7,29 +7,37 @@
 mod blobs;
 mod by_hand;
 mod collect;
+mod images;
 mod immutable;
 mod listing;
 mod manifests;
 mod pulls;
+mod repositories;
 mod retention;
 mod scrub;
 mod uploads;
+mod usage;
 mod visible;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use config::name::RepositoryName;
 use config::pattern::Pattern;
 
 use self::collect::Turns;
+pub use self::images::{Child, Image, ImageDetail, Layer, Platform};
 pub use self::immutable::Deleted;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
+pub use self::repositories::RepositoryRow;
 pub use self::retention::Expired;
 pub use self::scrub::{Schedule, Scrubber};
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
+pub use self::usage::{Amount, Collected, OpenUpload, Usage};
 use crate::digest::Digest;
+use crate::events::Origin;
+use crate::events::journal::Journal;
 pub use crate::manifest::Remark;
 use crate::store::{Fault, Options, Store, StoreError, Swept};
 
@@ -74,14 +82,15 @@ impl Default for Policy {
 
 /// A registry over one [`Store`].
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct Registry(pub(crate) Arc<Inner>, Option<Arc<Origin>>);
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     store: Store,
     sessions: OpenSessions,
     policy: Policy,
     turns: Turns,
+    pub(crate) journal: OnceLock<Journal>,
 }
 
 impl Registry {
@@ -93,12 +102,25 @@ impl Registry {
     /// A registry over an open store.
     pub fn new(store: Store, policy: Policy) -> Result<Self, StoreError> {
         let sessions = OpenSessions::of(store.sessions())?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             store,
             sessions,
             policy,
             turns: Turns::default(),
-        })))
+            journal: OnceLock::new(),
+        };
+        Ok(Self(Arc::new(inner), None))
+    }
+
+    /// The same registry, acting for somebody: what it does is told as theirs.
+    #[must_use]
+    pub fn on_behalf_of(&self, origin: Origin) -> Self {
+        Self(Arc::clone(&self.0), Some(Arc::new(origin)))
+    }
+
+    /// For whom it acts; `None` for the process itself.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.1.as_deref()
     }
 
     /// What lies below the verbs.

@@ -5,8 +5,11 @@ use config::registry::retention::Rule;
 
 use super::{Listing, Registry};
 use crate::digest::Digest;
+use crate::events::journal::Notes;
+use crate::events::{EventKind, Subject};
 use crate::retention::{TagFacts, Verdict, decide};
 use crate::store::StoreError;
+use crate::store::index::events;
 use crate::store::index::tags::{self, TagRow};
 
 /// Tags that one snapshot is asked for.
@@ -103,14 +106,32 @@ impl Registry {
         batch: &[(TagRow, usize)],
     ) -> Result<Vec<bool>, StoreError> {
         let (name, now) = (repository.to_string(), self.store().now());
-        let rows: Vec<TagRow> = batch.iter().map(|(row, _)| row.clone()).collect();
+        let rows: Vec<(TagRow, Notes)> = batch
+            .iter()
+            .map(|(row, _)| (row.clone(), self.note_expiry(repository, row)))
+            .collect();
         let done = self.store().index().write(move |transaction| {
-            rows.iter()
-                .map(|row| tags::expire(transaction, &name, row, now))
-                .collect::<Result<Vec<_>, _>>()
+            let mut all = Vec::with_capacity(rows.len());
+            for (row, notes) in &rows {
+                let done = tags::expire(transaction, &name, row, now)?;
+                if done {
+                    events::append(transaction, notes.rows())?;
+                }
+                all.push(done);
+            }
+            Ok(all)
         })?;
         self.store().tags_changed();
+        self.noted();
         Ok(done)
+    }
+
+    fn note_expiry(&self, repository: &RepositoryName, row: &TagRow) -> Notes {
+        let tags: Vec<Tag> = row.tag.parse().into_iter().collect();
+        self.note(&Subject {
+            tags: &tags,
+            ..Subject::new(EventKind::Delete, repository)
+        })
     }
 
     /// Every tag of a repository with its times.

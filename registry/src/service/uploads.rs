@@ -118,6 +118,16 @@ impl Registry {
         Ok(session)
     }
 
+    /// How many sessions are open.
+    pub fn open_uploads(&self) -> usize {
+        self.0.sessions.lock().len()
+    }
+
+    /// The sessions that are open.
+    pub(super) fn session_ids(&self) -> Vec<SessionId> {
+        self.0.sessions.lock().keys().cloned().collect()
+    }
+
     /// Bytes that a session has.
     pub fn upload_offset(
         &self,

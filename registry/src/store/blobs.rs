@@ -246,7 +246,7 @@ fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> SystemTime {
 pub(super) const TEMPORARY: &str = "w-";
 
 /// 128 random bits.
-pub(super) fn random_hex() -> io::Result<String> {
+pub(crate) fn random_hex() -> io::Result<String> {
     let mut bytes = [0u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
         .map_err(|_| io::Error::other("the system's random source failed"))?;

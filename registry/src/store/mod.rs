@@ -40,9 +40,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
+use crate::events::journal::Notes;
 use crate::store::blobs::Blobs;
 use crate::store::index::usage::{self, Exceeded, Room};
-use crate::store::index::{Index, IndexError, immutable, links, manifests};
+use crate::store::index::{Index, IndexError, events, immutable, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::pulls::Pulls;
 use crate::store::quota::Quotas;
@@ -225,12 +226,22 @@ impl Store {
     /// Shows a blob, whose file must be here, in a repository. False where the file is not here or
     /// not as long as other repositories know it.
     pub fn link(&self, repository: &str, digest: &Digest) -> Result<bool, StoreError> {
+        self.link_noted(repository, digest, Notes::default())
+    }
+
+    /// As [`Store::link`], and tells of it.
+    pub(crate) fn link_noted(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        notes: Notes,
+    ) -> Result<bool, StoreError> {
         let _guard = self.blobs.guards().shared(digest);
         self.blobs.room()?;
         let Some(size) = self.linkable(digest)? else {
             return Ok(false);
         };
-        self.link_guarded(repository, digest, size)?;
+        self.link_guarded(repository, digest, size, notes)?;
         Ok(true)
     }
 
@@ -245,7 +256,7 @@ impl Store {
         let _guard = self.blobs.guards().shared(expected);
         self.check_room(repository, Some(expected), writer.written())?;
         let (digest, size) = writer.commit(Some(expected))?;
-        self.link_guarded(repository, &digest, size)?;
+        self.link_guarded(repository, &digest, size, Notes::default())?;
         Ok(size)
     }
 
@@ -277,13 +288,20 @@ impl Store {
     }
 
     /// The caller holds the digest's guard.
-    fn link_guarded(&self, repository: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+    fn link_guarded(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+        notes: Notes,
+    ) -> Result<(), StoreError> {
         let room = self.options.quotas.room(repository);
         let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
         let refusal = self.index.write(move |rows| {
             let refusal = usage::admit(rows, &repository, &digest, size, room)?;
             if refusal.is_none() {
                 links::link(rows, &repository, &digest, size, now)?;
+                events::append(rows, notes.rows())?;
             }
             Ok(refusal)
         })?;

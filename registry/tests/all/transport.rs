@@ -251,6 +251,7 @@ async fn serve_tls(registry: &Registry, files: TlsFiles) -> SocketAddr {
     let transport = Transport {
         limits: Limits::default(),
         tls: Some(Tls::open(files).unwrap()),
+        ..Transport::default()
     };
     let router = router(Front::new(registry.clone()));
     tokio::spawn(serve_router(

@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
 use redb::{Database, WriteTransaction};
 
-use super::{DatabaseFile, IndexError, begin_write};
+use super::{Commits, DatabaseFile, IndexError, begin_write};
 use crate::store::step::{Step, Steps};
 
 /// Jobs in one transaction. More would only make the unlucky first wait longer.
@@ -30,12 +31,16 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn start(file: Arc<DatabaseFile>, steps: Steps) -> Result<Self, IndexError> {
+    pub(super) fn start(
+        file: Arc<DatabaseFile>,
+        steps: Steps,
+        commits: Commits,
+    ) -> Result<Self, IndexError> {
         let (queue, jobs) = sync_channel(BATCH);
         let path = file.path.clone();
         let thread = Builder::new()
             .name("registry-index".to_owned())
-            .spawn(move || run(&file, &steps, &jobs))
+            .spawn(move || run(&file, &steps, &commits, &jobs))
             .map_err(|error| IndexError::Database {
                 path,
                 source: Arc::new(redb::Error::Io(error)),
@@ -80,13 +85,17 @@ impl Drop for Group {
     }
 }
 
-fn run(file: &DatabaseFile, steps: &Steps, jobs: &Receiver<Job>) {
+fn run(file: &DatabaseFile, steps: &Steps, commits: &Commits, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let rest = jobs.try_iter().take(BATCH - 1);
         let mut batch: VecDeque<Job> = std::iter::once(first).chain(rest).collect();
         while !batch.is_empty() {
             let mut replies = Vec::new();
+            let begun = Instant::now();
             let result = file.with(|database| commit(database, steps, &mut batch, &mut replies));
+            commits.changes.observe(replies.len() as f64);
+            commits.duration.observe(begun.elapsed().as_secs_f64());
+            commits.failures.inc_by(u64::from(result.is_err()));
             if replies.is_empty() {
                 // Not even begun: nobody can be served now.
                 replies.extend(batch.drain(..).map(|job| job(None).1));

@@ -10,7 +10,8 @@ use super::schema::{
     AS_MANIFEST, LINKS, MANIFESTS, ManifestRow, REFERRERS, TAG_TIMES, TAGGED, TAGS,
 };
 use super::usage::{hold, release};
-use super::{Page, links, needs, pulled, untagged};
+use super::{Page, events, links, needs, pulled, untagged};
+use crate::events::journal::Notes;
 
 /// A manifest to be recorded.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct NewManifest {
     pub descriptor: Option<Vec<u8>>,
     /// Blobs and manifests that the repository must have; empty skips the check.
     pub required: Vec<Digest>,
+    /// What is told of it.
+    pub notes: Notes,
 }
 
 /// What became of a manifest that was to be recorded.
@@ -96,6 +99,7 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Recorded
             .replaced
             .extend(before.map(|before| (tag.clone(), before)));
     }
+    events::append(transaction, new.notes.rows())?;
     Ok(recorded)
 }
 

@@ -203,6 +203,7 @@ mod tests {
             tags: tags.iter().map(ToString::to_string).collect(),
             descriptor: None,
             required: Vec::new(),
+            notes: crate::events::journal::Notes::default(),
         }
     }
 

@@ -8,9 +8,13 @@
 //! After an I/O error (a full disk above all) redb refuses to go on with an open file; the next
 //! operation opens it again, so the registry serves as soon as there is space.
 
+pub mod catalog;
+mod commits;
 mod create;
+pub mod events;
 mod group;
 pub mod held;
+pub mod holdings;
 pub mod immutable;
 pub mod links;
 pub mod manifests;
@@ -32,6 +36,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
+pub use self::commits::Commits;
 use self::group::Group;
 pub use self::schema::ManifestRow;
 use crate::store::step::Steps;
@@ -81,6 +86,7 @@ impl IndexError {
 pub struct Index {
     file: Arc<DatabaseFile>,
     group: Group,
+    commits: Commits,
 }
 
 impl Index {
@@ -96,8 +102,18 @@ impl Index {
         }
         file.reopen()?;
         file.check_schema()?;
-        let group = Group::start(Arc::clone(&file), steps)?;
-        Ok(Self { file, group })
+        let commits = Commits::default();
+        let group = Group::start(Arc::clone(&file), steps, commits.clone())?;
+        Ok(Self {
+            file,
+            group,
+            commits,
+        })
+    }
+
+    /// What its commits cost so far.
+    pub fn commits(&self) -> &Commits {
+        &self.commits
     }
 
     /// Runs `read` over one consistent snapshot.

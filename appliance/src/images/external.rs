@@ -418,4 +418,38 @@ mod tests {
         }
         assert!(!accounts.file.exists());
     }
+
+    #[tokio::test]
+    async fn our_own_accounts_come_first_and_for_their_hosts_only() {
+        let (_folder, accounts) = accounts();
+        accounts
+            .add(&host("a.example"), "me", &Secret::new("one"))
+            .unwrap();
+        let machine = Machine::with_env(
+            std::sync::Arc::new(|name| match name {
+                "DOCKER_REGISTRY" => Some("b.example".to_owned()),
+                "DOCKER_USERNAME" => Some("you".to_owned()),
+                "DOCKER_PASSWORD" => Some("two".to_owned()),
+                _ => None,
+            }),
+            Vec::new(),
+        );
+        let external = External {
+            accounts,
+            machine,
+            under: HashMap::new(),
+        };
+        let mirror = host("mirror.example");
+        let external = external.under([&mirror].into_iter(), &host("a.example"));
+        for (asked, expected) in [
+            ("a.example", Some(Credential::basic("me", "one"))),
+            ("mirror.example", Some(Credential::basic("me", "one"))),
+            ("b.example", Some(Credential::basic("you", "two"))),
+            ("c.example", None),
+        ] {
+            let found = external.find(asked, "team/app").await.unwrap();
+            assert_eq!(found.credential, expected, "{asked}");
+            assert!(found.looked[0].ends_with("external.json"));
+        }
+    }
 }

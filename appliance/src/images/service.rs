@@ -373,3 +373,29 @@ fn unpack_failed(image: &Image, error: &unpack::UnpackError) -> Failure {
     };
     Failure::because(kind, format!("cannot unpack image {}", image.digest), error)
 }
+
+#[cfg(test)]
+mod tests {
+    use registry::store::quota::{Bounded, Exceeded};
+
+    use super::*;
+
+    #[test]
+    fn a_quota_is_told_with_what_helps() {
+        let exceeded = Exceeded {
+            what: Bounded::Repository("team/app".to_owned()),
+            used: 90,
+            adds: 20,
+            limit: 100,
+        };
+        let error = PutManifestError::Store(exceeded.into());
+        let failure = not_kept(&"team/app".parse().unwrap(), error);
+        assert_eq!(failure.kind, Kind::Exhausted);
+        let cause = "the quota of repository team/app is exhausted: 90 of 100 bytes are used, \
+                     20 more were asked for";
+        assert_eq!(failure.causes, [cause]);
+        assert_eq!(failure.hints.len(), 2);
+        let busy = store(StoreError::Collecting);
+        assert_eq!(busy.kind, Kind::Conflict);
+    }
+}

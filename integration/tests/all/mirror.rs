@@ -20,8 +20,9 @@ const NOT_FOUND: i32 = 3;
 
 /// An appliance that mirrors the registry at `url` as `docker.io`.
 fn mirror_of(url: &str) -> TestAppliance {
+    // The first address is a mirror that has gone.
     mirror_with(json!({
-        "host": "docker.io", "url": url, "prefix": "hub", "default": true, "tags_ttl": 0,
+        "host": "docker.io", "url": ["http://127.0.0.1:1", url], "prefix": "hub", "default": true, "tags_ttl": 0,
     }))
 }
 

@@ -18,7 +18,8 @@ use super::Front;
 use super::answer::text;
 use super::error::{ApiError, Code};
 use super::peer::{self, Secure};
-use super::route::Route;
+use super::query::Query;
+use super::route::{self, Route};
 use super::tls::ClientCertificate;
 use crate::access::{
     Access, Action, Authority, CATALOG_SCOPE, LoginError, Presented, Verdict, needed,
@@ -110,13 +111,45 @@ fn check(
         return check_listing(access, authority, parts, route);
     };
     let action = action(route, &parts.method);
-    match access.may(authority, action, repository) {
-        Verdict::Allowed => Ok(()),
+    // As the client wrote it; the route may have been renamed since.
+    let written = route::parse(parts.uri.path()).ok();
+    let asked = written.as_ref().and_then(Route::repository);
+    let asked = asked.unwrap_or(repository);
+    match access.may_as(authority, action, repository, asked) {
+        Verdict::Allowed => check_source(access, authority, parts, route),
         Verdict::TokenTooNarrow => Err(too_narrow(access, parts, &needed(action, repository))),
         Verdict::Forbidden => {
             let scope = needed(action, repository);
             Err(forbidden(access, authority, parts, Some(&scope)))
         }
+    }
+}
+
+/// A token that was asked for without the source of a mount: the client may ask again for both. A
+/// source that the caller may not read is as one that is not there, and no error.
+fn check_source(
+    access: &Access,
+    authority: &Authority,
+    parts: &Parts,
+    route: &Route,
+) -> Result<(), ApiError> {
+    let Route::Uploads(repository) = route else {
+        return Ok(());
+    };
+    let query = Query::parse(parts.uri.query());
+    let source = query
+        .get("mount")
+        .and_then(|_| query.get("from")?.parse().ok());
+    let Some(source) = source else {
+        return Ok(());
+    };
+    match access.may(authority, Action::Pull, &source) {
+        Verdict::TokenTooNarrow => {
+            let target = needed(Action::Push, repository);
+            let scopes = format!("{target} {}", needed(Action::Pull, &source));
+            Err(too_narrow(access, parts, &scopes))
+        }
+        _ => Ok(()),
     }
 }
 

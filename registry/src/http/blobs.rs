@@ -21,7 +21,11 @@ pub(super) async fn head(
     registry: Registry,
     repository: RepositoryName,
     digest: Digest,
+    headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
+    if is_known(headers, &digest) {
+        return not_modified(registry, repository, digest).await;
+    }
     let wanted = digest.clone();
     let size = blocking(move || registry.stat_blob(&repository, &wanted)).await?;
     let size = size.ok_or_else(|| unknown(&digest))?;

@@ -13,10 +13,11 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
+use super::pace::Pace;
 use super::range::Span;
 use super::sendfile::{FileBody, Outgoing};
 
@@ -25,8 +26,6 @@ use super::sendfile::{FileBody, Outgoing};
 const BATCH: usize = 512 * 1024;
 /// A batch that is not full waits so long for more.
 const LINGER: Duration = Duration::from_millis(5);
-/// A peer that sends nothing for so long is gone.
-const BODY_IDLE: Duration = Duration::from_secs(60);
 /// tokio's default of 4 KiB costs a thread hop for every page.
 const SEND_PIECE: usize = 256 * 1024;
 /// A blob up to this size is answered in one piece, without a streaming reader.
@@ -50,18 +49,19 @@ where
 }
 
 /// The next piece of a body; `None` at its end.
-async fn piece(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
+async fn piece(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, ApiError> {
     loop {
-        let frame = timeout(BODY_IDLE, body.frame()).await;
-        match frame.map_err(|error| ApiError::broken_body(&error))? {
+        let since = Instant::now();
+        let frame = timeout(pace.patience(), body.frame()).await;
+        let data = match frame.map_err(|error| ApiError::broken_body(&error))? {
             None => return Ok(None),
             Some(Err(error)) => return Err(ApiError::broken_body(&error)),
             // Trailers mean nothing here.
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
-                Err(_) => {}
-            },
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        pace.came(data.len(), since);
+        if !data.is_empty() {
+            return Ok(Some(data));
         }
     }
 }
@@ -99,8 +99,9 @@ where
 /// Hands a body over in batches until it ends or nobody takes them.
 async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<(), ApiError> {
     let (mut batch, mut size) = (Vec::new(), 0);
+    let mut pace = Pace::default();
     let ended = loop {
-        let mut next = std::pin::pin!(piece(body));
+        let mut next = std::pin::pin!(piece(body, &mut pace));
         // A client that pauses must not hold back what it has sent.
         let found = match timeout(LINGER, &mut next).await {
             Ok(found) => found,
@@ -135,7 +136,8 @@ async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<()
 /// Reads a small body. `None` for one of more than `limit` bytes.
 pub(super) async fn collect(body: &mut Body, limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
     let mut bytes = Vec::new();
-    while let Some(piece) = piece(body).await? {
+    let mut pace = Pace::default();
+    while let Some(piece) = piece(body, &mut pace).await? {
         if bytes.len() + piece.len() > limit {
             return Ok(None);
         }
@@ -148,7 +150,8 @@ pub(super) async fn collect(body: &mut Body, limit: usize) -> Result<Option<Vec<
 pub(super) async fn drain(body: &mut Body) {
     let drained = async {
         let mut left = DRAIN;
-        while let Ok(Some(piece)) = piece(body).await {
+        let mut pace = Pace::default();
+        while let Ok(Some(piece)) = piece(body, &mut pace).await {
             match left.checked_sub(piece.len()) {
                 Some(rest) => left = rest,
                 None => return,

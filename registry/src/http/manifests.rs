@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use config::name::{RepositoryName, Tag, Target};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::access::{Asker, held};
@@ -13,6 +14,7 @@ use super::answer::{Answer, OCI_SUBJECT, OCI_TAG, is_known, text};
 use super::body::{blocking, collect};
 use super::error::{ApiError, Code};
 use super::query::Query;
+use super::warning::{of_manifest, warn};
 use crate::manifest::MAX_MANIFEST;
 use crate::service::{Deleted, ManifestPut, PutManifestError, Registry};
 
@@ -25,12 +27,12 @@ pub(super) async fn put(
     repository: RepositoryName,
     target: Target,
     query: &Query,
-    headers: &HeaderMap,
+    parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
     let tags = tags(&target, query)?;
-    let bytes = read(headers, body).await?;
-    let media_type = text(headers, CONTENT_TYPE).map(str::to_owned);
+    let bytes = read(&parts.headers, body).await?;
+    let media_type = text(&parts.headers, CONTENT_TYPE).map(str::to_owned);
     let (name, extra) = (repository.clone(), tags.clone());
     let stored = blocking(move || {
         let put = ManifestPut {
@@ -43,7 +45,8 @@ pub(super) async fn put(
         registry.put_manifest_keeping(&name, &put, asker.unmoved())
     })
     .await?;
-    let mut answer = Answer::new(StatusCode::CREATED)
+    let warnings = of_manifest(&stored.remarks, &repository, &parts.uri, &parts.headers);
+    let mut answer = warn(Answer::new(StatusCode::CREATED), &warnings)
         .location(format!("/v2/{repository}/manifests/{}", stored.digest))
         .digest(&stored.digest)
         .length(0);
@@ -124,10 +127,16 @@ pub(super) async fn head(
     registry: Registry,
     repository: RepositoryName,
     target: Target,
+    headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = target.clone();
     let found = blocking(move || registry.stat_manifest(&repository, &wanted)).await?;
     let (digest, row) = found.ok_or_else(|| unknown(&target))?;
+    if is_known(headers, &digest) {
+        return Ok(Answer::new(StatusCode::NOT_MODIFIED)
+            .digest(&digest)
+            .empty());
+    }
     Ok(Answer::new(StatusCode::OK)
         .digest(&digest)
         .header(CONTENT_TYPE, &row.media_type)

@@ -1,8 +1,9 @@
 //! The OCI Distribution API over a [`Registry`].
 //!
 //! One handler serves all of `/v2/`: the route is decided by [`route`], the verbs are the service's,
-//! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
-//! touched on blocking threads only.
+//! and refusals become responses in `error`. Who asks, and whether they may, is decided at the door
+//! ([`crate::access`]) once it is known which repository is meant. Nothing blocks an async thread:
+//! files and index are touched on blocking threads only.
 
 mod access;
 mod answer;
@@ -18,6 +19,7 @@ pub mod manage;
 mod manifests;
 mod mirrored;
 pub mod observe;
+mod pace;
 mod patient;
 pub mod peer;
 mod query;
@@ -29,6 +31,7 @@ mod server;
 pub mod tls;
 mod token;
 mod uploads;
+mod warning;
 
 use axum::Router;
 use axum::body::Body;
@@ -36,7 +39,7 @@ use axum::extract::{Request, State};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::any;
-use http::header::{EXPECT, HeaderName};
+use http::header::{ALLOW, EXPECT, HeaderName};
 use http::request::Parts;
 use http::{Extensions, HeaderValue, Method, StatusCode};
 
@@ -135,6 +138,7 @@ async fn answer(
     parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
+    let allowed = allowed(&route);
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
@@ -148,19 +152,18 @@ async fn answer(
         }
         Route::Blob(repository, digest) => match parts.method {
             Method::GET => blobs::get(registry, repository, digest, parts).await,
-            Method::HEAD => blobs::head(registry, repository, digest).await,
+            Method::HEAD => blobs::head(registry, repository, digest, &parts.headers).await,
             Method::DELETE => blobs::delete(registry, asker, repository, digest).await,
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
         Route::Manifest(repository, target) => match parts.method {
             Method::GET => manifests::get(registry, repository, target, &parts.headers).await,
-            Method::HEAD => manifests::head(registry, repository, target).await,
+            Method::HEAD => manifests::head(registry, repository, target, &parts.headers).await,
             Method::DELETE => manifests::delete(registry, asker, repository, target).await,
             Method::PUT => {
-                let headers = &parts.headers;
-                manifests::put(registry, asker, repository, target, query, headers, body).await
+                manifests::put(registry, asker, repository, target, query, parts, body).await
             }
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
             uploads::start(registry, asker, repository, query, &parts.headers, body).await
@@ -174,9 +177,9 @@ async fn answer(
                 uploads::finish(registry, repository, session, query, &parts.headers, body).await
             }
             Method::DELETE => uploads::cancel(registry, repository, session).await,
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
-        _ => Err(wrong_method(&parts.method)),
+        _ => Err(wrong_method(&parts.method, allowed)),
     }
 }
 
@@ -195,7 +198,18 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn wrong_method(method: &Method) -> ApiError {
+/// What `Allow` says about an endpoint (RFC 9110, section 15.5.6).
+fn allowed(route: &Route) -> &'static str {
+    match route {
+        Route::Ping | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
+        Route::Blob(..) => "GET, HEAD, DELETE",
+        Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+        Route::Uploads(_) => "POST",
+        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+    }
+}
+
+fn wrong_method(method: &Method, allowed: &str) -> ApiError {
     let message = format!("method {method} means nothing here");
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).header(ALLOW, allowed)
 }

@@ -28,8 +28,11 @@ pub(super) async fn start(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
+    let mut hinted = Algorithm::Sha256;
     if let Some(mount) = query.get("mount") {
         let digest = parse_digest(mount)?;
+        // Where there is nothing to mount, this blob comes next.
+        hinted = Algorithm::of(&digest).unwrap_or_default();
         if mounted(&registry, asker, &repository, &digest, query.get("from")).await? {
             return Ok(created(&repository, &digest));
         }
@@ -38,7 +41,7 @@ pub(super) async fn start(
         return whole(registry, repository, digest, headers, body).await;
     }
     let algorithm = match query.get("digest-algorithm") {
-        None => Algorithm::Sha256,
+        None => hinted,
         Some(name) => Algorithm::parse(name).ok_or_else(|| {
             let message = format!("digest algorithm {name:?} is not sha256 or sha512");
             ApiError::bad_request(Code::DigestInvalid, message)

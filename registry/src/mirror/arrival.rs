@@ -24,8 +24,6 @@ const AHEAD: usize = 2;
 /// How far a blob has come.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
-    /// The other registry has answered, and the file can be read.
-    pub(super) opened: bool,
     /// Bytes of the whole, where they are known.
     pub(super) size: Option<u64>,
     /// Bytes in the file.
@@ -205,7 +203,6 @@ mod tests {
     #[test]
     fn the_last_byte_waits_for_the_verdict() {
         let mut progress = Progress {
-            opened: true,
             size: Some(10),
             written: 10,
             end: None,

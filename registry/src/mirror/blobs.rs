@@ -5,10 +5,10 @@ use super::fetch::Fetch;
 use super::flights::{Boarded, Seat};
 use super::memory::Key;
 use super::upstream::Trouble;
-use super::{Kept, Mirror, MirrorError};
+use super::{Kept, Mirror, MirrorError, sizes};
 use crate::digest::Digest;
 
-/// A blob up to this size is waited for, so that a failure can still be told by a status.
+/// A blob up to this size is waited for.
 const SMALL: u64 = 64 * 1024;
 /// Somebody else's download may end just when we look; so often we look again.
 const LOOKS: usize = 8;
@@ -64,7 +64,12 @@ impl Mirror {
             return Ok(Some(size));
         }
         self.refuse_missing(kept, &key(kept, digest))?;
-        self.ask_size(kept, digest).await
+        if let Some(size) = self.ask_size(kept, digest).await? {
+            return Ok(Some(size));
+        }
+        let (here, digest) = (kept.here.clone(), digest.clone());
+        self.blocking(move |registry| sizes::stated(registry, &here, &digest))
+            .await
     }
 
     async fn has_blob(&self, kept: &Kept, digest: &Digest) -> Result<bool, MirrorError> {
@@ -85,11 +90,12 @@ impl Mirror {
         }
     }
 
-    /// Waits until the first bytes can be sent, or for all of a small blob.
+    /// Waits until the first bytes can be sent, or for all of a small blob: what fails before that can
+    /// be told by a status.
     async fn opened(&self, kept: &Kept, seat: Seat) -> Result<Found, MirrorError> {
         let ready = seat.arrival().until(|now| {
             let small = now.size.is_some_and(|size| size <= SMALL);
-            now.end.is_some() || (now.opened && !small)
+            now.end.is_some() || (now.written > 1 && !small)
         });
         match ready.await.end {
             None => Ok(Found::Arriving(Arriving::new(seat))),

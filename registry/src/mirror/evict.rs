@@ -90,8 +90,8 @@ impl Mirror {
     /// Removes the image and its row at once, unless it was pulled since `leased`.
     fn remove(&self, image: &Image, leased: u64) -> Result<bool, StoreError> {
         let (repository, digest) = (image.repository.clone(), image.digest.clone());
-        let now = self.now();
         let store = self.registry.store();
+        let now = store.now();
         let removed = store.index().write(move |rows| {
             let row = mirrored::taken(rows, &repository, &digest, leased)?;
             if row {

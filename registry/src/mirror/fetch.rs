@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::arrival::Arrival;
 use super::flights::Flights;
 use super::upstream::{RemoteBlob, Trouble, UpstreamError};
-use super::{Kept, MirrorError};
+use super::{Kept, MirrorError, sizes};
 use crate::digest::Algorithm;
 use crate::service::Registry;
 use crate::store::writer::BlobWriter;
@@ -136,6 +136,9 @@ impl Fetch {
         let upstream = &self.kept.source.upstream;
         let asked = upstream.blob(&self.kept.there, &self.arrival.digest, sink.received);
         let mut blob = asked.await?;
+        if blob.size.is_none() {
+            blob.size = self.stated().await?;
+        }
         let limit = self.check(&blob, sink.received)?;
         // A registry that cannot do ranges sends all of it again; what is here is passed over.
         let mut known = sink.received - blob.start;
@@ -156,6 +159,13 @@ impl Fetch {
         }
     }
 
+    /// The size that a manifest of the repository says.
+    async fn stated(&self) -> Result<Option<u64>, MirrorError> {
+        let (registry, here) = (self.registry.clone(), self.kept.here.clone());
+        let digest = self.arrival.digest.clone();
+        blocking(move || sizes::stated(&registry, &here, &digest)).await
+    }
+
     /// What the answer says about itself must agree with what is known. Answers how many bytes may
     /// come in all.
     fn check(&self, blob: &RemoteBlob, received: u64) -> Result<u64, MirrorError> {
@@ -174,7 +184,6 @@ impl Fetch {
             _ => {}
         }
         self.arrival.progress.send_modify(|progress| {
-            progress.opened = true;
             progress.size = known.or(blob.size);
         });
         Ok(known.or(blob.size).unwrap_or(most))

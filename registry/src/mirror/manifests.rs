@@ -209,9 +209,8 @@ impl Mirror {
     async fn is_whole(&self, kept: &Kept, digest: &Digest) -> Result<bool, MirrorError> {
         let (here, digest) = (kept.here.clone(), digest.clone());
         self.blocking(move |registry| -> Result<bool, StoreError> {
-            let target = Target::Digest(digest.clone());
-            Ok(registry.stat_manifest(&here, &target)?.is_some()
-                && registry.store().blobs().get(&digest)?.is_some())
+            // Reading it is what finds a damaged one; it is small.
+            Ok(registry.manifest(&here, &Target::Digest(digest))?.is_some())
         })
         .await
     }
@@ -226,7 +225,9 @@ impl Mirror {
             let row = index.read(|rows| mirrored::tag(rows, here.as_str(), tag.as_str()))?;
             let row = row.filter(|row| row.digests.contains(&digest));
             Ok(Some(Known {
-                whole: registry.store().blobs().get(&digest)?.is_some(),
+                whole: registry
+                    .manifest(&here, &Target::Digest(digest.clone()))?
+                    .is_some(),
                 checked: row.map(|row| row.checked),
                 digest,
             }))

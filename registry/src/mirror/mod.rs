@@ -8,7 +8,8 @@
 //! blobs      one download for each digest; read while it grows, believed when it is verified
 //! ├─ flights   who wants which download
 //! ├─ arrival   one download, its readers
-//! └─ fetch     one download, its writer: resumed where it broke, committed when it is whole
+//! ├─ fetch     one download, its writer: resumed where it broke, committed when it is whole
+//! └─ sizes     how large a blob is, by the manifests that name it
 //! memory     for a moment: what is not there, and who cannot be reached
 //! evict      the images that were pulled the longest time ago go first
 //! ```
@@ -27,6 +28,7 @@ mod keep;
 mod manifests;
 mod memory;
 pub mod names;
+mod sizes;
 pub mod upstream;
 
 use std::collections::HashMap;

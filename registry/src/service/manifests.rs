@@ -7,9 +7,9 @@ use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
 use crate::events::journal::Notes;
 use crate::events::{EventKind, Subject};
-use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
+use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView, Remark};
 use crate::store::StoreError;
-use crate::store::index::{ManifestRow, events, manifests, needs, release};
+use crate::store::index::{ManifestRow, events, links, manifests, needs, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Stored {
     pub subject: Option<Digest>,
     /// Tags that pointed at another manifest until now, and at which.
     pub replaced: Vec<(String, Digest)>,
+    /// What whoever pushed it should know.
+    pub remarks: Vec<Remark>,
 }
 
 /// A manifest at rest.
@@ -116,11 +118,35 @@ impl Registry {
             return Err(PutManifestError::Missing { missing });
         }
         self.noted();
+        let mut remarks = view.remarks();
+        if put.references == References::Sparse {
+            remarks.extend(self.absent(repository, &view)?);
+        }
         Ok(Stored {
             digest,
             subject: view.subject,
             replaced: recorded.replaced,
+            remarks,
         })
+    }
+
+    /// How much of a sparse manifest is not there.
+    fn absent(
+        &self,
+        repository: &RepositoryName,
+        view: &ManifestView,
+    ) -> Result<Option<Remark>, StoreError> {
+        let (repository, required) = (repository.as_str(), view.required());
+        let count = self.store().index().read(|rows| {
+            let mut count = 0;
+            for digest in &required {
+                let absent = links::size(rows, repository, digest)?.is_none()
+                    && manifests::get(rows, repository, digest)?.is_none();
+                count += usize::from(absent);
+            }
+            Ok(count)
+        })?;
+        Ok((count > 0).then_some(Remark::Absent { count }))
     }
 
     fn new_manifest(

@@ -38,6 +38,7 @@ pub use self::usage::{Amount, Collected, OpenUpload, Usage};
 use crate::digest::Digest;
 use crate::events::Origin;
 use crate::events::journal::Journal;
+pub use crate::manifest::Remark;
 use crate::store::{Fault, Options, Store, StoreError, Swept};
 
 /// Whether a manifest may name what its repository does not have.

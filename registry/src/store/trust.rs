@@ -111,9 +111,10 @@ impl Store {
         let Some((file, metadata)) = self.blobs.open_file(digest)? else {
             return Ok(None);
         };
-        let length = usize::try_from(metadata.len()).unwrap_or(limit);
-        let mut bytes = Vec::with_capacity(length.min(limit));
-        (&file).take(limit as u64).read_to_end(&mut bytes)?;
+        // To its end and no further: one more look for bytes would cost a call of the system.
+        let length = metadata.len().min(limit as u64);
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+        (&file).take(length).read_to_end(&mut bytes)?;
         let stamp = Stamp::of(&metadata);
         if self.verified.knows(digest, stamp) {
             return Ok(Some(bytes));

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use config::name::{RepositoryName, Tag, Target};
+use config::registry::retention::Rule;
 use registry::digest::{Algorithm, Digest};
 use registry::service::{ManifestPut, Policy, References, Registry};
 use registry::store::Options;
@@ -42,6 +43,10 @@ enum Fact {
     Tag(&'static str),
     /// The artifact that refers to the image.
     Artifact,
+    /// The tag that a later one of its history follows.
+    OldTag,
+    /// What it points to.
+    OldManifest,
 }
 
 /// Seconds that the child's clock is ahead.
@@ -49,6 +54,7 @@ static TICKS: AtomicU64 = AtomicU64::new(0);
 
 const HERE: &str = "crash/test";
 const THERE: &str = "crash/other";
+const HISTORY: &str = "crash/history";
 const LAYER: Fact = Fact::Blob(HERE, "layer");
 const DEEDS: &[Deed] = &[
     Deed {
@@ -59,7 +65,8 @@ const DEEDS: &[Deed] = &[
     },
     Deed {
         name: "push the configuration",
-        makes: &[Fact::Blob(HERE, "{}")],
+        // Whether its link outlives the collection depends on the second in which that frees it.
+        makes: &[],
         ends: &[],
         run: |registry, _| push(registry, "{}"),
     },
@@ -128,6 +135,38 @@ const DEEDS: &[Deed] = &[
         run: |registry, _| push(registry, "layer"),
     },
     Deed {
+        name: "push a history of two tags",
+        makes: &[Fact::OldTag, Fact::OldManifest],
+        ends: &[],
+        run: |registry, _| {
+            let mount = registry.mount(&name(HISTORY), &sha256(b"{}"), None);
+            assert!(mount.unwrap());
+            for tag in ["h1", "h2"] {
+                // Tags know seconds, and one must be the newer.
+                TICKS.fetch_add(2, Ordering::SeqCst);
+                let target = Target::Tag(tag.parse().unwrap());
+                put_in(HISTORY, registry, &target, &[], &history(tag));
+            }
+        },
+    },
+    Deed {
+        name: "expire the older by a rule",
+        makes: &[],
+        ends: &[Fact::OldTag],
+        run: |registry, _| {
+            let rule = Rule {
+                repositories: HISTORY.parse().unwrap(),
+                tags: "h*".parse().unwrap(),
+                keep_last: Some(1),
+                keep_for: None,
+                keep_pulled_for: None,
+            };
+            let expired = registry.expire_tags(&[rule], false).unwrap();
+            let tags: Vec<_> = expired.iter().map(|one| one.tag.to_string()).collect();
+            assert_eq!(tags, ["h1"]);
+        },
+    },
+    Deed {
         name: "delete a manifest",
         makes: &[],
         ends: &[Fact::Tag("one"), Fact::Tag("two")],
@@ -153,7 +192,12 @@ const DEEDS: &[Deed] = &[
     Deed {
         name: "collect",
         makes: &[],
-        ends: &[Fact::Blob(THERE, "layer")],
+        // An artifact follows its subject.
+        ends: &[
+            Fact::Blob(THERE, "layer"),
+            Fact::OldManifest,
+            Fact::Artifact,
+        ],
         run: |registry, _| {
             // The clock's seconds are coarse: everything so far must be older than "now".
             TICKS.fetch_add(2, Ordering::SeqCst);
@@ -174,6 +218,11 @@ fn manifest() -> String {
 
 fn image_digest() -> Digest {
     sha256(manifest().as_bytes())
+}
+
+fn history(tag: &str) -> String {
+    let annotations = format!(r#","annotations":{{"tag":"{tag}"}}"#);
+    image(&sha256(b"{}"), &[], &annotations)
 }
 
 fn artifact() -> String {
@@ -279,10 +328,28 @@ fn is_true(registry: &Registry, fact: Fact) -> bool {
             let found = registry.manifest(&name(HERE), &target).unwrap();
             found.is_some_and(|found| found.bytes == manifest().as_bytes())
         }
+        Fact::OldTag | Fact::OldManifest => {
+            let text = history("h1");
+            let target = match fact {
+                Fact::OldTag => Target::Tag("h1".parse().unwrap()),
+                _ => Target::Digest(sha256(text.as_bytes())),
+            };
+            let found = registry.manifest(&name(HISTORY), &target).unwrap();
+            found.is_some_and(|found| found.bytes == text.as_bytes())
+        }
         Fact::Artifact => {
             let found = registry.referrers(&name(HERE), &image_digest(), Some("a/t"), None);
             found.unwrap().descriptors.len() == 1
         }
+    }
+}
+
+/// With a clock that the deeds move, and no rest for what lost its last tag.
+fn impatient(folder: &Path) -> Options {
+    Options {
+        clock: || SystemTime::now() + Duration::from_secs(TICKS.load(Ordering::SeqCst)),
+        untagged_keep: Some(Duration::ZERO),
+        ..options(folder)
     }
 }
 
@@ -301,7 +368,7 @@ fn check(folder: &Path, said: &[String], at: &str) {
     if folder.join("registry.redb").exists() && !said.is_empty() {
         assert_eq!(faults(folder, excuses), [""; 0], "{at}");
     }
-    let registry = Registry::open(options(folder), Policy::default()).unwrap();
+    let registry = Registry::open(impatient(folder), Policy::default()).unwrap();
     for (fact, expected) in expected(said) {
         if let Some(expected) = expected {
             assert_eq!(
@@ -350,8 +417,7 @@ fn child() {
     });
     let options = Options {
         steps,
-        clock: || SystemTime::now() + Duration::from_secs(TICKS.load(Ordering::SeqCst)),
-        ..options(folder)
+        ..impatient(folder)
     };
     let registry = Registry::open(options, Policy::default()).unwrap();
     let say = |word: &str, deed: &Deed| {
@@ -389,6 +455,10 @@ fn upload(registry: &Registry, content: &[u8]) {
 }
 
 fn put(registry: &Registry, target: &Target, tags: &[Tag], text: &str) {
+    put_in(HERE, registry, target, tags, text);
+}
+
+fn put_in(repository: &str, registry: &Registry, target: &Target, tags: &[Tag], text: &str) {
     let put = ManifestPut {
         target,
         tags,
@@ -396,5 +466,5 @@ fn put(registry: &Registry, target: &Target, tags: &[Tag], text: &str) {
         bytes: text.as_bytes(),
         references: References::Required,
     };
-    registry.put_manifest(&name(HERE), &put).unwrap();
+    registry.put_manifest(&name(repository), &put).unwrap();
 }

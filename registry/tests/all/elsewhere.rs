@@ -22,6 +22,7 @@ use registry::mirror::upstream::{
 };
 use registry::mirror::{Mirror, Options, Source};
 use registry::service::{Policy, Registry};
+use registry::store::step::Steps;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -41,7 +42,7 @@ pub(crate) struct Script {
     pub(crate) hold: watch::Sender<u64>,
     /// Offsets at which the connection breaks, each once.
     pub(crate) breaks: Mutex<Vec<u64>>,
-    /// Bodies of blobs are not what they should be.
+    /// Manifests and bodies of blobs are not what they should be.
     pub(crate) lies: AtomicBool,
     pub(crate) says_size: AtomicBool,
     pub(crate) has_ranges: AtomicBool,
@@ -111,9 +112,13 @@ impl Upstream for Elsewhere {
             self.0.note("manifest")?;
             let found = self.0.registry.manifest(repository, target).unwrap();
             let found = found.ok_or_else(not_found)?;
+            let mut bytes = found.bytes;
+            if self.0.lies.load(Ordering::SeqCst) {
+                bytes.push(b' ');
+            }
             Ok(RemoteManifest {
                 media_type: found.media_type,
-                bytes: found.bytes,
+                bytes,
                 digest: found.digest,
             })
         })
@@ -208,11 +213,16 @@ pub(crate) struct Bench {
     pub(crate) door: Door,
     pub(crate) now: Arc<AtomicU64>,
     pub(crate) data: tempfile::TempDir,
-    other: tempfile::TempDir,
+    _other: tempfile::TempDir,
 }
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::with_steps(Steps::default()).await
+    }
+
+    /// With somebody who is told of each step of our own registry's writes.
+    pub(crate) async fn with_steps(steps: Steps) -> Self {
         let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let origin = Registry::open(options(other.path()), Policy::default()).unwrap();
         let policy = Policy {
@@ -221,7 +231,11 @@ impl Bench {
             },
             ..Policy::default()
         };
-        let here = Registry::open(options(data.path()), policy).unwrap();
+        let options = registry::store::Options {
+            steps,
+            ..options(data.path())
+        };
+        let here = Registry::open(options, policy).unwrap();
         let there = Arc::new(Script::new(origin.clone()));
         let now = Arc::new(AtomicU64::new(1_000_000));
         let mirror = Arc::new(mirror(&here, &there, &now));
@@ -233,7 +247,7 @@ impl Bench {
             mirror,
             now,
             data,
-            other,
+            _other: other,
         }
     }
 
@@ -245,11 +259,6 @@ impl Bench {
     pub(crate) fn unfinished(&self) -> usize {
         let folder = self.data.path().join("content/uploads");
         std::fs::read_dir(folder).unwrap().count()
-    }
-
-    /// The data folder of the registry that is mirrored.
-    pub(crate) fn origin_folder(&self) -> &std::path::Path {
-        self.other.path()
     }
 
     pub(crate) fn has_file(&self, digest: &Digest) -> bool {
@@ -302,6 +311,22 @@ pub(crate) struct Slow {
 
 impl Slow {
     pub(crate) async fn get(door: &Door, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::try_get(door, path, headers).await.unwrap()
+    }
+
+    /// Whether a pull is refused or breaks: anything but a clean end.
+    pub(crate) async fn breaks(door: &Door, path: &str, headers: &[(&str, &str)]) -> bool {
+        match Self::try_get(door, path, headers).await {
+            Ok(pull) => pull.head.status.is_server_error() || pull.rest().await.is_err(),
+            Err(_) => true,
+        }
+    }
+
+    async fn try_get(
+        door: &Door,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, hyper::Error> {
         let Door::Tcp(address) = door else {
             panic!("not a socket")
         };
@@ -315,12 +340,12 @@ impl Slow {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
-        Self {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok(Self {
             head,
             body,
             got: Vec::new(),
-        }
+        })
     }
 
     /// Reads until `count` bytes are here.

@@ -1,4 +1,5 @@
-//! kill -9 at random moments, under concurrent pushes, deletions, mounts, collections and scrubs.
+//! kill -9 at random moments, under concurrent pushes, deletions, mounts, retention, collections and
+//! scrubs.
 //!
 //! A child process serves HTTP; the parent's clients keep a log of what was acknowledged. After each
 //! kill the verifier looks at the folder, a new child opens it, and everything in the log is asked
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
+use config::registry::retention::Rule;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -29,6 +31,8 @@ use super::door::{MANIFEST, image, options, sha256};
 use super::verifier::{Excuses, faults};
 
 const FOLDER: &str = "REGISTRY_KILL_FOLDER";
+/// Tags that a rule may take at any time.
+const HISTORY: &str = "k*";
 const WORKERS: usize = 6;
 const CONTENTS: usize = 24;
 /// Of a run that nobody set a number of rounds for.
@@ -117,7 +121,17 @@ fn collect(registry: &Registry) {
         links: Duration::from_secs(3600),
         files: Duration::ZERO,
     };
+    let rule = Rule {
+        repositories: "kill/h*".parse().unwrap(),
+        tags: HISTORY.parse().unwrap(),
+        keep_last: Some(3),
+        keep_for: None,
+        keep_pulled_for: None,
+    };
     loop {
+        registry
+            .expire_tags(std::slice::from_ref(&rule), false)
+            .unwrap();
         registry.store().collect(grace, &|_| false).unwrap();
         let done = registry.scrub(&ScrubOptions::default(), &mut |_, _| {
             std::ops::ControlFlow::Continue(())
@@ -145,7 +159,9 @@ impl Log {
             .paths
             .iter()
             .filter_map(|(path, answers)| match answers.as_slice() {
-                [Some(bytes)] if path.contains(part) => Some((path.clone(), bytes.clone())),
+                [Some(bytes)] if path.contains(part) && path.contains("kill/w") => {
+                    Some((path.clone(), bytes.clone()))
+                }
                 _ => None,
             });
         sure.collect()
@@ -163,7 +179,11 @@ impl Log {
 
     fn acknowledge(&mut self, effects: Vec<(String, Option<Bytes>)>) {
         for (path, answer) in effects {
-            self.paths.insert(path, vec![answer]);
+            let mut answers = vec![answer];
+            if is_history(&path) {
+                answers.push(None);
+            }
+            self.paths.insert(path, answers);
         }
     }
 }
@@ -207,8 +227,14 @@ async fn work(number: usize, address: SocketAddr, mut log: Log, mut dice: Dice) 
     unreachable!("the loop has no end");
 }
 
+/// Whether the rule may take the tag.
+fn is_history(path: &str) -> bool {
+    path.contains("/manifests/k")
+}
+
 fn choose(repository: &str, log: &mut Log, dice: &mut Dice) -> Option<Change> {
-    match dice.below(9) {
+    match dice.below(10) {
+        9 => Some(remember(&repository.replace("/w", "/h"), dice)),
         0..=2 => Some(push(repository, &content(dice.below(CONTENTS)), dice)),
         3 => Some(mount(repository, &content(CONTENTS + dice.below(2)))),
         4 | 5 => put(repository, log, dice),
@@ -292,6 +318,25 @@ fn mount(repository: &str, content: &Bytes) -> Change {
     }
 }
 
+/// One more tag of a history.
+fn remember(repository: &str, dice: &mut Dice) -> Change {
+    let config = content(CONTENTS);
+    let number = dice.below(40);
+    let extra = format!(r#","annotations":{{"number":"{number}"}}"#);
+    let text: Bytes = image(&sha256(&config), &[], &extra).into();
+    let base = format!("/v2/{repository}/manifests");
+    let mut change = mount(repository, &config);
+    let path = format!("{base}/k{number}");
+    change
+        .requests
+        .push(("PUT", path.clone(), text.clone(), 201));
+    change
+        .effects
+        .push((format!("{base}/{}", sha256(&text)), Some(text.clone())));
+    change.effects.push((path, Some(text)));
+    change
+}
+
 fn put(repository: &str, log: &mut Log, dice: &mut Dice) -> Option<Change> {
     let blobs = log.here("/blobs/");
     let (config, _) = dice.pick(&blobs)?;
@@ -349,7 +394,11 @@ async fn check(address: SocketAddr, logs: &mut [Log]) -> usize {
             let said: Vec<_> = said.collect();
             let length = found.as_ref().map(Bytes::len);
             assert!(answers.contains(&found), "{path}: {length:?}, not {said:?}");
-            *answers = vec![found];
+            let mut now = vec![found];
+            if is_history(path) {
+                now.push(None);
+            }
+            *answers = now;
             count += 1;
         }
     }

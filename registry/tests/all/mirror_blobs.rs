@@ -1,11 +1,14 @@
 //! Blobs of another registry: read while they arrive, shared, resumed, and never wrong.
 
-use std::sync::atomic::Ordering;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use registry::mirror::upstream::Trouble;
+use registry::store::step::{Step, Steps};
 
-use super::door::{push_image, sha256};
+use super::door::{MANIFEST, push_image, sha256};
 use super::elsewhere::{Bench, Slow, large};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,18 +94,16 @@ async fn wrong_bytes_never_end_cleanly_and_leave_nothing() {
         let small = bench.origin.push_blob("library/x", b"small").await;
         let path = format!("/v2/hub/library/x/blobs/{digest}");
         for headers in [&[][..], &[("range", "bytes=0-99")]] {
-            let pull = Slow::get(&bench.door, &path, headers).await;
             // Whatever came: the connection broke before its end.
-            assert!(pull.rest().await.is_err(), "{headers:?} {says_size}");
+            let broke = Slow::breaks(&bench.door, &path, headers).await;
+            assert!(broke, "{headers:?} {says_size}");
         }
         let path = format!("/v2/hub/library/x/blobs/{small}");
         if says_size {
             // Nothing was sent yet, so it can be said.
             bench.door.get(&path).await.expect(502);
         } else {
-            // A matter of moments whether the head has left by then.
-            let pull = Slow::get(&bench.door, &path, &[]).await;
-            assert!(pull.head.status == 502 || pull.rest().await.is_err());
+            assert!(Slow::breaks(&bench.door, &path, &[]).await);
         }
         for digest in [&digest, &small] {
             assert!(!bench.has_file(digest));
@@ -135,9 +136,7 @@ async fn a_download_that_keeps_breaking_is_given_up() {
     let digest = bench.origin.push_blob("library/x", &large(5)).await;
     *bench.there.breaks.lock().unwrap() = vec![100_000; 50];
     let path = format!("/v2/hub/library/x/blobs/{digest}");
-    let pull = Slow::get(&bench.door, &path, &[]).await;
-    assert_eq!(pull.head.status, 200);
-    assert!(pull.rest().await.is_err());
+    assert!(Slow::breaks(&bench.door, &path, &[]).await);
     assert!(!bench.has_file(&digest));
     bench.there.fail(Trouble::Unreachable);
     bench.door.get(&path).await.expect(504);
@@ -247,4 +246,59 @@ async fn sizes_that_nobody_says_are_counted() {
     let path = format!("/v2/hub/library/x/blobs/{other}");
     let pulled = Slow::get(&bench.door, &path, &[]).await.rest().await;
     assert_eq!(pulled.unwrap(), large(11));
+    // Where a manifest that is here says it, that is enough.
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","layers":[{{"digest":"{}","size":2000000}}]}}"#,
+        sha256(&large(12))
+    );
+    bench.origin.push_blob("library/x", &large(12)).await;
+    bench
+        .origin
+        .push_manifest("library/x", "1", &text)
+        .await
+        .expect(201);
+    bench
+        .door
+        .get("/v2/hub/library/x/manifests/1")
+        .await
+        .expect(200);
+    let path = format!("/v2/hub/library/x/blobs/{}", sha256(&large(12)));
+    let asked = bench.there.asked("blob");
+    let head = bench.door.send("HEAD", &path, &[], "").await.expect(200);
+    assert_eq!(head.header("content-length"), "2000000");
+    assert_eq!(bench.there.asked("blob"), asked);
+    let pull = Slow::get(&bench.door, &path, &[]).await;
+    assert_eq!(pull.head.headers["content-length"], "2000000");
+    assert_eq!(pull.rest().await.unwrap(), large(12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_leaves_nothing() {
+    let full = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&full);
+    let steps = Steps::calling(move |step| match step {
+        Step::Writing if seen.load(Ordering::SeqCst) => Err(ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    });
+    let bench = Bench::with_steps(steps).await;
+    let small = bench.origin.push_blob("library/x", b"small").await;
+    let content = large(13);
+    let digest = bench.origin.push_blob("library/x", &content).await;
+    full.store(true, Ordering::SeqCst);
+    let path = format!("/v2/hub/library/x/blobs/{small}");
+    bench.door.get(&path).await.expect(507);
+    let path = format!("/v2/hub/library/x/blobs/{digest}");
+    assert!(Slow::breaks(&bench.door, &path, &[]).await);
+    full.store(false, Ordering::SeqCst);
+    // It fills up on the way.
+    bench.there.hold.send_replace(500_000);
+    let mut pull = Slow::get(&bench.door, &path, &[]).await;
+    pull.until(100_000).await;
+    full.store(true, Ordering::SeqCst);
+    bench.there.hold.send_replace(u64::MAX);
+    assert!(pull.rest().await.is_err());
+    eventually("nothing unfinished", || bench.unfinished() == 0).await;
+    assert!(!bench.has_file(&digest));
+    full.store(false, Ordering::SeqCst);
+    assert_eq!(bench.door.get(&path).await.expect(200).body, content);
 }

@@ -1,7 +1,6 @@
 //! Random requests against the registry and against a plain model of the specification; statuses,
 //! headers and bodies must agree. `DEVPOD_TEST_SEED` repeats a run.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::dice::Dice;
 use super::door::{Door, INDEX, MANIFEST, options};
 use super::exchange::{Answer, Exchange};
+use super::specified::{Manifest, Model};
 use super::verifier::{Excuses, faults};
 
 const REPOSITORIES: [&str; 3] = ["m/one", "m/two", "tags/list"];
@@ -25,70 +25,6 @@ const STEPS: usize = 700;
 
 /// Seconds that the registry's clock is ahead.
 static TICKS: AtomicU64 = AtomicU64::new(0);
-
-/// What the specification says that a registry knows.
-#[derive(Debug, Default)]
-struct Model {
-    repositories: BTreeMap<&'static str, Repository>,
-}
-
-#[derive(Debug, Default)]
-struct Repository {
-    blobs: BTreeMap<String, Bytes>,
-    manifests: BTreeMap<String, Manifest>,
-    tags: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone)]
-struct Manifest {
-    bytes: Bytes,
-    media_type: &'static str,
-    needs: Vec<String>,
-    subject: Option<String>,
-    kind: Option<String>,
-}
-
-impl Repository {
-    fn is_empty(&self) -> bool {
-        self.blobs.is_empty() && self.manifests.is_empty()
-    }
-
-    fn has(&self, digest: &str) -> bool {
-        self.blobs.contains_key(digest) || self.manifests.contains_key(digest)
-    }
-
-    fn manifest(&self, reference: &str) -> Option<(String, Manifest)> {
-        let digest = match self.tags.get(reference) {
-            Some(digest) => digest,
-            None => reference,
-        };
-        let found = self.manifests.get(digest)?;
-        Some((digest.to_owned(), found.clone()))
-    }
-}
-
-impl Model {
-    fn of(&mut self, repository: &'static str) -> &mut Repository {
-        self.repositories.entry(repository).or_default()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let known = self
-            .repositories
-            .iter()
-            .filter(|(_, held)| !held.is_empty());
-        known.map(|(name, _)| (*name).to_owned()).collect()
-    }
-
-    /// With no grace everything that no manifest of its repository needs goes.
-    fn collect(&mut self) {
-        for held in self.repositories.values_mut() {
-            let manifests = &held.manifests;
-            let needed = |digest: &String| manifests.values().any(|one| one.needs.contains(digest));
-            held.blobs.retain(|digest, _| needed(digest));
-        }
-    }
-}
 
 fn open(data: &Path) -> (Registry, Door) {
     let options = Options {

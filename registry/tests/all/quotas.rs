@@ -126,18 +126,24 @@ fn racing_pushes_never_exceed_a_quota() {
             Err(error) => panic!("{error}"),
         }
     };
-    let refusals: Vec<_> = std::thread::scope(|scope| {
-        let push = &push;
-        let pushers: Vec<_> = (0..32)
-            .map(|number| scope.spawn(move || push(number)))
-            .collect();
-        pushers
-            .into_iter()
-            .filter_map(|pusher| pusher.join().unwrap())
-            .collect()
-    });
-    assert_eq!(refusals.len(), 22, "1000 bytes are ten times a hundred");
-    assert!(refusals.contains(&Bounded::Repository("r".to_owned())));
-    assert!(refusals.contains(&Bounded::Store));
+    let race = |numbers: std::ops::Range<u8>| -> Vec<Bounded> {
+        std::thread::scope(|scope| {
+            let push = &push;
+            let pushers: Vec<_> = numbers
+                .map(|number| scope.spawn(move || push(number)))
+                .collect();
+            let ended = pushers.into_iter();
+            ended.filter_map(|pusher| pusher.join().unwrap()).collect()
+        })
+    };
+    // One after the other: were they to race, either could take all of the store's room.
+    let of_r = race(0..16);
+    assert_eq!(of_r, vec![Bounded::Repository("r".to_owned()); 11]);
+    let of_s = race(16..32);
+    assert_eq!(
+        of_s,
+        vec![Bounded::Store; 11],
+        "1000 bytes are ten times a hundred"
+    );
     assert_eq!(registry.bytes_held().unwrap(), 1000);
 }

@@ -7,7 +7,7 @@ use registry::access::api_token::NewToken;
 use registry::access::{Action, Settings};
 use serde_json::{Value, json};
 
-use super::door::{Reply, sha256};
+use super::door::{Door, Reply, sha256};
 use super::guard::{Guarded, basic, login, rules, users};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -30,7 +30,7 @@ fn bearer(reply: &Reply) -> String {
     format!("Bearer {}", json["token"].as_str().unwrap())
 }
 
-async fn token(guarded: &Guarded, user: &str, scopes: &str) -> String {
+pub(crate) async fn token(guarded: &Guarded, user: &str, scopes: &str) -> String {
     let path = format!("/token?service=devpod&scope={scopes}");
     let reply = guarded
         .door
@@ -141,13 +141,19 @@ async fn a_token_has_what_was_asked_for_and_allowed() {
             );
         }
     }
-    // Nor does it mount from elsewhere what its owner could read.
+    // Nor does it mount from elsewhere what its owner could read; it can be asked for with that.
     let wide = token(&guarded, "eve", "repository:b:pull,push").await;
     let mount = format!("/v2/b/blobs/uploads/?mount={}&from=a/b", sha256(b"a/b"));
-    guarded
-        .send(&wide, "POST", &mount, &[], "")
-        .await
-        .expect(202);
+    let reply = guarded.send(&wide, "POST", &mount, &[], "").await;
+    let reply = reply.expect(401);
+    let challenge = reply.header("www-authenticate");
+    let scopes = "scope=\"repository:b:pull,push repository:a/b:pull\"";
+    assert!(challenge.contains(scopes), "{challenge}");
+    let (anywhere, _) = mount.split_once('&').unwrap();
+    for path in [anywhere, &format!("{anywhere}&from=secret")] {
+        let reply = guarded.send(&wide, "POST", path, &[], "").await;
+        reply.expect(202);
+    }
     let both = token(
         &guarded,
         "eve",
@@ -358,7 +364,7 @@ async fn forged_tokens_open_nothing() {
 async fn no_header_gets_into_a_challenge() {
     let guarded = guarded();
     let door = guarded.tcp().await;
-    let super::door::Door::Tcp(address) = door else {
+    let Door::Tcp(address) = door else {
         panic!("not a socket");
     };
     for (host, realm) in [

@@ -22,8 +22,8 @@ mod storage;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router, middleware};
 use config::name::RepositoryName;
-use http::Method;
 use http::request::Parts;
+use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder};
@@ -125,7 +125,9 @@ async fn nothing() -> Response {
 }
 
 async fn wrong_method(method: Method) -> Response {
-    super::wrong_method(&method).into_response()
+    let message = format!("method {method} means nothing here; see {OPENAPI}");
+    // axum adds which methods there are.
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).into_response()
 }
 
 /// This document

@@ -150,17 +150,18 @@ pub fn unlink(
 
 /// Where a walk over links stands: repository and digest of the last one.
 pub type Place = (String, String);
-/// What a walk found, and where it goes on, if there is more.
-pub type Walked = (Vec<(String, Digest)>, Option<Place>);
+
+/// Repositories and blobs, and where to go on, if there are more.
+pub type Unneeded = (Vec<(String, Digest)>, Option<Place>);
 
 /// Of the next `limit` links after `last`, those that were made before `before` and that no manifest
-/// of their repository needs; and where to go on, if there are more. Changes nothing.
+/// of their repository needs. Changes nothing.
 pub fn unneeded(
     transaction: &ReadTransaction,
     before: u64,
     last: Option<&Place>,
     limit: usize,
-) -> Result<Walked, redb::Error> {
+) -> Result<Unneeded, redb::Error> {
     let table = transaction.open_table(LINKS)?;
     let from = last.map_or(Unbounded, |(repository, digest)| {
         Excluded((repository.as_str(), digest.as_str()))

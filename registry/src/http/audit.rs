@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::header::HeaderName;
 use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::Front;
 use super::answer::{CONTENT_DIGEST, text};
+use super::observe::RequestId;
 use super::peer;
 use super::route::Route;
-use crate::access::audit::{Audit, Event, Line, printable};
+use crate::access::audit::{Audit, Event, Line};
 use crate::access::{Caller, LoginError};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The line about a request of the distribution API and its answer, if there is to be one.
 pub(super) fn served(front: &Front, parts: &Parts, response: &Response) -> Option<Line> {
@@ -106,10 +104,8 @@ fn change(audit: &Audit, route: &Route, method: &Method, status: StatusCode) -> 
     }
 }
 
-/// The request's id, as the client or a proxy before us chose it.
+/// The request's id, as the answer and the log name it.
 fn request_id(parts: &Parts) -> Option<String> {
-    let id = text(&parts.headers, REQUEST_ID)?;
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let good = (1..=64).contains(&id.len()) && id.bytes().all(letter);
-    good.then(|| printable(id))
+    let id = parts.extensions.get::<RequestId>()?;
+    Some(id.as_str().to_owned())
 }

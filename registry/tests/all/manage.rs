@@ -218,6 +218,7 @@ async fn what_is_wrong_is_refused() {
         let reply = door.send(method, path, &headers, body).await;
         assert_eq!(reply.status.as_u16(), status, "{method} {path}");
         assert!(!reply.code().is_empty(), "{method} {path}");
+        assert_eq!(status == 405, !reply.header("allow").is_empty(), "{path}");
     }
     // A page of the web can post a form to us, but not JSON.
     let form = [("content-type", "text/plain")];

@@ -125,8 +125,8 @@ async fn nothing() -> Response {
 }
 
 async fn wrong_method(method: Method) -> Response {
+    let message = format!("method {method} means nothing here; see {OPENAPI}");
     // axum adds which methods there are.
-    let message = format!("method {method} means nothing here");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).into_response()
 }
 

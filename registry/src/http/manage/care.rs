@@ -55,9 +55,10 @@ pub struct ScrubState {
 
 impl From<Scrub> for ScrubState {
     fn from(scrub: Scrub) -> Self {
+        let time = |seconds: u64| rfc3339(seconds.saturating_mul(1000));
         Self {
-            started: Some(rfc3339(scrub.started)),
-            finished: scrub.finished.map(rfc3339),
+            started: Some(time(scrub.started)),
+            finished: scrub.finished.map(time),
             checked: scrub.checked,
             bytes: scrub.bytes,
             quarantined: scrub.quarantined,

@@ -1,7 +1,8 @@
 //! Content-addressed files: `<content>/blobs/<algorithm>/<hex>`.
 //!
-//! A blob under its final name is whole: it was hashed while it was written, synced, renamed, and
-//! its folder was synced, in that order; one data sync and one folder sync for each blob. A blob
+//! A blob under its final name is whole: it was hashed while it was written, and either its data and
+//! its folder are synced, or the index's journal vouches for it until they are (see `store::writer`
+//! and `store::journal`). A blob
 //! never changes; it may be unlinked while somebody reads it. A commit over an existing blob
 //! replaces its file, so pushing a damaged blob again heals it, and two writers of one digest both
 //! succeed.
@@ -13,19 +14,21 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use config::name::parse_digest;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, linkat, openat, unlinkat, utimensat};
 
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::store::pool::{Pool, stand_in};
+use crate::store::sessions::SessionId;
 use crate::store::step::{Step, Steps};
-use crate::store::writer::{BlobWriter, CommitError};
+use crate::store::writer::{BlobWriter, CommitError, NOW};
 
 /// Readers of a whole file take this much at a time.
 const READ_BUFFER: usize = 256 * 1024;
-const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
+pub(super) const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// The folder of blobs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,6 +40,7 @@ struct Folders {
     sha512: OwnedFd,
     uploads: OwnedFd,
     steps: Steps,
+    pool: OnceLock<Pool>,
 }
 
 impl Blobs {
@@ -52,6 +56,7 @@ impl Blobs {
             sha512: folder("blobs/sha512")?,
             uploads: folder("uploads")?,
             steps,
+            pool: OnceLock::new(),
         };
         // The folders themselves must outlive a power cut before anything inside them can.
         fsync(File::open(content.join("blobs"))?)?;
@@ -99,15 +104,44 @@ impl Blobs {
 
     /// Starts a blob under a temporary name. Dropping the writer discards it.
     pub fn writer(&self, algorithm: Algorithm) -> io::Result<BlobWriter> {
-        let name = format!("{TEMPORARY}{}", random_hex()?);
+        let (name, file) = self.begin(|id| format!("{TEMPORARY}{id}"))?.1;
+        Ok(BlobWriter::begun(self, file, name, Hasher::new(algorithm)))
+    }
+
+    /// Makes stand-in names from now on. The folder must be swept by now.
+    pub(super) fn start_pool(&self) -> io::Result<()> {
+        let pool = Pool::start(self.0.uploads.try_clone()?)?;
+        // A second call keeps the first pool.
+        let _ = self.0.pool.set(pool);
+        Ok(())
+    }
+
+    /// Makes an empty file in the folder of unfinished content, named after a new identifier; where
+    /// there is one it is a stand-in's file. Answers the identifier, the name and the file.
+    pub(super) fn begin(
+        &self,
+        name: impl FnOnce(&SessionId) -> String,
+    ) -> io::Result<(SessionId, (String, File))> {
+        let pooled = self.0.pool.get().and_then(Pool::take);
+        if let Some(id) = pooled {
+            let name = name(&id);
+            return self.begin_pooled(&id, &name).map(|file| (id, (name, file)));
+        }
+        let id = SessionId::random()?;
+        let name = name(&id);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&self.0.uploads, &name, flags, BLOB_MODE)?;
-        Ok(BlobWriter::begun(
-            self,
-            file.into(),
-            name,
-            Hasher::new(algorithm),
-        ))
+        Ok((id, (name, file.into())))
+    }
+
+    fn begin_pooled(&self, id: &SessionId, name: &str) -> io::Result<File> {
+        let (uploads, held) = (&self.0.uploads, stand_in(id.as_str()));
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let file = openat(uploads, &held, flags, Mode::empty())?;
+        linkat(uploads, &held, uploads, name, AtFlags::empty())?;
+        // It was made a while ago; a session's age counts from now.
+        utimensat(uploads, name, &NOW, AtFlags::empty())?;
+        Ok(file.into())
     }
 
     /// Stores bytes that are already in memory.

@@ -3,7 +3,8 @@
 //! `index.json` is an export derived from the index, so that other tools can read the folder; this
 //! program never reads it. Each tag stands there as `<repository>:<tag>`
 //! (`org.opencontainers.image.ref.name`, image-spec image-layout.md). A thread of its own writes it,
-//! whole and by rename, a moment after the last change and once more at shutdown.
+//! whole and by rename, a moment after the last change and once more at shutdown. It is not synced:
+//! everything in it is derived, and a power cut costs it only until the next open writes it again.
 
 use std::fs;
 use std::io::{self, Write};
@@ -68,7 +69,6 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(folder)?;
     file.write_all(bytes)?;
-    file.as_file().sync_data()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

@@ -6,34 +6,39 @@
 //! <content>/blobs/<alg>/<hex>     blobs and manifests, whole and synced
 //! <content>/uploads/<session>     bytes received so far, and <session>.json
 //! <content>/uploads/w-<random>    blobs being written in-process; swept at open
+//! <content>/uploads/p-<random>    stand-in names, see `store::pool`; swept at open
 //! <index>                         redb, see `store::index`
+//! <index stem>.journal.0 and .1   what is durable but not yet in its place, see `store::journal`
 //! ```
 //!
-//! File before row: a row is committed only after the file it names and the file's folder are
-//! synced. Row before unlink: a file goes only after no row names it. [`Store::guard`] is held
+//! File with row: a row becomes visible after the file it names has its final name, and both become
+//! durable together, by the record of the journal that has them; or the file is durable before
+//! (in-process writers). Row before unlink: a file goes only after no row names it. [`Store::guard`] is held
 //! shared by whoever turns an existing file into a row, and alone by whoever unlinks, so no row can
 //! appear between the last look and the unlink.
 
 pub mod blobs;
 pub mod index;
+pub mod journal;
 pub mod layout;
+mod pool;
 pub mod sessions;
 pub mod step;
 mod sweep;
 pub mod writer;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::store::blobs::Blobs;
 use crate::store::index::{Index, IndexError, links, manifests};
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
-use crate::store::writer::{BlobWriter, CommitError};
+use crate::store::writer::{BlobWriter, CommitError, Staged};
 
 pub use self::sweep::{Fault, Grace, Swept};
 
@@ -131,10 +136,15 @@ impl Store {
             std::fs::create_dir_all(folder)?;
         }
         // The index first: its lock keeps a second process from sweeping the uploads of the first.
-        let index = Arc::new(Index::open(&options.index, options.steps.clone())?);
+        let index = Arc::new(Index::open_over(
+            &options.index,
+            &options.content,
+            options.steps.clone(),
+        )?);
         let blobs = Blobs::open(&options.content, options.steps.clone())?;
         let sessions = Sessions::new(blobs.clone());
         sessions.sweep((options.clock)(), options.session_idle)?;
+        blobs.start_pool()?;
         layout::mark(&options.content)?;
         let exporter = Exporter::start(Arc::clone(&index), &options.content, options.export_quiet)?;
         Ok(Self {
@@ -196,8 +206,14 @@ impl Store {
         expected: &Digest,
     ) -> Result<u64, CommitBlobError> {
         let _guard = self.guard();
-        let (digest, size) = writer.commit(Some(expected))?;
-        self.link_guarded(repository, &digest, size)?;
+        let blob = writer.stage(Some(expected))?;
+        let (repository, digest, now) = (repository.to_owned(), expected.clone(), self.now());
+        let size = blob.size();
+        self.index
+            .write_with(blob, move |rows| {
+                links::link(rows, &repository, &digest, size, now)
+            })
+            .map_err(StoreError::from)?;
         Ok(size)
     }
 
@@ -217,18 +233,22 @@ impl Store {
         new: manifests::NewManifest,
     ) -> Result<Vec<Digest>, StoreError> {
         let _guard = self.guard();
-        let algorithm = crate::digest::Algorithm::of(&new.digest).unwrap_or_default();
-        match self.blobs.put(bytes, algorithm) {
-            Ok(digest) => debug_assert_eq!(digest, new.digest),
-            Err(CommitError::Io(error)) => return Err(error.into()),
-            Err(error @ CommitError::Digest { .. }) => return Err(io::Error::other(error).into()),
-        }
+        let algorithm = Algorithm::of(&new.digest).unwrap_or_default();
+        let blob = self.stage(bytes, algorithm, &new.digest)?;
         let tagged = !new.tags.is_empty();
-        let missing = self.index.write(move |rows| manifests::put(rows, &new))?;
+        let missing = self
+            .index
+            .write_with(blob, move |rows| manifests::put(rows, &new))?;
         if tagged && missing.is_empty() {
             self.exporter.changed();
         }
         Ok(missing)
+    }
+
+    fn stage(&self, bytes: &[u8], algorithm: Algorithm, digest: &Digest) -> io::Result<Staged> {
+        let mut writer = self.blobs.writer(algorithm)?;
+        writer.write_all(bytes)?;
+        Ok(writer.stage(Some(digest))?)
     }
 
     /// Tells the exporter that tags changed.

@@ -7,17 +7,26 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-use redb::{Database, WriteTransaction};
+use redb::WriteTransaction;
 
-use super::{DatabaseFile, IndexError, begin_write};
+use super::{DatabaseFile, IndexError, Opened, begin_write};
 use crate::store::step::{Step, Steps};
+use crate::store::writer::Staged;
 
 /// Jobs in one transaction. More would only make the unlucky first wait longer.
 const BATCH: usize = 256;
+/// Bytes of small blobs in one transaction, which are in memory until it is sealed.
+const BATCH_BYTES: usize = 2 << 20;
 
 type Reply = Box<dyn FnOnce(Result<(), IndexError>) + Send>;
 /// Writes rows; answers whether that worked and how to tell the caller.
-type Job = Box<dyn FnOnce(&WriteTransaction) -> (Result<(), redb::Error>, Reply) + Send>;
+type Work = Box<dyn FnOnce(&WriteTransaction) -> (Result<(), redb::Error>, Reply) + Send>;
+
+struct Job {
+    work: Work,
+    /// The blob that the rows name, where it has no final name yet.
+    blob: Option<Staged>,
+}
 
 /// The writer thread. Dropping this waits until it has finished.
 #[derive(Debug)]
@@ -43,13 +52,14 @@ impl Group {
         })
     }
 
-    /// Queues `work` and waits until it is durable or failed.
+    /// Queues `work` and waits until it is durable or failed, together with `blob`.
     pub(super) fn write<T: Send + 'static>(
         &self,
+        blob: Option<Staged>,
         work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, IndexError> {
         let (tell, told) = sync_channel(1);
-        let job: Job = Box::new(move |transaction| {
+        let work: Work = Box::new(move |transaction| {
             let (value, result) = match work(transaction) {
                 Ok(value) => (Some(value), Ok(())),
                 Err(error) => (None, Err(error)),
@@ -61,7 +71,9 @@ impl Group {
             (result, reply)
         });
         let queue = self.queue.as_ref().ok_or(IndexError::Closed)?;
-        queue.send(job).map_err(|_| IndexError::Closed)?;
+        queue
+            .send(Job { work, blob })
+            .map_err(|_| IndexError::Closed)?;
         told.recv().unwrap_or(Err(IndexError::Closed))
     }
 }
@@ -78,30 +90,82 @@ impl Drop for Group {
 
 fn run(file: &DatabaseFile, steps: &Steps, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
-        let mut replies = Vec::new();
-        let mut batch = std::iter::once(first).chain(jobs.try_iter().take(BATCH - 1));
-        let result = file.with(|database| commit(database, steps, &mut batch, &mut replies));
+        let mut batch = Batch::default();
+        let gathered = gather(first, jobs);
+        let result = file.with(|opened| batch.commit(file, opened, steps, gathered));
         // A batch that failed half-way leaves jobs unrun; dropping them tells their callers.
-        for reply in replies {
-            reply(result.clone());
+        for (reply, named) in batch.replies.into_iter().zip(batch.named) {
+            reply(result.clone().and(named.map_err(|error| file.error(error))));
         }
     }
 }
 
-fn commit(
-    database: &Database,
-    steps: &Steps,
-    batch: &mut dyn Iterator<Item = Job>,
-    replies: &mut Vec<Reply>,
-) -> Result<(), redb::Error> {
-    let transaction = begin_write(database)?;
-    for job in batch {
-        let (result, reply) = job(&transaction);
-        replies.push(reply);
-        result?;
+/// What is queued, as far as it fits into one transaction.
+fn gather(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+    let weigh = |job: &Job| job.blob.as_ref().map_or(0, Staged::weight);
+    let mut weight = weigh(&first);
+    let mut gathered = vec![first];
+    while gathered.len() < BATCH && weight < BATCH_BYTES {
+        let Ok(job) = jobs.try_recv() else { break };
+        weight += weigh(&job);
+        gathered.push(job);
     }
-    steps.at(Step::Staged)?;
-    transaction.commit()?;
-    steps.at(Step::Committed)?;
-    Ok(())
+    gathered
+}
+
+/// The callers of one transaction, and whether each one's blob got its name.
+#[derive(Default)]
+struct Batch {
+    replies: Vec<Reply>,
+    named: Vec<std::io::Result<()>>,
+}
+
+impl Batch {
+    fn commit(
+        &mut self,
+        file: &DatabaseFile,
+        opened: &Opened,
+        steps: &Steps,
+        jobs: Vec<Job>,
+    ) -> Result<(), redb::Error> {
+        let transaction = begin_write(&opened.database)?;
+        let mut blobs = Vec::new();
+        for job in jobs {
+            let (result, reply) = (job.work)(&transaction);
+            self.replies.push(reply);
+            self.named.push(Ok(()));
+            blobs.push(job.blob);
+            result?;
+        }
+        steps.at(Step::Staged)?;
+        commit(file, transaction, steps)?;
+        let entries = blobs.iter_mut().flatten().filter_map(Staged::take_entry);
+        let entries = entries.collect();
+        file.journal.seal(entries, || self.name(blobs))?;
+        opened.refresh()
+    }
+
+    /// Gives each blob its final name; answers whether all got theirs.
+    fn name(&mut self, blobs: Vec<Option<Staged>>) -> bool {
+        for (blob, named) in blobs.into_iter().zip(&mut self.named) {
+            *named = blob.map_or(Ok(()), Staged::publish);
+        }
+        self.named.iter().all(Result::is_ok)
+    }
+}
+
+/// Commits in memory. From here on all of the batch is sealed, or nothing of it stands.
+fn commit(
+    file: &DatabaseFile,
+    transaction: WriteTransaction,
+    steps: &Steps,
+) -> Result<(), redb::Error> {
+    let committed = transaction
+        .commit()
+        .map_err(redb::Error::from)
+        .and_then(|()| Ok(steps.at(Step::Committed)?));
+    if committed.is_err() {
+        file.journal.discard();
+    }
+    committed
 }

@@ -3,7 +3,9 @@
 //! Readers each have their own snapshot and wait for nobody. All writes go through one thread that
 //! puts whatever is queued into one transaction, so concurrent requests share its syncs; a writer
 //! returns when its rows are durable. Every transaction is two-phase with quick repair: a crash
-//! needs no walk over the file, and checksums over data that others chose decide nothing.
+//! needs no walk over the file, and checksums over data that others chose decide nothing. Durable
+//! means: in the journal (see `store::journal`), which the file follows; readers see what is
+//! durable and nothing else.
 //!
 //! After an I/O error (a full disk above all) redb refuses to go on with an open file; the next
 //! operation opens it again, so the registry serves as soon as there is space.
@@ -23,7 +25,9 @@ use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use self::group::Group;
 pub use self::schema::ManifestRow;
+use crate::store::journal::{self, Disk, Folder, Journal, JournalError};
 use crate::store::step::Steps;
+use crate::store::writer::Staged;
 
 /// Why the index did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +43,11 @@ pub enum IndexError {
         found: u64,
         known: u64,
     },
+    #[error("index {} and its journal do not open", path.display())]
+    Journal {
+        path: PathBuf,
+        source: Arc<JournalError>,
+    },
     #[error("index is closed")]
     Closed,
 }
@@ -49,6 +58,10 @@ impl IndexError {
         match self {
             Self::Database { source, .. } => match source.as_ref() {
                 redb::Error::Io(error) => Some(error),
+                _ => None,
+            },
+            Self::Journal { source, .. } => match source.as_ref() {
+                JournalError::Io(error) => Some(error),
                 _ => None,
             },
             _ => None,
@@ -64,12 +77,17 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the file, making it where it is absent.
+    /// Opens the file, making it where it is absent; its blobs are in the folder `content` beside
+    /// it.
     pub fn open(path: &Path, steps: Steps) -> Result<Self, IndexError> {
-        let file = Arc::new(DatabaseFile {
-            path: path.to_owned(),
-            database: RwLock::new(None),
-        });
+        let content = journal::folder_of(path).join("content");
+        Self::open_over(path, &content, steps)
+    }
+
+    /// Opens the file, making it where it is absent, and recovers what a crash left in its journal
+    /// of it and of the blobs in `content`.
+    pub fn open_over(path: &Path, content: &Path, steps: Steps) -> Result<Self, IndexError> {
+        let file = Arc::new(DatabaseFile::open(path, content, steps.clone())?);
         file.reopen()?;
         file.check_schema()?;
         let group = Group::start(Arc::clone(&file), steps)?;
@@ -81,10 +99,7 @@ impl Index {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
-        self.file.with(|database| {
-            let transaction = database.begin_read()?;
-            read(&transaction)
-        })
+        self.file.with(|opened| read(&opened.snapshot()))
     }
 
     /// Runs `work` in a write transaction and returns once it is durable. `work` must decide
@@ -94,7 +109,51 @@ impl Index {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, IndexError> {
-        self.group.write(work)
+        self.group.write(None, work)
+    }
+
+    /// As [`Index::write`], for rows that name `blob`: both are durable afterwards, or neither.
+    pub(crate) fn write_with<T: Send + 'static>(
+        &self,
+        blob: Staged,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        self.group.write(Some(blob), work)
+    }
+}
+
+/// The open database and what readers see of it: the last sealed commit.
+struct Opened {
+    // Before the database, whose close ends it.
+    snapshot: RwLock<Arc<ReadTransaction>>,
+    database: Database,
+}
+
+impl Opened {
+    fn new(database: Database) -> Result<Self, redb::Error> {
+        let snapshot = RwLock::new(Arc::new(database.begin_read()?));
+        Ok(Self { snapshot, database })
+    }
+
+    fn snapshot(&self) -> Arc<ReadTransaction> {
+        let snapshot = self.snapshot.read();
+        Arc::clone(&snapshot.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows readers what is committed, which must be sealed.
+    fn refresh(&self) -> Result<(), redb::Error> {
+        let fresh = Arc::new(self.database.begin_read()?);
+        *self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
     }
 }
 
@@ -102,10 +161,54 @@ impl Index {
 #[derive(Debug)]
 struct DatabaseFile {
     path: PathBuf,
-    database: RwLock<Option<Database>>,
+    // Before the journal, which brings home what closing the database writes.
+    opened: RwLock<Option<Opened>>,
+    journal: Journal,
 }
 
+/// Bytes of pages that redb keeps. The journal's overlay keeps the newest ones a second time.
+const CACHE: usize = 12 << 20;
+
 impl DatabaseFile {
+    fn open(path: &Path, content: &Path, steps: Steps) -> Result<Self, IndexError> {
+        let failed = |error: redb::Error| IndexError::Database {
+            path: path.to_owned(),
+            source: Arc::new(error),
+        };
+        if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+            // redb makes its own files best; a crash in it is a crash of redb.
+            drop(Database::create(path).map_err(|error| failed(error.into()))?);
+        }
+        let lock = journal::lock(path).map_err(failed)?;
+        let lock = lock.ok_or_else(|| failed(redb::Error::DatabaseAlreadyOpen))?;
+        let journal = Self::journal(path, content, steps, lock);
+        Ok(Self {
+            path: path.to_owned(),
+            opened: RwLock::new(None),
+            journal: journal.map_err(|error| IndexError::Journal {
+                path: path.to_owned(),
+                source: Arc::new(error),
+            })?,
+        })
+    }
+
+    fn journal(
+        path: &Path,
+        content: &Path,
+        steps: Steps,
+        lock: redb::backends::FileBackend,
+    ) -> Result<Journal, JournalError> {
+        let lost = path.with_extension("journal.lost");
+        let forgive = lost.exists();
+        let disk = Box::new(Disk::open(path)?);
+        let folder = Box::new(Folder::new(content));
+        let journal = Journal::open(lock, disk, folder, steps, forgive)?;
+        if forgive {
+            std::fs::remove_file(&lost)?;
+        }
+        Ok(journal)
+    }
+
     fn error(&self, error: impl Into<redb::Error>) -> IndexError {
         IndexError::Database {
             path: self.path.clone(),
@@ -117,44 +220,44 @@ impl DatabaseFile {
     /// it again.
     fn with<T>(
         &self,
-        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+        work: impl FnOnce(&Opened) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
         let result = loop {
-            let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(database) = open.as_ref() {
-                break work(database);
+            let open = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(opened) = open.as_ref() {
+                break work(opened);
             }
             drop(open);
             self.reopen()?;
         };
         result.map_err(|error| {
             if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                *self
-                    .database
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = None;
+                *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
             }
             self.error(error)
         })
     }
 
     fn reopen(&self) -> Result<(), IndexError> {
-        let mut slot = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            *slot = Some(Database::create(&self.path).map_err(|error| self.error(error))?);
+            let database = Database::builder()
+                .set_cache_size(CACHE)
+                .create_with_backend(self.journal.backend())
+                .map_err(|error| self.error(error))?;
+            *slot = Some(Opened::new(database).map_err(|error| self.error(error))?);
         }
         Ok(())
     }
 
     /// Makes all tables of a new file; refuses a file of a later program.
     fn check_schema(&self) -> Result<(), IndexError> {
-        let found = self.with(|database| {
-            let transaction = begin_write(database)?;
+        let found = self.with(|opened| {
+            let transaction = begin_write(&opened.database)?;
             let found = rows::create_tables(&transaction)?;
             transaction.commit()?;
+            self.journal.seal(Vec::new(), || true)?;
+            opened.refresh()?;
             Ok(found)
         })?;
         if found > schema::SCHEMA_VERSION {
@@ -170,7 +273,7 @@ impl DatabaseFile {
 
 /// The only door to a write transaction: durable at commit, with quick repair (and so two-phase).
 #[allow(clippy::disallowed_methods)]
-fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
     // Immediate durability is redb's default; quick repair is not.
     transaction.set_quick_repair(true);

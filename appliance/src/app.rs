@@ -16,6 +16,7 @@ use unpacker::snapshot::store::Snapshots;
 use crate::api::types::DaemonStatus;
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::external::Accounts;
 use crate::images::locate::Here;
 use crate::images::service::Images;
 use crate::options::Options;
@@ -105,6 +106,11 @@ impl App {
     /// Where this daemon keeps what it knows of workspaces.
     pub fn user_folder(&self) -> &Path {
         &self.options.user_folder
+    }
+
+    /// Our accounts at other registries.
+    pub fn accounts(&self) -> Accounts {
+        Accounts::new(&self.options)
     }
 
     pub fn workspaces(&self) -> Workspaces {

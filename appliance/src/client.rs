@@ -71,6 +71,12 @@ impl Client {
         self.short(Method::DELETE, path, Bytes::new()).await
     }
 
+    /// Removes what has no answer but that it is gone.
+    pub async fn delete_quietly(&self, path: &str) -> Outcome<()> {
+        let response = self.send(Method::DELETE, path, Bytes::new(), false).await?;
+        accept(response).await.map(drop)
+    }
+
     pub async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,

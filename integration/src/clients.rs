@@ -51,3 +51,16 @@ impl Storage {
         run(command.args(arguments))
     }
 }
+
+/// Runs a program that keeps its settings in a home folder, with an empty one.
+#[track_caller]
+pub fn at_home(home: &Path, program: &str, arguments: &[&str]) -> Ran {
+    let mut command = Command::new(program);
+    command.env("HOME", home).env("DOCKER_CONFIG", home);
+    // Nobody is there to be asked for the password of a new key.
+    command.env("COSIGN_PASSWORD", "");
+    for name in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
+        command.env_remove(name);
+    }
+    run(command.args(arguments).current_dir(home))
+}

@@ -28,6 +28,12 @@ impl Dockerd {
     /// `None` after having told why there can be none here.
     #[track_caller]
     pub fn start() -> Option<Self> {
+        Self::start_with("{}")
+    }
+
+    /// As [`Dockerd::start`], with this `daemon.json`.
+    #[track_caller]
+    pub fn start_with(configuration: &str) -> Option<Self> {
         if !probe::root() || !probe::programs(&["dockerd", "docker", "containerd", "runc"]) {
             return None;
         }
@@ -41,10 +47,10 @@ impl Dockerd {
         ] {
             command.arg(option).arg(folder.join(name));
         }
-        // An empty configuration file: the system's must not apply.
+        // A configuration file in any case: the system's must not apply.
         command
             .arg("--config-file")
-            .arg(folder.write("daemon.json", "{}"));
+            .arg(folder.write("daemon.json", configuration));
         command.arg("--host").arg(socket(folder.path()));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
         command.args(["--ip-forward=false", "--storage-driver=vfs"]);

@@ -12,6 +12,11 @@ use sha2::{Digest, Sha256};
 
 /// Writes a layout with one image, tagged `latest`. `layers` are uncompressed tars, lowest first.
 pub fn write(folder: &Path, layers: &[Vec<u8>], config: Value) {
+    write_for(architecture(), folder, layers, config);
+}
+
+/// As [`write`], for an architecture that need not be this machine's.
+pub fn write_for(architecture: &str, folder: &Path, layers: &[Vec<u8>], config: Value) {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("folders");
     let mut descriptors = Vec::new();
@@ -25,7 +30,7 @@ pub fn write(folder: &Path, layers: &[Vec<u8>], config: Value) {
         descriptors.push(put(&blobs, media, &blob));
     }
     let config = json!({
-        "architecture": architecture(),
+        "architecture": architecture,
         "os": "linux",
         "config": config,
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
@@ -39,7 +44,39 @@ pub fn write(folder: &Path, layers: &[Vec<u8>], config: Value) {
     let manifest = json!({
         "schemaVersion": 2, "mediaType": media, "config": config, "layers": descriptors,
     });
-    let mut entry = put(&blobs, media, &bytes(&manifest));
+    let entry = put(&blobs, media, &bytes(&manifest));
+    finish(folder, entry);
+}
+
+/// Writes a layout whose `latest` is an index of the images of other layouts, each for an architecture.
+pub fn write_index(folder: &Path, images: &[(&Path, &str)]) {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs).expect("folders");
+    let mut entries = Vec::new();
+    for (image, architecture) in images {
+        for blob in fs::read_dir(image.join("blobs/sha256")).expect("blobs") {
+            let blob = blob.expect("a blob");
+            fs::copy(blob.path(), blobs.join(blob.file_name())).expect("a copy");
+        }
+        let mut entry = read_index(image)["manifests"][0].clone();
+        entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
+        let members = entry.as_object_mut().expect("a descriptor");
+        members.remove("annotations");
+        entries.push(entry);
+    }
+    let media = "application/vnd.oci.image.index.v1+json";
+    let list = json!({ "schemaVersion": 2, "mediaType": media, "manifests": entries });
+    let entry = put(&blobs, media, &bytes(&list));
+    finish(folder, entry);
+}
+
+fn read_index(folder: &Path) -> Value {
+    let index = fs::read(folder.join("index.json")).expect("index.json");
+    serde_json::from_slice(&index).expect("JSON")
+}
+
+/// Names what `latest` is.
+fn finish(folder: &Path, mut entry: Value) {
     entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
     let index = json!({ "schemaVersion": 2, "manifests": [entry] });
     fs::write(folder.join("index.json"), bytes(&index)).expect("index.json");
@@ -87,8 +124,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// Digest of the manifest that `latest` means in a layout.
 pub fn manifest_digest(folder: &Path) -> String {
-    let index = fs::read(folder.join("index.json")).expect("index.json");
-    let index: Value = serde_json::from_slice(&index).expect("JSON");
+    let index = read_index(folder);
     let digest = index["manifests"][0]["digest"].as_str();
     digest.expect("a digest").to_owned()
 }

@@ -11,6 +11,8 @@ pub mod appliance;
 pub mod base_image;
 pub mod binary;
 pub mod clients;
+pub mod containerd;
+pub mod docker_registry;
 pub mod dockerd;
 pub mod folder;
 pub mod layout;

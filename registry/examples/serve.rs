@@ -1,7 +1,7 @@
 //! Serves a registry from a folder: `cargo run --example serve -- <folder> <address:port> [sparse]`.
 
 use registry::http::{Front, serve};
-use registry::service::{Policy, References, Registry};
+use registry::service::{Policy, Registry};
 use registry::store::Options;
 
 #[tokio::main]
@@ -12,7 +12,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut policy = Policy::default();
     if rest.iter().any(|word| word == "sparse") {
-        policy.references = References::Sparse;
+        policy.sparse = vec!["**".parse()?];
     }
     let registry = Registry::open(Options::below(folder.as_ref()), policy)?;
     let listener = tokio::net::TcpListener::bind(address).await?;

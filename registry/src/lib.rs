@@ -1,9 +1,14 @@
 //! Images at rest, and the OCI Distribution API that serves them.
 //!
 //! ```text
+//! access    who may do what; knows no HTTP
 //! http      requests -> verbs -> responses; the only place that knows status codes
 //! service   the verbs, synchronous and free of HTTP; the daemon calls them in-process
+//! events    what happens, told to webhooks through a queue in the index
+//! metrics   what is counted
+//! mirror    repositories of other registries, fetched when they are asked for
 //! upload    what an upload session accepts next; pure
+//! retention which tags have served their time; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
 //! store     blob files and the redb index, the order in which both change, and their journal
 //! digest    the one hasher
@@ -18,9 +23,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod digest;
+pub mod events;
 pub mod http;
 pub mod manifest;
+pub mod metrics;
+pub mod mirror;
+pub mod retention;
 pub mod service;
 pub mod store;
 pub mod upload;

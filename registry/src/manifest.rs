@@ -46,10 +46,26 @@ pub enum ManifestError {
     TooMany { count: usize },
 }
 
+/// Something about an accepted manifest that its author should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Remark {
+    /// distribution-spec, "Pushing manifests": all manifests should have one.
+    #[error("the manifest has no mediaType: some clients will refuse it")]
+    NoMediaType,
+    /// It was in no release of the image specification.
+    #[error("the media type {OCI_ARTIFACT} is deprecated: use an image manifest with artifactType")]
+    Deprecated,
+    /// Only where the repository may be sparse.
+    #[error("{count} of the objects that the manifest names are not in the repository")]
+    Absent { count: usize },
+}
+
 /// A manifest, as far as the registry cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestView {
     pub media_type: String,
+    /// Whether the manifest itself says its type.
+    pub states_type: bool,
     pub subject: Option<Digest>,
     /// `artifactType`, else for an image the configuration's media type.
     pub artifact_type: Option<String>,
@@ -119,12 +135,12 @@ impl ManifestView {
         let (references, foreign) = document.references()?;
         let config_type = document.config.as_ref().map(|config| &config.media_type);
         Ok(Self {
-            artifact_type: document
-                .artifact_type
-                .as_ref()
-                .or(config_type)
-                .filter(|text| !text.is_empty())
+            artifact_type: [document.artifact_type.as_ref(), config_type]
+                .into_iter()
+                .flatten()
+                .find(|text| !text.is_empty())
                 .cloned(),
+            states_type: document.media_type.is_some(),
             subject: document
                 .subject
                 .as_ref()
@@ -141,6 +157,15 @@ impl ManifestView {
     pub fn required(&self) -> Vec<Digest> {
         let foreign = |digest: &&Digest| !self.foreign.contains(digest);
         self.references.iter().filter(foreign).cloned().collect()
+    }
+
+    /// What its author should know although it is accepted.
+    pub fn remarks(&self) -> Vec<Remark> {
+        let all = [
+            (!self.states_type).then_some(Remark::NoMediaType),
+            (self.media_type == OCI_ARTIFACT).then_some(Remark::Deprecated),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     /// The descriptor that the referrers API answers for this manifest.

@@ -5,9 +5,12 @@
 //! crate's frames.
 
 mod daemon;
+pub mod external;
 mod frames;
 mod images;
 mod outbox;
+mod registry;
+mod registry_tokens;
 mod sandboxes;
 pub mod stream;
 pub mod types;
@@ -15,6 +18,7 @@ mod workspaces;
 
 use std::sync::Arc;
 
+use ::registry::http::Front;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -25,12 +29,17 @@ use crate::app::App;
 const MAX_REQUEST: usize = 8 << 20;
 
 /// Every route of the control API.
-pub fn router(app: Arc<App>) -> Router {
+pub fn router(app: Arc<App>, front: Front) -> Router {
+    let tokens = registry_tokens::routes(Arc::clone(&front.access));
+    let registry = registry::routes(front);
     Router::new()
         .merge(daemon::routes())
+        .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
         .merge(workspaces::routes(&app))
+        .merge(registry.with_state(()))
+        .merge(tokens.with_state(()))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             daemon::refuse_when_stopping,

@@ -214,3 +214,46 @@ pub enum UpSource {
     Repo(String),
     Name(String),
 }
+
+/// `devpod registry token create`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenRequest {
+    pub name: String,
+    /// Patterns.
+    pub repositories: Vec<String>,
+    /// "pull", "push", "delete", "admin".
+    pub actions: Vec<String>,
+    /// Seconds; absent for a token without an end.
+    pub life: Option<u64>,
+}
+
+/// An API token of the registry, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRow {
+    pub id: String,
+    pub name: String,
+    pub repositories: Vec<String>,
+    pub actions: Vec<String>,
+    /// RFC 3339, as the others.
+    pub created: String,
+    pub expires: Option<String>,
+    pub last_used: Option<String>,
+}
+
+/// A token that was just made: the only time that its text is told.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedToken {
+    #[serde(flatten)]
+    pub token: TokenRow,
+    /// The text to log in with.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for CreatedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreatedToken")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}

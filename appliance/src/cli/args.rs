@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::registry::Registry;
 use crate::ui::Format;
 
 /// Builds, stores, fetches and runs container images for development on one Linux host: no Docker
@@ -71,6 +72,9 @@ pub enum Verb {
     /// More about images
     #[command(subcommand)]
     Image(Image),
+    /// Look after the embedded registry: images, disk, uploads, events, tokens, accounts
+    #[command(subcommand)]
+    Registry(Registry),
 
     /// Run containers of images
     #[command(subcommand, visible_alias = "sb")]

@@ -4,6 +4,9 @@ pub mod args;
 mod configure;
 mod daemon;
 mod image;
+pub mod registry;
+mod registry_external;
+mod registry_token;
 mod sandbox;
 mod terminal;
 mod workspace;
@@ -88,6 +91,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Unpack(unpack) => image::unpack(session, unpack).await,
         Verb::Build(build) => image::build(session, build).await,
         Verb::Image(image) => image::run(session, image).await,
+        Verb::Registry(verb) => registry::run(session, verb).await,
         Verb::Sandbox(sandbox) => sandbox::run(session, sandbox).await,
         Verb::Daemon(verb) => daemon::run(session, verb).await,
         Verb::Version => {

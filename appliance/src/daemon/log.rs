@@ -1,4 +1,5 @@
-//! The daemon's log: plain lines on standard error, which is `daemon.log` in the background.
+//! The daemon's log: lines on standard error, which is `daemon.log` in the background; for people, or
+//! with `log.format = "json"` one JSON object each.
 //!
 //! `DEVPOD_LOG` chooses what is told: a level (`debug`) for this program's own crates, or directives
 //! as `tracing-subscriber`'s `EnvFilter` reads them (`warn,registry=trace`). Secrets are never logged.
@@ -6,6 +7,7 @@
 use std::fs;
 use std::io;
 
+use config::settings::LogFormat;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -19,17 +21,22 @@ const CRATES: [&str; 5] = ["appliance", "registry", "builder", "unpacker", "conf
 const LARGE: u64 = 10 << 20;
 
 /// Begins to write what `tracing` is told. Times are RFC 3339, without colours.
-pub fn init() -> Outcome<()> {
+pub fn init(format: LogFormat) -> Outcome<()> {
     let filter = filter(&std::env::var(VARIABLE).unwrap_or_default())?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
         // A full disk must not end the daemon.
         .log_internal_errors(false)
-        .with_writer(io::stderr)
-        .finish();
+        .with_writer(io::stderr);
     // Fails only where one is installed already, and that one serves as well.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _ = match format {
+        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish()),
+        LogFormat::Json => {
+            let subscriber = subscriber.json().flatten_event(true);
+            tracing::subscriber::set_global_default(subscriber.finish())
+        }
+    };
     Ok(())
 }
 

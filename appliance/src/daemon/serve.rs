@@ -6,8 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::settings;
 use registry::http::Front;
-use registry::service::{Policy, Registry};
+use registry::http::manage::Reach;
+use registry::service::{Policy, Registry, Schedule, Scrubber};
+use registry::store::quota::Quotas;
+use registry::store::scrub::ScrubOptions;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
@@ -20,14 +24,17 @@ use crate::api::types::DaemonStatus;
 use crate::app::{self, App};
 use crate::clock;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{lock, log, socket};
+use crate::daemon::{access, descriptors, front, lock, log, socket, webhooks};
 use crate::error::{Failure, Kind, Outcome};
-use crate::images::locate;
+use crate::images::{evict, locate, maintain, upstream};
 use crate::options::Options;
 use crate::ui;
 
 /// Requests that are still being answered at shutdown get so long.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A daemon that just started has better things to do than to verify blobs.
+const SCRUB_AFTER: Duration = Duration::from_secs(60);
 
 /// The exit code of a daemon in the background that was not needed: another has the data folder.
 pub const LOST: u8 = 75;
@@ -42,6 +49,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
         Some(text) => crate::options::address(text)?,
         None => options.settings.registry.listen,
     };
+    access::check_exposed(listen, &options.settings.registry)?;
     let folder = DataFolder::new(options.data.clone());
     folder.create().map_err(|error| {
         let message = format!("cannot make the data folder {}", folder.root().display());
@@ -51,7 +59,8 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     // Before any thread exists: a user namespace is entered by a whole process or not at all.
     idmap::enter(&folder.sandboxes())
         .map_err(|error| Failure::because(Kind::Denied, "cannot work without root here", &error))?;
-    log::init()?;
+    log::init(options.settings.log.format)?;
+    descriptors::raise();
     let _lock = if detach {
         // Whoever started this one looks for the other; the log need not tell of it.
         match lock::try_acquire(&folder)? {
@@ -76,7 +85,10 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         .await
         .map_err(|error| refused(listen, &error))?;
     let address = tcp.local_addr()?;
-    let registry = open_registry(&folder)?;
+    let registry = open_registry(&folder, &options.settings.registry)?;
+    let mirror = Arc::new(upstream::mirror(&options, &registry)?);
+    let collect_every = options.settings.registry.collect_every.limit();
+    let scrubber = scrubber(&registry, &options)?;
     let status = DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -86,6 +98,18 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         started_at: clock::now_rfc3339(),
         identity: app::identity()?,
     };
+    let senders = webhooks::senders(&options, &registry, &status.registry)?;
+    // After the senders: metrics name what they count.
+    let mut front = front::front(
+        registry.clone(),
+        Arc::clone(&mirror),
+        &options.settings.registry,
+        folder.root(),
+    )?;
+    if !address.ip().is_loopback() {
+        front.reach = Reach::Network;
+    }
+    let cache_max = options.settings.registry.cache_max.map(|max| max.0);
     let runtime = tokio::runtime::Handle::current();
     let built = App::build(
         options,
@@ -97,9 +121,24 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
     tokio::spawn(until_signal(Arc::clone(&app)));
+    tokio::spawn(access::on_hangup(Arc::clone(&front.access)));
+    let images = Arc::clone(&app.images);
+    tokio::spawn(maintain::run(
+        Arc::clone(&images),
+        Arc::clone(&front.metrics),
+        collect_every,
+        stop.clone(),
+    ));
+    let mirrored = tokio::spawn(evict::look_after(
+        images,
+        Arc::clone(&mirror),
+        cache_max,
+        stop.clone(),
+    ));
     // Whoever can connect is answered, so this is the last thing to be made.
     let unix = socket::bind(&folder.socket())?;
-    let control = tokio::spawn(control(unix, Arc::clone(&app), stop.clone()));
+    let control = tokio::spawn(control(unix, Arc::clone(&app), front.clone(), stop.clone()));
+    let sending = senders.map(|senders| tokio::spawn(senders.run()));
     write_status(&folder, &status)?;
     tracing::info!(version = status.version, pid = status.pid, %address, "serving");
     ui::news(&format!(
@@ -108,23 +147,36 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
         status.pid,
         folder.root().display()
     ));
-    let served = registry::http::serve(
-        tcp,
-        Front::new(registry.clone()),
-        stop.clone().cancelled_owned(),
-    )
-    .await;
+    let health = Arc::clone(&front.health);
+    let stopped = async move {
+        stop.cancelled().await;
+        health.stop();
+    };
+    let served = registry::http::serve(tcp, front, stopped).await;
     app.stop();
+    drop(scrubber);
     // The control API drains too, but not for ever: somebody may follow a log.
     let _ = tokio::time::timeout(DRAIN, control).await;
+    if let Some(sending) = sending {
+        sending.abort();
+    }
+    let _ = tokio::time::timeout(DRAIN, mirrored).await;
     close(&folder, &registry);
     served.map_err(|error| Failure::because(Kind::Internal, "the registry stopped", &error))
 }
 
-fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
-    let options = registry::store::Options::below(folder.root());
+fn open_registry(folder: &DataFolder, settings: &settings::Registry) -> Outcome<Registry> {
+    let options = registry::store::Options {
+        untagged_keep: Some(Duration::from_secs(settings.untagged_keep.0)),
+        quotas: Quotas {
+            store: settings.max_bytes.map(|bytes| bytes.0),
+            repositories: settings.quotas.clone(),
+        },
+        ..registry::store::Options::below(folder.root())
+    };
     let policy = Policy {
         guard: locate::guard,
+        sparse: settings.sparse.clone(),
         ..Policy::default()
     };
     // The index is for us alone. Nothing else runs yet that could make a file meanwhile.
@@ -135,6 +187,20 @@ fn open_registry(folder: &DataFolder) -> Outcome<Registry> {
         let message = format!("cannot open the registry in {}", folder.root().display());
         Failure::because(Kind::Internal, message, &error)
     })
+}
+
+/// What verifies all blobs from time to time.
+fn scrubber(registry: &Registry, options: &Options) -> Outcome<Scrubber> {
+    let settings = &options.settings.registry;
+    let schedule = Schedule {
+        every: Duration::from_secs(settings.scrub_every.0),
+        after: SCRUB_AFTER,
+        options: ScrubOptions {
+            rate: settings.scrub_rate.0,
+            ..ScrubOptions::default()
+        },
+    };
+    Ok(Scrubber::start(registry.clone(), schedule)?)
 }
 
 fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
@@ -153,8 +219,8 @@ fn refused(listen: SocketAddr, error: &std::io::Error) -> Failure {
     }
 }
 
-async fn control(listener: UnixListener, app: Arc<App>, stop: CancellationToken) {
-    let router = api::router(app);
+async fn control(listener: UnixListener, app: Arc<App>, front: Front, stop: CancellationToken) {
+    let router = api::router(app, front);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the control API stopped");
@@ -188,6 +254,12 @@ fn write_status(folder: &DataFolder, status: &DaemonStatus) -> Outcome<()> {
 fn close(folder: &DataFolder, registry: &Registry) {
     if let Err(error) = registry.store().export() {
         tracing::warn!(%error, "index.json could not be written");
+    }
+    if let Err(error) = registry.flush_events() {
+        tracing::warn!(?error, "the last events could not be written");
+    }
+    if let Err(error) = registry.record_pulls() {
+        tracing::warn!(%error, "pulls could not be recorded");
     }
     remove(&folder.status());
     if folder.socket().exists() {

@@ -198,6 +198,34 @@ mod tests {
     }
 
     #[test]
+    fn the_mirror_means_the_same_repositories() {
+        use registry::mirror::names::{Namespace, is_kept};
+        for text in ["docker.io/a/b", "ghcr.io:443/o/i", "localhost:5001/a"] {
+            let reference: Reference = text.parse().unwrap();
+            let kept = kept_as(&reference).unwrap();
+            let namespace: Namespace = reference.host().parse().unwrap();
+            assert_eq!(namespace.keep(reference.repository()), Some(kept.clone()));
+            assert_eq!(kept_host(&kept).as_deref(), Some(namespace.host()));
+        }
+        for name in [
+            "docker.io/x",
+            "localhost/a",
+            "r_1/x",
+            "my_org/app",
+            "my_org_1/app",
+            "a.b",
+            "x",
+        ] {
+            let repository = name.parse().unwrap();
+            assert_eq!(
+                is_kept(&repository),
+                kept_host(&repository).is_some(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_pulled_is_always_guarded() {
         let here = Here { port: 5000 };
         for text in [

@@ -2,16 +2,24 @@
 //!
 //! `content` shows the registry's blobs to the unpacker as a [`unpacker::content::Content`]; `locate`
 //! says which repository a name means; `service` has the verbs, `build` the builder's `Images` and
-//! `Sink`, `prune` collects what nothing needs, `gate` keeps it away from work that goes on. In-process work is function calls on blob files, never HTTP to ourselves.
+//! `Sink`, `prune` collects what nothing needs, `maintain` does so for the registry now and then, `gate`
+//! keeps it away from work that goes on; `upstream` is the registry's view of other registries,
+//! `external` our accounts there, `evict` bounds what is kept of them. In-process work is function
+//! calls on blob files, never HTTP to ourselves.
 
 mod build;
 mod content;
 mod describe;
+pub(crate) mod evict;
+pub mod external;
 pub(crate) mod gate;
 mod host;
 pub mod locate;
+pub(crate) mod maintain;
+mod partial;
 mod platform;
 mod prune;
 mod remote;
 pub mod service;
 mod transfer;
+pub(crate) mod upstream;

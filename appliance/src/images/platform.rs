@@ -46,7 +46,14 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Image> {
-        if let Some(kept) = self.find(reference)? {
+        let found = self.find(reference)?;
+        let partial = match &found {
+            Some(kept) if !self.here.is_ours(reference) => {
+                self.is_partial(kept, &wanted.platform)?
+            }
+            _ => false,
+        };
+        if let Some(kept) = found.filter(|_| !partial) {
             let loaded = self.read(&kept, &wanted.platform);
             let replaceable = wanted.explicit
                 && !self.here.is_ours(reference)

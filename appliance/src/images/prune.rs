@@ -61,7 +61,13 @@ impl Images {
         let Some(alone) = self.gate.alone(Duration::ZERO) else {
             return Ok(());
         };
-        self.collect(Cache::Keep, false)?;
+        if let Err(failure) = self.collect(Cache::Keep, false) {
+            // The registry is being tidied just now, and so is what the name left.
+            return match failure.kind {
+                Kind::Conflict => Ok(()),
+                _ => Err(failure),
+            };
+        }
         drop(alone);
         self.purge()
     }

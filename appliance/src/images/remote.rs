@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use unpacker::remote::client::{self, Remote};
-use unpacker::remote::credentials::Machine;
 
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::external::External;
 use crate::options::Options;
 
 /// The client for all other registries.
@@ -18,6 +18,6 @@ pub(crate) fn remote(options: &Options) -> Outcome<Remote> {
         .ca_files
         .clone_from(&options.settings.remote.ca_files);
     settings.transfers = options.settings.remote.concurrency;
-    let credentials = Arc::new(Machine::detect(Vec::new()));
+    let credentials = Arc::new(External::new(options));
     Remote::new(settings, credentials).map_err(|error| Failure::from_error(Kind::Invalid, &error))
 }

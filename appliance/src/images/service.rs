@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use config::name::{Reference, RepositoryName, Tag, Target};
-use registry::service::{Listing, ManifestPut, References, Registry};
+use config::registry::retention::Rule;
+use registry::service::{Listing, ManifestPut, PutManifestError, References, Registry};
+use registry::store::StoreError;
 use tokio::runtime::Handle;
 use unpacker::container::launch::Launcher;
 use unpacker::content::Content;
@@ -42,6 +44,8 @@ pub struct Images {
     pub(crate) gate: Gate,
     /// Removed snapshots are deleted by one caller at a time.
     pub(crate) purging: Mutex<()>,
+    /// How long tags are kept.
+    pub(crate) retention: Vec<Rule>,
 }
 
 impl std::fmt::Debug for Images {
@@ -85,6 +89,7 @@ impl Images {
             making_host: Mutex::new(()),
             gate: Gate::default(),
             purging: Mutex::new(()),
+            retention: options.settings.registry.retention.clone(),
         })
     }
 
@@ -172,10 +177,6 @@ impl Images {
                 return Err(Failure::internal(format!("blob {digest} is not here")));
             }
         }
-        let before = match target {
-            Target::Tag(tag) => self.registry.resolve(repository, tag).map_err(store)?,
-            Target::Digest(_) => None,
-        };
         let put = ManifestPut {
             target,
             tags: &[],
@@ -186,15 +187,13 @@ impl Images {
         let stored = self
             .registry
             .put_manifest(repository, &put)
-            .map_err(|error| {
-                Failure::because(
-                    Kind::Internal,
-                    format!("cannot keep image {repository}"),
-                    &error,
-                )
-            })?;
-        if let Some(before) = before.filter(|before| *before != stored.digest) {
-            let released = self.registry.release_unneeded(repository, &before);
+            .map_err(|error| not_kept(repository, error))?;
+        // Whoever brought it first: from now on it is wanted here, and only moved by hand.
+        self.registry
+            .keep_by_hand(repository, target, &stored.digest)
+            .map_err(store)?;
+        for (_, before) in &stored.replaced {
+            let released = self.registry.release_unneeded(repository, before);
             released.map_err(store)?;
         }
         Ok(Kept {
@@ -283,13 +282,9 @@ impl Images {
 
     /// A part of an index must not go while the index is there.
     fn refuse_needed(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
-        let manifests = self.registry.manifests(repository).map_err(store)?;
-        match manifests
-            .iter()
-            .find(|(_, row)| row.references.contains(digest))
-        {
+        match self.registry.needing(repository, digest).map_err(store)? {
             None => Ok(()),
-            Some((index, _)) => Err(Failure::conflict(format!(
+            Some(index) => Err(Failure::conflict(format!(
                 "{digest} is a part of the index {index}"
             ))
             .hint("Remove the index's names first.")),
@@ -342,13 +337,33 @@ impl Images {
     }
 }
 
-pub(crate) fn store(error: registry::store::StoreError) -> Failure {
-    let kind = if error.is_full() {
-        Kind::Exhausted
-    } else {
-        Kind::Internal
-    };
-    Failure::because(kind, "the image store failed", &error)
+pub(crate) fn store(error: StoreError) -> Failure {
+    match &error {
+        StoreError::Quota(_) => {
+            Failure::because(Kind::Exhausted, "the registry has no room", &error)
+                .hint("Free some: `devpod rmi`, then `devpod image prune`.")
+                .hint(
+                    "Or raise `registry.max_bytes` or the repository's part of `registry.quotas`.",
+                )
+        }
+        StoreError::Collecting => {
+            Failure::because(Kind::Conflict, "the registry is being tidied", &error)
+                .hint("Try again in a moment.")
+        }
+        _ if error.is_full() => Failure::because(Kind::Exhausted, "the image store failed", &error),
+        _ => Failure::because(Kind::Internal, "the image store failed", &error),
+    }
+}
+
+fn not_kept(repository: &RepositoryName, error: PutManifestError) -> Failure {
+    match error {
+        PutManifestError::Store(error @ StoreError::Quota(_)) => store(error),
+        error => Failure::because(
+            Kind::Internal,
+            format!("cannot keep image {repository}"),
+            &error,
+        ),
+    }
 }
 
 fn unpack_failed(image: &Image, error: &unpack::UnpackError) -> Failure {
@@ -357,4 +372,30 @@ fn unpack_failed(image: &Image, error: &unpack::UnpackError) -> Failure {
         _ => Kind::Internal,
     };
     Failure::because(kind, format!("cannot unpack image {}", image.digest), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::store::quota::{Bounded, Exceeded};
+
+    use super::*;
+
+    #[test]
+    fn a_quota_is_told_with_what_helps() {
+        let exceeded = Exceeded {
+            what: Bounded::Repository("team/app".to_owned()),
+            used: 90,
+            adds: 20,
+            limit: 100,
+        };
+        let error = PutManifestError::Store(exceeded.into());
+        let failure = not_kept(&"team/app".parse().unwrap(), error);
+        assert_eq!(failure.kind, Kind::Exhausted);
+        let cause = "the quota of repository team/app is exhausted: 90 of 100 bytes are used, \
+                     20 more were asked for";
+        assert_eq!(failure.causes, [cause]);
+        assert_eq!(failure.hints.len(), 2);
+        let busy = store(StoreError::Collecting);
+        assert_eq!(busy.kind, Kind::Conflict);
+    }
 }

@@ -12,7 +12,7 @@ use unpacker::remote::error::RemoteError;
 use crate::api::types::{Moved, PullRequest};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::platform::platform;
-use crate::images::service::{Images, Kept};
+use crate::images::service::{Images, Kept, store};
 use crate::progress::Reporter;
 
 impl Images {
@@ -62,13 +62,20 @@ impl Images {
             Some(tag) => Target::Tag(tag.clone()),
             None => Target::Digest(pulled.digest.clone()),
         };
-        self.keep(
+        let kept = self.keep(
             &repository,
             &target,
             &pulled.media_type,
             &pulled.manifest,
             &blobs,
-        )
+        )?;
+        if let Target::Tag(tag) = &target {
+            // One platform is here now; clients of a mirror are to find what its registry has.
+            self.registry
+                .follow_tag(&repository, tag, &kept.digest)
+                .map_err(store)?;
+        }
+        Ok(kept)
     }
 
     /// Sends an image to the registry that its name says.

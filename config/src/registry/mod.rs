@@ -3,7 +3,11 @@
 //! Each room reads its own table from a cursor, so that every complaint names line and column; a
 //! word that a table does not know is refused with the nearest one that it does.
 
+pub mod access;
 pub mod quota;
+pub mod retention;
+pub mod upstream;
+pub mod webhook;
 
 use std::str::FromStr;
 

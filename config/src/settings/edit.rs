@@ -165,6 +165,7 @@ mod tests {
             "{text}"
         );
         let text = set(&text, "remote.plain_http", "a:1, b.test").unwrap();
+        let text = set(&text, "registry.sparse", "mirror/**,old/?").unwrap();
         let text = set(&text, "builder.timeout", "60").unwrap();
         let text = set(&text, "data", "/e").unwrap();
         assert_eq!(
@@ -173,6 +174,7 @@ mod tests {
                 "data": "/e",
                 "endpoint": {"url": "https://cp.test"},
                 "remote": {"plain_http": ["a:1", "b.test"]},
+                "registry": {"sparse": ["mirror/**", "old/?"]},
                 "builder": {"timeout": 60},
             })
         );

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Compression, Secret, Settings, tables};
+use super::{Compression, LogFormat, Secret, Settings, access, tables};
+use crate::pattern::{Pattern, PatternError};
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -49,12 +50,114 @@ pub(super) const KEYS: &[Key] = &[
         get: |s| Some(s.data.display().to_string()),
     },
     Key {
+        name: "log.format",
+        help: "of the daemon's log: text or json",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.log.format = v),
+        get: |s| Some(s.log.format.to_string()),
+    },
+    Key {
         name: "registry.listen",
         help: "address and port of the embedded registry",
         kind: Kind::Text,
         secret: false,
         set: |s, raw| listen(raw).map(|v| s.registry.listen = v),
         get: |s| Some(s.registry.listen.to_string()),
+    },
+    access::ANONYMOUS,
+    access::HTPASSWD,
+    access::AUTH,
+    access::TOKEN_REALM,
+    access::TOKEN_SERVICE,
+    access::TOKEN_ISSUER,
+    access::TOKEN_KEYS,
+    access::RATE_LIMIT,
+    access::RATE_BURST,
+    access::AUDIT_LOG,
+    access::AUDIT_PULLS,
+    Key {
+        name: "registry.sparse",
+        help: "repositories that take images of which parts are missing, such as mirror/**",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| patterns(raw).map(|v| s.registry.sparse = v),
+        get: |s| {
+            let patterns = s.registry.sparse.iter().map(Pattern::as_str);
+            Some(patterns.collect::<Vec<_>>().join(","))
+        },
+    },
+    Key {
+        name: "registry.tls_certificate",
+        help: "PEM file with the port's certificate; with tls_key the port speaks TLS",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.tls_certificate = v),
+        get: |s| shown_file(s.registry.tls_certificate.as_ref()),
+    },
+    Key {
+        name: "registry.tls_key",
+        help: "PEM file with the key of tls_certificate",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.tls_key = v),
+        get: |s| shown_file(s.registry.tls_key.as_ref()),
+    },
+    Key {
+        name: "registry.client_ca",
+        help: "PEM file with the authority of the certificates that clients must show",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| file(raw).map(|v| s.registry.client_ca = v),
+        get: |s| shown_file(s.registry.client_ca.as_ref()),
+    },
+    Key {
+        name: "registry.max_bytes",
+        help: "bytes that the registry may hold, such as 100Gi; empty for no bound",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| optional(raw).map(|v| s.registry.max_bytes = v),
+        get: |s| s.registry.max_bytes.map(|v| v.to_string()),
+    },
+    Key {
+        name: "registry.untagged_keep",
+        help: "how long what lost its last tag is kept, such as 7d",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.untagged_keep = v),
+        get: |s| Some(s.registry.untagged_keep.to_string()),
+    },
+    Key {
+        name: "registry.collect_every",
+        help: "time between two collections of garbage, such as 6h, 0 for none",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.collect_every = v),
+        get: |s| Some(s.registry.collect_every.to_string()),
+    },
+    Key {
+        name: "registry.scrub_every",
+        help: "how often all blobs are verified, such as 7d; 0 for never",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.scrub_every = v),
+        get: |s| Some(s.registry.scrub_every.to_string()),
+    },
+    Key {
+        name: "registry.scrub_rate",
+        help: "bytes per second that are read for that, such as 20Mi; 0 for no limit",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.registry.scrub_rate = v),
+        get: |s| Some(s.registry.scrub_rate.to_string()),
+    },
+    Key {
+        name: "registry.cache_max",
+        help: "bytes that mirrored images may hold, such as 50Gi; the longest unused go first",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| optional(raw).map(|v| s.registry.cache_max = v),
+        get: |s| s.registry.cache_max.map(|v| v.to_string()),
     },
     Key {
         name: "remote.plain_http",
@@ -209,7 +312,7 @@ pub(super) fn hint(name: &str) -> String {
     suggest::hint(name, KEYS.iter().map(|key| key.name).chain(tables))
 }
 
-fn one(raw: &Raw) -> Result<&str, String> {
+pub(super) fn one(raw: &Raw) -> Result<&str, String> {
     match raw {
         Raw::Text(text) => Ok(text.trim()),
         Raw::List(_) => Err("a list stands where one value is expected".to_owned()),
@@ -234,14 +337,14 @@ fn parsed<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<T, String> {
 }
 
 /// Empty text takes the value away.
-fn optional<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<Option<T>, String> {
+pub(super) fn optional<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<Option<T>, String> {
     match one(raw)? {
         "" => Ok(None),
         _ => parsed(raw).map(Some),
     }
 }
 
-fn number(raw: &Raw, least: u64, most: u64) -> Result<u64, String> {
+pub(super) fn number(raw: &Raw, least: u64, most: u64) -> Result<u64, String> {
     let text = one(raw)?;
     match text.parse::<u64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
@@ -249,13 +352,33 @@ fn number(raw: &Raw, least: u64, most: u64) -> Result<u64, String> {
     }
 }
 
-fn absolute(raw: &Raw) -> Result<PathBuf, String> {
+pub(super) fn absolute(raw: &Raw) -> Result<PathBuf, String> {
     let text = one(raw)?;
     if text.starts_with('/') {
         Ok(PathBuf::from(text))
     } else {
         Err(format!("{text:?} is not an absolute path"))
     }
+}
+
+fn patterns(raw: &Raw) -> Result<Vec<Pattern>, String> {
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|error: PatternError| error.to_string())
+    };
+    many(raw).iter().map(parse).collect()
+}
+
+/// A file by its absolute path; empty text takes it away.
+fn file(raw: &Raw) -> Result<Option<PathBuf>, String> {
+    match one(raw)? {
+        "" => Ok(None),
+        _ => absolute(raw).map(Some),
+    }
+}
+
+fn shown_file(path: Option<&PathBuf>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 fn files(raw: &Raw) -> Result<Vec<PathBuf>, String> {
@@ -338,6 +461,27 @@ impl std::fmt::Display for Compression {
             Self::None => "none",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+        })
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is not a format of the log: text or json")),
+        }
+    }
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
         })
     }
 }

@@ -330,6 +330,11 @@ mod tests {
                 "",
                 "config.toml:2:1: \"remote.concurency\" is not a setting; did you mean \"remote.concurrency\"?",
             ),
+            (
+                "[registry]\nsparse = [\"mirror/**\", \"A!\"]\n",
+                "",
+                "config.toml:2:10: \"registry.sparse\": pattern \"A!\" has a character",
+            ),
             ("a = = 1\n", "", "config.toml:1:5: "),
             (
                 "builder = 3\n",

@@ -5,6 +5,7 @@
 //! ([`keys`]) knows every key; each part of the program receives its own section only. An unknown key is
 //! an error; so is a value that its part could not use.
 
+mod access;
 pub mod edit;
 mod keys;
 mod layer;
@@ -17,14 +18,20 @@ use std::path::{Path, PathBuf};
 
 use crate::jsonc::Located;
 use crate::name::Reference;
+use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
+use crate::registry::access::Access;
 use crate::registry::quota::Quota;
+use crate::registry::retention::Rule;
+use crate::registry::upstream::Upstream;
+use crate::registry::webhook::Webhook;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Where images, snapshots and state are kept.
     pub data: PathBuf,
+    pub log: Log,
     pub registry: Registry,
     pub remote: Remote,
     pub builder: Builder,
@@ -36,12 +43,54 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
+/// What the daemon tells of its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
 /// The embedded registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registry {
     pub listen: SocketAddr,
-    /// How many bytes may be kept, for all repositories together and for some of them.
+    /// Repositories that take manifests whose parts are not all there.
+    pub sparse: Vec<Pattern>,
+    /// PEM files: with both of them the port speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// PEM: who signs the certificates that clients must show.
+    pub client_ca: Option<PathBuf>,
+    /// How many bytes repositories may hold.
     pub quotas: Vec<Quota>,
+    /// Who is told what happens.
+    pub webhooks: Vec<Webhook>,
+    /// Who may do what.
+    pub access: Access,
+    /// How many bytes all repositories together may hold.
+    pub max_bytes: Option<ByteSize>,
+    /// How long tags are kept.
+    pub retention: Vec<Rule>,
+    /// How long a manifest rests that no tag, index or subject names any more.
+    pub untagged_keep: Seconds,
+    /// Between two collections of garbage; zero for none.
+    pub collect_every: Seconds,
+    /// From one verification of all blobs to the next; zero for never.
+    pub scrub_every: Seconds,
+    /// Bytes per second that it reads; zero for no limit.
+    pub scrub_rate: ByteSize,
+    /// Registries that are mirrored.
+    pub upstreams: Vec<Upstream>,
+    /// How many bytes what is mirrored may hold.
+    pub cache_max: Option<ByteSize>,
 }
 
 /// Other registries.
@@ -222,9 +271,27 @@ impl Settings {
         };
         Self {
             data,
+            log: Log {
+                format: LogFormat::Text,
+            },
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
+                sparse: Vec::new(),
+                tls_certificate: None,
+                tls_key: None,
+                client_ca: None,
                 quotas: Vec::new(),
+                webhooks: Vec::new(),
+                access: Access::default(),
+                max_bytes: None,
+                retention: Vec::new(),
+                untagged_keep: Seconds(7 * 86_400),
+                collect_every: Seconds(6 * 3600),
+                scrub_every: Seconds(7 * 24 * 3600),
+                // A terabyte in 15 hours, and a tenth of what the slowest disks in use can give.
+                scrub_rate: ByteSize(20 << 20),
+                upstreams: Vec::new(),
+                cache_max: None,
             },
             remote: Remote {
                 plain_http: Vec::new(),

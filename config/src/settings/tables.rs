@@ -4,7 +4,7 @@
 
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
-use crate::registry::quota;
+use crate::registry::{access, quota, retention, upstream, webhook};
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -14,12 +14,44 @@ pub(super) struct Table {
     pub(super) show: fn(&Settings) -> Option<String>,
 }
 
-pub(super) const TABLES: &[Table] = &[Table {
-    name: "registry.quotas",
-    help: "bytes that repositories may hold: repositories, bytes",
-    read: |s, cursor| quota::read(cursor).map(|v| s.registry.quotas = v),
-    show: |s| count(s.registry.quotas.len()),
-}];
+pub(super) const TABLES: &[Table] = &[
+    Table {
+        name: "registry.quotas",
+        help: "bytes that repositories may hold: repositories, bytes",
+        read: |s, cursor| quota::read(cursor).map(|v| s.registry.quotas = v),
+        show: |s| count(s.registry.quotas.len()),
+    },
+    Table {
+        name: "registry.rules",
+        help: "who may do what: repositories, users, actions",
+        read: |s, cursor| access::read_rules(cursor).map(|v| s.registry.access.rules = v),
+        show: |s| count(s.registry.access.rules.len()),
+    },
+    Table {
+        name: "registry.immutable",
+        help: "tags that neither move nor go: repositories, tags",
+        read: |s, cursor| access::read_immutable(cursor).map(|v| s.registry.access.immutable = v),
+        show: |s| count(s.registry.access.immutable.len()),
+    },
+    Table {
+        name: "registry.retention",
+        help: "how long tags are kept: repositories, tags, keep_last, keep_for, keep_pulled_for",
+        read: |s, cursor| retention::read(cursor).map(|v| s.registry.retention = v),
+        show: |s| count(s.registry.retention.len()),
+    },
+    Table {
+        name: "registry.upstreams",
+        help: "registries that are mirrored: host, url, prefix, default, tags_ttl, plain_http, credentials",
+        read: |s, cursor| upstream::read(cursor).map(|v| s.registry.upstreams = v),
+        show: |s| count(s.registry.upstreams.len()),
+    },
+    Table {
+        name: "registry.webhooks",
+        help: "who is told of events: name, url, events, repositories, secret_file",
+        read: |s, cursor| webhook::read(cursor).map(|v| s.registry.webhooks = v),
+        show: |s| count(s.registry.webhooks.len()),
+    },
+];
 
 pub(super) fn find(name: &str) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.name == name)
@@ -92,6 +124,38 @@ mod tests {
             ),
         ] {
             let error = load(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn reads_retention() {
+        let text = "[[registry.retention]]\nrepositories = \"workspace/*\"\ntags = \"*\"\n\
+                    keep_last = 10\nkeep_for = \"30d\"\n";
+        let settings = load(text).unwrap();
+        let [rule] = settings.registry.retention.as_slice() else {
+            panic!("one rule");
+        };
+        assert_eq!(rule.keep_last, Some(10));
+        assert_eq!(rule.keep_for.map(|seconds| seconds.0), Some(30 * 86_400));
+        assert_eq!(rule.keep_pulled_for, None);
+        for (keep, expected) in [
+            (
+                "",
+                "config.toml:1:1: a rule needs \"keep_last\", \"keep_for\" or",
+            ),
+            (
+                "keep_for = \"soon\"\n",
+                "config.toml:4:12: \"registry.retention.0.keep_for\": \"soon\" is not a duration",
+            ),
+            (
+                "keep_lst = 3\n",
+                "config.toml:4:1: \"keep_lst\" is not known here; did you mean \"keep_last\"?",
+            ),
+        ] {
+            let text =
+                format!("[[registry.retention]]\nrepositories = \"a\"\ntags = \"*\"\n{keep}");
+            let error = load(&text).unwrap_err();
             assert!(error.starts_with(expected), "{error}");
         }
     }

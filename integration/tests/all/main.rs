@@ -5,16 +5,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
+mod artifacts;
 mod bad_input;
 mod build;
 mod clients;
+mod conformance;
+mod containerd;
+mod crowd;
 mod daemon;
+mod formats;
 mod from_host;
 mod guarded;
 mod house;
 mod imports;
+mod mirror;
 mod platform;
 mod prune;
+mod registry_commands;
 mod rootless;
 mod sandbox;
 mod workspace;

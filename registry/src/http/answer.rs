@@ -77,9 +77,10 @@ pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
         .get(IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
     known.is_some_and(|known| {
-        known
-            .split(',')
-            .any(|one| one.trim().trim_start_matches("W/") == tag)
+        known.trim() == "*"
+            || known
+                .split(',')
+                .any(|one| one.trim().trim_start_matches("W/") == tag)
     })
 }
 

@@ -5,21 +5,27 @@ use std::fs::File;
 use axum::response::Response;
 use config::name::RepositoryName;
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use super::access::{Asker, held};
 use super::answer::{Answer, etag, is_known, text};
 use super::body::{Part, blocking};
 use super::error::{ApiError, Code};
 use super::range::{self, Asked, Span};
 use crate::digest::Digest;
-use crate::service::Registry;
+use crate::service::{Deleted, Registry};
 use crate::store::StoreError;
 
 pub(super) async fn head(
     registry: Registry,
     repository: RepositoryName,
     digest: Digest,
+    headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
+    if is_known(headers, &digest) {
+        return not_modified(registry, repository, digest).await;
+    }
     let wanted = digest.clone();
     let size = blocking(move || registry.stat_blob(&repository, &wanted)).await?;
     let size = size.ok_or_else(|| unknown(&digest))?;
@@ -30,8 +36,9 @@ pub(super) async fn get(
     registry: Registry,
     repository: RepositoryName,
     digest: Digest,
-    headers: &HeaderMap,
+    request: &Parts,
 ) -> Result<Response, ApiError> {
+    let headers = &request.headers;
     if is_known(headers, &digest) {
         return not_modified(registry, repository, digest).await;
     }
@@ -40,10 +47,7 @@ pub(super) async fn get(
     let found = blocking(move || open(&registry, &repository, &wanted, asked.as_deref())).await?;
     let (size, asked, part) = found.ok_or_else(|| unknown(&digest))?;
     let Some(part) = part else {
-        let message = format!("blob has {size} bytes");
-        let status = StatusCode::RANGE_NOT_SATISFIABLE;
-        return Err(ApiError::new(status, Code::SizeInvalid, message)
-            .header(CONTENT_RANGE, format!("bytes */{size}")));
+        return Err(ApiError::unsatisfiable(size));
     };
     let answer = match asked {
         Asked::Part(span) => blob(StatusCode::PARTIAL_CONTENT, &digest)
@@ -51,7 +55,7 @@ pub(super) async fn get(
             .length(span.length()),
         _ => blob(StatusCode::OK, &digest).length(size),
     };
-    Ok(answer.body(part.into_body()))
+    Ok(answer.body(part.into_body(request.extensions.get())))
 }
 
 type Found = Option<(u64, Asked, Option<Part>)>;
@@ -116,14 +120,16 @@ fn blob(status: StatusCode, digest: &Digest) -> Answer {
 
 pub(super) async fn delete(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     digest: Digest,
 ) -> Result<Response, ApiError> {
     let wanted = digest.clone();
-    if blocking(move || registry.delete_blob(&repository, &wanted)).await? {
-        Ok(Answer::new(StatusCode::ACCEPTED).empty())
-    } else {
-        Err(unknown(&digest))
+    let keep = asker.kept(&repository);
+    match blocking(move || registry.delete_blob_keeping(&repository, &wanted, &keep)).await? {
+        Deleted::Done => Ok(Answer::new(StatusCode::ACCEPTED).empty()),
+        Deleted::Absent => Err(unknown(&digest)),
+        Deleted::Held { tag } => Err(held(&tag)),
     }
 }
 

@@ -13,16 +13,19 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
+use super::pace::Pace;
 use super::range::Span;
+use super::sendfile::{FileBody, Outgoing};
 
-/// Pieces read ahead of a slow disk, each at most the connection's read buffer.
-const QUEUE: usize = 16;
-/// A peer that sends nothing for so long is gone.
-const BODY_IDLE: Duration = Duration::from_secs(60);
+/// Bytes that go to the writing thread at once: fewer cost a wake-up for every read of the socket.
+/// One batch is being written, one waits and one is gathered: that is all the memory of an upload.
+const BATCH: usize = 512 * 1024;
+/// A batch that is not full waits so long for more.
+const LINGER: Duration = Duration::from_millis(5);
 /// tokio's default of 4 KiB costs a thread hop for every page.
 const SEND_PIECE: usize = 256 * 1024;
 /// A blob up to this size is answered in one piece, without a streaming reader.
@@ -46,18 +49,19 @@ where
 }
 
 /// The next piece of a body; `None` at its end.
-async fn piece(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
+async fn piece(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, ApiError> {
     loop {
-        let frame = timeout(BODY_IDLE, body.frame()).await;
-        match frame.map_err(|error| ApiError::broken_body(&error))? {
+        let since = Instant::now();
+        let frame = timeout(pace.patience(), body.frame()).await;
+        let data = match frame.map_err(|error| ApiError::broken_body(&error))? {
             None => return Ok(None),
             Some(Err(error)) => return Err(ApiError::broken_body(&error)),
             // Trailers mean nothing here.
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
-                Err(_) => {}
-            },
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        pace.came(data.len(), since);
+        if !data.is_empty() {
+            return Ok(Some(data));
         }
     }
 }
@@ -73,28 +77,16 @@ where
     S: Send + 'static,
     E: Into<ApiError> + Send + 'static,
 {
-    let (queue, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
+    let (queue, mut batches) = mpsc::channel::<Vec<Bytes>>(1);
     let writer = tokio::task::spawn_blocking(move || {
-        while let Some(piece) = pieces.blocking_recv() {
-            write(&mut sink, &piece)?;
+        while let Some(batch) = batches.blocking_recv() {
+            for piece in batch {
+                write(&mut sink, &piece)?;
+            }
         }
         Ok::<S, E>(sink)
     });
-    let mut broken = Ok(());
-    loop {
-        match piece(body).await {
-            Ok(Some(piece)) => {
-                if queue.send(piece).await.is_err() {
-                    break;
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                broken = Err(error);
-                break;
-            }
-        }
-    }
+    let broken = forward(body, &queue).await;
     drop(queue);
     // What came before the break is written before the sink goes.
     let sink = match writer.await {
@@ -104,10 +96,48 @@ where
     broken.map(|()| sink)
 }
 
+/// Hands a body over in batches until it ends or nobody takes them.
+async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<(), ApiError> {
+    let (mut batch, mut size) = (Vec::new(), 0);
+    let mut pace = Pace::default();
+    let ended = loop {
+        let mut next = std::pin::pin!(piece(body, &mut pace));
+        // A client that pauses must not hold back what it has sent.
+        let found = match timeout(LINGER, &mut next).await {
+            Ok(found) => found,
+            Err(_) => {
+                if !batch.is_empty() && queue.send(std::mem::take(&mut batch)).await.is_err() {
+                    return Ok(());
+                }
+                size = 0;
+                next.await
+            }
+        };
+        match found {
+            Ok(Some(piece)) => {
+                size += piece.len();
+                batch.push(piece);
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        if size >= BATCH {
+            size = 0;
+            if queue.send(std::mem::take(&mut batch)).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    // Whoever does not take it has failed, and says so itself.
+    let _ = queue.send(batch).await;
+    ended
+}
+
 /// Reads a small body. `None` for one of more than `limit` bytes.
 pub(super) async fn collect(body: &mut Body, limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
     let mut bytes = Vec::new();
-    while let Some(piece) = piece(body).await? {
+    let mut pace = Pace::default();
+    while let Some(piece) = piece(body, &mut pace).await? {
         if bytes.len() + piece.len() > limit {
             return Ok(None);
         }
@@ -120,7 +150,8 @@ pub(super) async fn collect(body: &mut Body, limit: usize) -> Result<Option<Vec<
 pub(super) async fn drain(body: &mut Body) {
     let drained = async {
         let mut left = DRAIN;
-        while let Ok(Some(piece)) = piece(body).await {
+        let mut pace = Pace::default();
+        while let Ok(Some(piece)) = piece(body, &mut pace).await {
             match left.checked_sub(piece.len()) {
                 Some(rest) => left = rest,
                 None => return,
@@ -134,26 +165,31 @@ pub(super) async fn drain(body: &mut Body) {
 /// A part of a file, ready to be sent.
 pub(super) enum Part {
     Small(Vec<u8>),
-    Stream(File, u64),
+    Stream(File, Span),
 }
 
 impl Part {
-    /// Blocking: positions the file, and reads it when it is small.
+    /// Blocking: reads the part when it is small.
     pub(super) fn of(mut file: File, span: Span) -> std::io::Result<Self> {
         file.seek(SeekFrom::Start(span.start))?;
         if span.length() > SMALL {
-            return Ok(Self::Stream(file, span.length()));
+            return Ok(Self::Stream(file, span));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(span.length()).unwrap_or(0));
         file.take(span.length()).read_to_end(&mut bytes)?;
         Ok(Self::Small(bytes))
     }
 
-    pub(super) fn into_body(self) -> Body {
-        match self {
-            Self::Small(bytes) => Body::from(bytes),
-            Self::Stream(file, length) => {
-                let file = tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), length);
+    /// With `outgoing` the connection sends the file itself.
+    pub(super) fn into_body(self, outgoing: Option<&Outgoing>) -> Body {
+        match (self, outgoing) {
+            (Self::Small(bytes), _) => Body::from(bytes),
+            (Self::Stream(file, span), Some(outgoing)) => {
+                Body::new(FileBody::new(file, span, outgoing.clone()))
+            }
+            (Self::Stream(file, span), None) => {
+                let file = tokio::fs::File::from_std(file);
+                let file = tokio::io::AsyncReadExt::take(file, span.length());
                 Body::from_stream(ReaderStream::with_capacity(file, SEND_PIECE))
             }
         }

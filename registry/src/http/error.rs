@@ -10,6 +10,8 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::route::RouteError;
+use crate::mirror::MirrorError;
+use crate::mirror::upstream::{Trouble, UpstreamError};
 use crate::service::{PutManifestError, UploadError};
 use crate::store::{CommitBlobError, StoreError};
 use crate::upload::{BadChunkRange, ChunkError};
@@ -29,6 +31,7 @@ pub(super) enum Code {
     NameUnknown,
     SizeInvalid,
     TooManyRequests,
+    Unauthorized,
     Unknown,
     Unsupported,
 }
@@ -48,6 +51,7 @@ impl Code {
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Unknown => "UNKNOWN",
             Self::Unsupported => "UNSUPPORTED",
         }
@@ -98,6 +102,62 @@ impl ApiError {
             Code::Unknown,
             "the registry failed; its log says why",
         )
+    }
+
+    /// What another registry's repository could not give. `unknown` says what does not exist there.
+    pub(super) fn mirror(error: MirrorError, unknown: Code) -> Self {
+        let message = error.to_string();
+        match error {
+            MirrorError::Unknown { .. } => Self::not_found(unknown, message),
+            MirrorError::Namespace { .. } => Self::not_found(Code::NameUnknown, message),
+            MirrorError::Upstream(error) => Self::upstream(&error, unknown),
+            MirrorError::Abandoned => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unknown, message)
+            }
+            MirrorError::Store(error) => Self::store(&error),
+        }
+    }
+
+    /// Clients with another place to ask go there on any of these; others show the message.
+    fn upstream(error: &UpstreamError, unknown: Code) -> Self {
+        let (status, code) = match error.trouble {
+            Trouble::NotFound => (StatusCode::NOT_FOUND, unknown),
+            // 401 would ask the client for credentials that are none of the other registry's.
+            Trouble::Denied => (StatusCode::FORBIDDEN, Code::Denied),
+            Trouble::Limited => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
+            Trouble::Unreachable => (StatusCode::GATEWAY_TIMEOUT, Code::Unknown),
+            Trouble::Failed | Trouble::Wrong => (StatusCode::BAD_GATEWAY, Code::Unknown),
+        };
+        let refusal = Self::new(status, code, error.to_string());
+        match error.retry_after {
+            Some(after) => refusal.header(
+                http::header::RETRY_AFTER,
+                after.as_secs().max(1).to_string(),
+            ),
+            None => refusal,
+        }
+    }
+
+    /// 416: no byte of a blob of `size` bytes is in the range.
+    pub(super) fn unsatisfiable(size: u64) -> Self {
+        let message = format!("blob has {size} bytes");
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        Self::new(status, Code::SizeInvalid, message)
+            .header(http::header::CONTENT_RANGE, format!("bytes */{size}"))
+    }
+
+    fn store(error: &StoreError) -> Self {
+        if error.is_full() {
+            tracing::error!(error = %Chain(error), "storage is full");
+            let status = StatusCode::INSUFFICIENT_STORAGE;
+            return Self::new(status, Code::Denied, "the registry's storage is full");
+        }
+        // The specification has no code for a quota. DENIED tells a client not to try again.
+        if let StoreError::Quota(exceeded) = error {
+            return Self::new(StatusCode::FORBIDDEN, Code::Denied, exceeded.to_string())
+                .detail(json!({ "used": exceeded.used, "limit": exceeded.limit }));
+        }
+        Self::internal(error)
     }
 
     fn detail(mut self, detail: Value) -> Self {
@@ -171,12 +231,7 @@ impl From<BadChunkRange> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        if error.is_full() {
-            tracing::error!(error = %Chain(&error), "storage is full");
-            let status = StatusCode::INSUFFICIENT_STORAGE;
-            return Self::new(status, Code::Denied, "the registry's storage is full");
-        }
-        Self::internal(&error)
+        Self::store(&error)
     }
 }
 
@@ -240,6 +295,9 @@ impl From<PutManifestError> for ApiError {
             PutManifestError::Missing { missing } => {
                 Self::not_found(Code::ManifestBlobUnknown, message)
                     .detail(json!({ "digests": missing.iter().take(100).collect::<Vec<_>>() }))
+            }
+            PutManifestError::Immutable { .. } => {
+                Self::new(StatusCode::FORBIDDEN, Code::Denied, message)
             }
             PutManifestError::Store(error) => error.into(),
         }

@@ -1,16 +1,44 @@
 //! What a request meets: the registry, and whatever stands before it.
 
+use std::sync::Arc;
+
+use super::health::Health;
+use super::manage::Reach;
+use super::server::Transport;
+use crate::access::Access;
+use crate::metrics::Metrics;
+use crate::mirror::Mirror;
 use crate::service::Registry;
 
 /// Everything that the routes need. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Front {
     pub registry: Registry,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What `/readyz` looks at beside the store.
+    pub health: Arc<Health>,
+    /// From where the management API can be used.
+    pub reach: Reach,
+    /// How the port takes connections.
+    pub transport: Transport,
+    /// Other registries whose repositories are kept here when somebody asks for them.
+    pub mirror: Arc<Mirror>,
+    /// Who may do what; by default everybody everything.
+    pub access: Arc<Access>,
 }
 
 impl Front {
     /// A registry with nothing before it.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
+        Self {
+            metrics: Arc::new(Metrics::new(&registry)),
+            health: Arc::default(),
+            reach: Reach::default(),
+            mirror: Arc::new(Mirror::none(registry.clone())),
+            transport: Transport::default(),
+            access: Arc::new(Access::open_to_all()),
+            registry,
+        }
     }
 }

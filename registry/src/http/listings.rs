@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, LINK};
 use serde_json::json;
 
+use super::access::Asker;
 use super::answer::{Answer, OCI_FILTERS};
 use super::body::blocking;
 use super::error::{ApiError, Code};
@@ -18,11 +19,20 @@ use crate::store::index::Page;
 
 const JSON: &str = "application/json";
 
-pub(super) async fn catalog(registry: Registry, query: &Query) -> Result<Response, ApiError> {
+/// Names only what the caller may pull.
+pub(super) async fn catalog(
+    registry: Registry,
+    asker: Asker,
+    query: &Query,
+) -> Result<Response, ApiError> {
     let (limit, last) = paging(query)?;
     let page = blocking(move || {
         let last = last.as_deref();
-        registry.repositories(Listing { limit, last })
+        let listing = Listing { limit, last };
+        if asker.sees_all() {
+            return registry.repositories(listing);
+        }
+        registry.visible_repositories(listing, &|name| asker.shows(name))
     })
     .await?;
     let answer = linked(&page, limit, "/v2/_catalog");

@@ -6,29 +6,33 @@ use axum::body::Body;
 use axum::response::Response;
 use config::name::{RepositoryName, Tag, Target};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use super::access::{Asker, held};
 use super::answer::{Answer, OCI_SUBJECT, OCI_TAG, is_known, text};
 use super::body::{blocking, collect};
 use super::error::{ApiError, Code};
 use super::query::Query;
+use super::warning::{of_manifest, warn};
 use crate::manifest::MAX_MANIFEST;
-use crate::service::{ManifestPut, PutManifestError, Registry};
+use crate::service::{Deleted, ManifestPut, PutManifestError, Registry};
 
 /// The specification asks for at least 10; each becomes a row and a header.
 const MAX_TAGS: usize = 64;
 
 pub(super) async fn put(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     target: Target,
     query: &Query,
-    headers: &HeaderMap,
+    parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
     let tags = tags(&target, query)?;
-    let bytes = read(headers, body).await?;
-    let media_type = text(headers, CONTENT_TYPE).map(str::to_owned);
+    let bytes = read(&parts.headers, body).await?;
+    let media_type = text(&parts.headers, CONTENT_TYPE).map(str::to_owned);
     let (name, extra) = (repository.clone(), tags.clone());
     let stored = blocking(move || {
         let put = ManifestPut {
@@ -36,12 +40,13 @@ pub(super) async fn put(
             tags: &extra,
             media_type: media_type.as_deref(),
             bytes: &bytes,
-            references: registry.policy().references,
+            references: registry.references(&name),
         };
-        registry.put_manifest(&name, &put)
+        registry.put_manifest_keeping(&name, &put, asker.unmoved())
     })
     .await?;
-    let mut answer = Answer::new(StatusCode::CREATED)
+    let warnings = of_manifest(&stored.remarks, &repository, &parts.uri, &parts.headers);
+    let mut answer = warn(Answer::new(StatusCode::CREATED), &warnings)
         .location(format!("/v2/{repository}/manifests/{}", stored.digest))
         .digest(&stored.digest)
         .length(0);
@@ -98,14 +103,20 @@ pub(super) async fn get(
     target: Target,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wanted = target.clone();
-    let manifest = blocking(move || registry.manifest(&repository, &wanted)).await?;
+    let (wanted, from, name) = (target.clone(), registry.clone(), repository.clone());
+    let manifest = blocking(move || from.manifest(&name, &wanted)).await?;
     let manifest = manifest.ok_or_else(|| unknown(&target))?;
     if is_known(headers, &manifest.digest) {
         return Ok(Answer::new(StatusCode::NOT_MODIFIED)
             .digest(&manifest.digest)
             .empty());
     }
+    let tag = match &target {
+        Target::Tag(tag) => Some(tag),
+        Target::Digest(_) => None,
+    };
+    registry.note_pull(&repository, &manifest.digest, tag);
+    registry.note_served(&repository, &manifest, tag);
     Ok(Answer::new(StatusCode::OK)
         .digest(&manifest.digest)
         .header(CONTENT_TYPE, &manifest.media_type)
@@ -116,10 +127,16 @@ pub(super) async fn head(
     registry: Registry,
     repository: RepositoryName,
     target: Target,
+    headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = target.clone();
     let found = blocking(move || registry.stat_manifest(&repository, &wanted)).await?;
     let (digest, row) = found.ok_or_else(|| unknown(&target))?;
+    if is_known(headers, &digest) {
+        return Ok(Answer::new(StatusCode::NOT_MODIFIED)
+            .digest(&digest)
+            .empty());
+    }
     Ok(Answer::new(StatusCode::OK)
         .digest(&digest)
         .header(CONTENT_TYPE, &row.media_type)
@@ -130,19 +147,21 @@ pub(super) async fn head(
 /// A tag is removed alone; a digest takes the manifest and all its tags with it.
 pub(super) async fn delete(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     target: Target,
 ) -> Result<Response, ApiError> {
     let wanted = target.clone();
-    let done = blocking(move || match &wanted {
-        Target::Tag(tag) => registry.delete_tag(&repository, tag),
-        Target::Digest(digest) => registry.delete_manifest(&repository, digest),
+    let keep = asker.kept(&repository);
+    let deleted = blocking(move || match &wanted {
+        Target::Tag(tag) => registry.delete_tag_keeping(&repository, tag, &keep),
+        Target::Digest(digest) => registry.delete_manifest_keeping(&repository, digest, &keep),
     })
     .await?;
-    if done {
-        Ok(Answer::new(StatusCode::ACCEPTED).empty())
-    } else {
-        Err(unknown(&target))
+    match deleted {
+        Deleted::Done => Ok(Answer::new(StatusCode::ACCEPTED).empty()),
+        Deleted::Absent => Err(unknown(&target)),
+        Deleted::Held { tag } => Err(held(&tag)),
     }
 }
 

@@ -1,37 +1,60 @@
 //! The OCI Distribution API over a [`Registry`].
 //!
 //! One handler serves all of `/v2/`: the route is decided by [`route`], the verbs are the service's,
-//! and refusals become responses in `error`. Nothing blocks an async thread: files and index are
-//! touched on blocking threads only.
+//! and refusals become responses in `error`. Who asks, and whether they may, is decided at the door
+//! ([`crate::access`]) once it is known which repository is meant. Nothing blocks an async thread:
+//! files and index are touched on blocking threads only.
 
+mod access;
 mod answer;
+mod audit;
 mod blobs;
 mod body;
+mod connection;
 mod error;
 mod front;
+pub mod health;
 mod listings;
+pub mod manage;
 mod manifests;
+mod mirrored;
+pub mod observe;
+mod pace;
+mod patient;
+pub mod peer;
 mod query;
 mod range;
 pub mod route;
+mod scope;
+mod sendfile;
 mod server;
+pub mod tls;
+mod token;
 mod uploads;
+mod warning;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::any;
-use http::header::{EXPECT, HeaderName};
+use http::header::{ALLOW, EXPECT, HeaderName};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Extensions, HeaderValue, Method, StatusCode};
 
+use self::access::Asker;
+pub use self::access::admit_whole;
 use self::answer::Answer;
 use self::error::{ApiError, Code};
 pub use self::front::Front;
+use self::manage::Owner;
+use self::observe::{RequestId, Seen};
 use self::query::Query;
 use self::route::Route;
-pub use self::server::{Limits, serve, serve_router};
+pub use self::server::{Limits, Transport, serve, serve_router};
+use crate::access::Caller;
+use crate::events::Origin;
 use crate::service::Registry;
 
 /// Which protocol this is, on every response (docker's v2 API; clients probe for it).
@@ -43,12 +66,36 @@ pub fn router(front: Front) -> Router {
         .route("/v2", any(handle))
         .route("/v2/", any(handle))
         .route("/v2/{*rest}", any(handle))
+        .merge(health::routes())
+        .merge(manage::routes())
+        .merge(token::routes())
+        .layer(middleware::from_fn_with_state(
+            front.clone(),
+            observe::observe,
+        ))
         .with_state(front)
 }
 
+/// Who asked, as the log and events call them.
+fn actor(extensions: &Extensions) -> &str {
+    match (extensions.get::<Owner>(), extensions.get::<Caller>()) {
+        (Some(Owner), _) => "owner",
+        (None, Some(caller)) => caller.name(),
+        (None, None) => "anonymous",
+    }
+}
+
+fn origin(extensions: &Extensions) -> Origin {
+    let request = extensions.get::<RequestId>();
+    Origin {
+        actor: actor(extensions).to_owned(),
+        request: request.map_or("", RequestId::as_str).to_owned(),
+    }
+}
+
 async fn handle(State(front): State<Front>, request: Request) -> Response {
-    let (parts, mut body) = request.into_parts();
-    let mut response = match dispatch(front, &parts, &mut body).await {
+    let (mut parts, mut body) = request.into_parts();
+    let mut response = match dispatch(front.clone(), &mut parts, &mut body).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(method = %parts.method, path = ?parts.uri.path(), ?error, "refused");
@@ -57,42 +104,69 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(VERSION, version);
+    let line = audit::served(&front, &parts, &response);
+    audit::write(&front, line).await;
+    let seen = Seen::of(parts.extensions.get::<Route>(), actor(&parts.extensions));
+    response.extensions_mut().insert(seen);
     response
 }
 
-async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Response, ApiError> {
-    let registry = front.registry;
+async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Response, ApiError> {
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
-    refuse_guarded(&registry, &route, &parts.method)?;
+    let scoped = scope::of(&front, route, &query, &parts.method).await?;
+    let authority = access::admit(&front, parts, &scoped.route).await?;
+    let asker = Asker::new(&front, authority);
+    refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
+    let brought = mirrored::bring(&front, &scoped, parts).await?;
+    let response = match brought.response {
+        Some(response) => response,
+        None => {
+            let registry = front.registry.on_behalf_of(origin(&parts.extensions));
+            answer(registry, asker, scoped.route, &query, parts, body).await?
+        }
+    };
+    Ok(scope::mark(response, scoped.namespace, brought.warning))
+}
+
+/// The answer with what the registry has.
+async fn answer(
+    registry: Registry,
+    asker: Asker,
+    route: Route,
+    query: &Query,
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<Response, ApiError> {
+    let allowed = allowed(&route);
     match route {
         Route::Ping if is_read(&parts.method) => {
             Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({}))
         }
-        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, &query).await,
+        Route::Catalog if is_read(&parts.method) => listings::catalog(registry, asker, query).await,
         Route::Tags(repository) if is_read(&parts.method) => {
-            listings::tags(registry, repository, &query).await
+            listings::tags(registry, repository, query).await
         }
         Route::Referrers(repository, subject) if is_read(&parts.method) => {
-            listings::referrers(registry, repository, subject, &query).await
+            listings::referrers(registry, repository, subject, query).await
         }
         Route::Blob(repository, digest) => match parts.method {
-            Method::GET => blobs::get(registry, repository, digest, &parts.headers).await,
-            Method::HEAD => blobs::head(registry, repository, digest).await,
-            Method::DELETE => blobs::delete(registry, repository, digest).await,
-            _ => Err(wrong_method(&parts.method)),
+            Method::GET => blobs::get(registry, repository, digest, parts).await,
+            Method::HEAD => blobs::head(registry, repository, digest, &parts.headers).await,
+            Method::DELETE => blobs::delete(registry, asker, repository, digest).await,
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
         Route::Manifest(repository, target) => match parts.method {
             Method::GET => manifests::get(registry, repository, target, &parts.headers).await,
-            Method::HEAD => manifests::head(registry, repository, target).await,
-            Method::DELETE => manifests::delete(registry, repository, target).await,
+            Method::HEAD => manifests::head(registry, repository, target, &parts.headers).await,
+            Method::DELETE => manifests::delete(registry, asker, repository, target).await,
             Method::PUT => {
-                manifests::put(registry, repository, target, &query, &parts.headers, body).await
+                manifests::put(registry, asker, repository, target, query, parts, body).await
             }
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
         Route::Uploads(repository) if parts.method == Method::POST => {
-            uploads::start(registry, repository, &query, &parts.headers, body).await
+            uploads::start(registry, asker, repository, query, &parts.headers, body).await
         }
         Route::Upload(repository, session) => match parts.method {
             Method::GET | Method::HEAD => uploads::status(registry, repository, session).await,
@@ -100,12 +174,12 @@ async fn dispatch(front: Front, parts: &Parts, body: &mut Body) -> Result<Respon
                 uploads::patch(registry, repository, session, &parts.headers, body).await
             }
             Method::PUT => {
-                uploads::finish(registry, repository, session, &query, &parts.headers, body).await
+                uploads::finish(registry, repository, session, query, &parts.headers, body).await
             }
             Method::DELETE => uploads::cancel(registry, repository, session).await,
-            _ => Err(wrong_method(&parts.method)),
+            _ => Err(wrong_method(&parts.method, allowed)),
         },
-        _ => Err(wrong_method(&parts.method)),
+        _ => Err(wrong_method(&parts.method, allowed)),
     }
 }
 
@@ -124,7 +198,18 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn wrong_method(method: &Method) -> ApiError {
+/// What `Allow` says about an endpoint (RFC 9110, section 15.5.6).
+fn allowed(route: &Route) -> &'static str {
+    match route {
+        Route::Ping | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
+        Route::Blob(..) => "GET, HEAD, DELETE",
+        Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+        Route::Uploads(_) => "POST",
+        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+    }
+}
+
+fn wrong_method(method: &Method, allowed: &str) -> ApiError {
     let message = format!("method {method} means nothing here");
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).header(ALLOW, allowed)
 }

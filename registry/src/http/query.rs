@@ -48,6 +48,12 @@ impl Query {
         Self(pairs.filter(|(name, _)| !name.is_empty()).collect())
     }
 
+    /// The fields of a form, where a plus is a space (WHATWG URL,
+    /// `application/x-www-form-urlencoded`).
+    pub(super) fn parse_form(text: &str) -> Self {
+        Self::parse(Some(&text.replace('+', "%20")))
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }

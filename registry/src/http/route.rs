@@ -108,7 +108,7 @@ pub(super) fn digest(text: &str) -> Result<Digest, RouteError> {
     parse_digest(text).map_err(RouteError::Digest)
 }
 
-fn target(text: &str) -> Result<Target, RouteError> {
+pub(super) fn target(text: &str) -> Result<Target, RouteError> {
     text.parse().map_err(|error| match error {
         NameError::Digest { .. } => RouteError::Digest(error),
         _ => RouteError::Tag(error),

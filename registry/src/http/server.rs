@@ -7,22 +7,19 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::server::graceful::GracefulShutdown;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Front;
+use super::connection::Connection;
+use super::tls::Tls;
+use crate::metrics::OpenConnection;
 use crate::service::Registry;
 
 /// How many connections are served and how long they may dawdle.
@@ -32,6 +29,8 @@ pub struct Limits {
     pub connections: usize,
     /// For the headers of a request, and so also between two requests of a connection.
     pub headers: Duration,
+    /// For a client to take at least some of what it asked for.
+    pub unread: Duration,
     /// Bytes of a request's headers together.
     pub header_bytes: usize,
     /// What is left of running requests after this long is cut off at shutdown.
@@ -41,8 +40,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            // An idle one costs a descriptor and some 20 KiB.
+            connections: 4096,
             headers: Duration::from_secs(60),
+            // Longer than any client thinks between two reads.
+            unread: Duration::from_secs(300),
             // Also the read buffer, and so the size of the pieces of a received body.
             header_bytes: 256 * 1024,
             shutdown: Duration::from_secs(10),
@@ -55,6 +57,25 @@ const EXPIRY_PERIOD: Duration = Duration::from_secs(3600);
 /// After an accept that failed (out of descriptors), until somebody has closed some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How connections are taken.
+#[derive(Debug, Clone, Default)]
+pub struct Transport {
+    pub limits: Limits,
+    /// Without it the port speaks plain HTTP.
+    pub tls: Option<Tls>,
+    /// Counts the connections that are open.
+    pub open: Gauge,
+}
+
+impl From<Limits> for Transport {
+    fn from(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+}
+
 /// Serves a registry until `shutdown` completes and running requests have ended.
 pub async fn serve(
     listener: TcpListener,
@@ -63,8 +84,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let registry = front.registry.clone();
     let expiry = tokio::spawn(expire(registry.clone()));
+    let mut transport = front.transport.clone();
+    transport.open = front.metrics.connections.clone();
     let router = super::router(front);
-    let served = serve_router(listener, router, Limits::default(), shutdown).await;
+    let served = serve_router(listener, router, transport, shutdown).await;
     expiry.abort();
     let exported = tokio::task::spawn_blocking(move || registry.store().export()).await;
     if let Ok(Err(error)) = exported {
@@ -89,9 +112,11 @@ async fn expire(registry: Registry) {
 pub async fn serve_router(
     listener: TcpListener,
     router: Router,
-    limits: Limits,
+    transport: impl Into<Transport>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let transport = transport.into();
+    let limits = transport.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -114,9 +139,15 @@ pub async fn serve_router(
                 continue;
             }
         };
-        let served = connection(stream, router.clone(), limits, graceful.watcher());
+        let connection = Connection {
+            router: router.clone(),
+            transport: transport.clone(),
+            watcher: graceful.watcher(),
+        };
+        let open = OpenConnection::on(&transport.open);
         connections.spawn(async move {
-            served.await;
+            connection.serve(stream).await;
+            drop(open);
             drop(place);
         });
     }
@@ -129,57 +160,4 @@ pub async fn serve_router(
     }
     connections.shutdown().await;
     Ok(())
-}
-
-/// Serves one connection until it ends. One that brings no request in time is dropped: the builder
-/// waits for the first bytes without a timer of its own.
-async fn connection(stream: TcpStream, router: Router, limits: Limits, watcher: Watcher) {
-    // Small answers must not wait for the acknowledgement of the ones before.
-    let _ = stream.set_nodelay(true);
-    let seen = Arc::new(AtomicBool::new(false));
-    let builder = builder(limits);
-    let service = {
-        let (seen, inner) = (Arc::clone(&seen), TowerToHyperService::new(router));
-        service_fn(move |request: http::Request<Incoming>| {
-            seen.store(true, Ordering::Relaxed);
-            inner.call(request.map(Body::new))
-        })
-    };
-    let served = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .into_owned();
-    let silent = async {
-        tokio::time::sleep(limits.headers).await;
-        if seen.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        result = watcher.watch(served) => {
-            if let Err(error) = result {
-                tracing::debug!(?error, "connection ended");
-            }
-        }
-        () = silent => tracing::debug!("connection brought no request"),
-    }
-}
-
-fn builder(limits: Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.headers)
-        .max_buf_size(limits.header_bytes);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        // hyper's defaults let one blob push take the whole connection's window.
-        .initial_stream_window_size(4 * 1024 * 1024)
-        .initial_connection_window_size(16 * 1024 * 1024)
-        .max_concurrent_streams(128)
-        .max_header_list_size(64 * 1024)
-        .keep_alive_interval(limits.headers)
-        .keep_alive_timeout(limits.headers);
-    builder
 }

@@ -6,6 +6,7 @@ use config::name::RepositoryName;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, StatusCode};
 
+use super::access::Asker;
 use super::answer::{Answer, text};
 use super::body::{blocking, receive};
 use super::error::{ApiError, Code};
@@ -21,14 +22,18 @@ use crate::upload::{ChunkError, ChunkRange, admit};
 /// POST: a mount, a whole blob at once, or a new session.
 pub(super) async fn start(
     registry: Registry,
+    asker: Asker,
     repository: RepositoryName,
     query: &Query,
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
+    let mut hinted = Algorithm::Sha256;
     if let Some(mount) = query.get("mount") {
         let digest = parse_digest(mount)?;
-        if mounted(&registry, &repository, &digest, query.get("from")).await? {
+        // Where there is nothing to mount, this blob comes next.
+        hinted = Algorithm::of(&digest).unwrap_or_default();
+        if mounted(&registry, asker, &repository, &digest, query.get("from")).await? {
             return Ok(created(&repository, &digest));
         }
     } else if let Some(digest) = query.get("digest") {
@@ -36,7 +41,7 @@ pub(super) async fn start(
         return whole(registry, repository, digest, headers, body).await;
     }
     let algorithm = match query.get("digest-algorithm") {
-        None => Algorithm::Sha256,
+        None => hinted,
         Some(name) => Algorithm::parse(name).ok_or_else(|| {
             let message = format!("digest algorithm {name:?} is not sha256 or sha512");
             ApiError::bad_request(Code::DigestInvalid, message)
@@ -47,9 +52,11 @@ pub(super) async fn start(
     Ok(progress(StatusCode::ACCEPTED, &repository, &session, 0))
 }
 
-/// A source that is no repository has no blob to mount; the client then pushes it.
+/// A source that is no repository, or one that the caller may not read, has no blob to mount; the
+/// client then pushes it. Without a source any will do that the caller may read.
 async fn mounted(
     registry: &Registry,
+    asker: Asker,
     repository: &RepositoryName,
     digest: &Digest,
     from: Option<&str>,
@@ -60,7 +67,14 @@ async fn mounted(
         None => None,
     };
     let (registry, repository, digest) = (registry.clone(), repository.clone(), digest.clone());
-    blocking(move || registry.mount(&repository, &digest, from.as_ref())).await
+    blocking(move || match from {
+        Some(from) if !asker.may_pull(&from) => Ok(false),
+        None if !asker.sees_all() => {
+            registry.mount_visible(&repository, &digest, &|name| asker.may_pull(name))
+        }
+        from => registry.mount(&repository, &digest, from.as_ref()),
+    })
+    .await
 }
 
 /// POST with a digest: the body is the blob (end-4b).
@@ -73,10 +87,10 @@ async fn whole(
 ) -> Result<Response, ApiError> {
     let limit = registry.policy().max_blob;
     admit(0, None, content_length(headers), limit)?;
-    let algorithm = Algorithm::of(&digest).unwrap_or_default();
     let writer = {
         let registry = registry.clone();
-        blocking(move || registry.blob_writer(algorithm)).await?
+        let (name, digest, length) = (repository.clone(), digest.clone(), content_length(headers));
+        blocking(move || registry.admitted_writer(&name, &digest, length)).await?
     };
     let sink = Bounded { writer, limit };
     let sink = receive(body, sink, Bounded::write).await?;

@@ -1,14 +1,20 @@
 //! Verbs over blobs: what one repository shows of the shared content.
 
 use std::fs::File;
+use std::time::Duration;
 
 use config::name::RepositoryName;
 
 use super::Registry;
 use crate::digest::{Algorithm, Digest};
-use crate::store::index::links;
+use crate::events::{EventKind, Subject};
+use crate::store::index::{events, links};
 use crate::store::writer::BlobWriter;
 use crate::store::{CommitBlobError, StoreError};
+
+/// Whoever is told that a blob is here may name it in a manifest after a while: its link, if nothing
+/// else keeps the blob, is made young again when it is older than this.
+const FRESH: Duration = Duration::from_secs(600);
 
 impl Registry {
     /// The size of a blob that the repository shows.
@@ -18,14 +24,20 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<u64>, StoreError> {
         let index = self.store().index();
-        if index
-            .read(|rows| links::size(rows, repository.as_str(), digest))?
-            .is_none()
-        {
+        let before = self.store().now().saturating_sub(FRESH.as_secs());
+        let (size, fading) = index.read(|rows| {
+            let size = links::size(rows, repository.as_str(), digest)?;
+            let fading = links::is_fading(rows, repository.as_str(), digest, before)?;
+            Ok((size, fading))
+        })?;
+        let Some(size) = size else {
             return Ok(None);
+        };
+        if fading {
+            self.store().refresh(repository.as_str(), digest)?;
         }
         // The file decides: a blob that is gone must be pushed again, not believed in.
-        Ok(self.store().blobs().get(digest)?.map(|(_, size)| size))
+        self.store().stat_blob(digest, size)
     }
 
     /// A blob that the repository shows, open at its beginning, and its size.
@@ -35,18 +47,29 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<(File, u64)>, StoreError> {
         let index = self.store().index();
-        if index
-            .read(|rows| links::size(rows, repository.as_str(), digest))?
-            .is_none()
-        {
-            return Ok(None);
+        match index.read(|rows| links::size(rows, repository.as_str(), digest))? {
+            Some(size) => self.store().open_blob(digest, size),
+            None => Ok(None),
         }
-        Ok(self.store().blobs().get(digest)?)
     }
 
     /// Starts a blob; nothing is visible before [`Registry::commit_blob`].
     pub fn blob_writer(&self, algorithm: Algorithm) -> Result<BlobWriter, StoreError> {
         Ok(self.store().blobs().writer(algorithm)?)
+    }
+
+    /// As [`Registry::blob_writer`], for a blob of a repository that has, or may have, no room for
+    /// it: `length` is its size where that is known.
+    pub fn admitted_writer(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        length: Option<u64>,
+    ) -> Result<BlobWriter, StoreError> {
+        let length = length.unwrap_or(0);
+        self.store()
+            .check_room(repository.as_str(), Some(digest), length)?;
+        self.blob_writer(Algorithm::of(digest).unwrap_or_default())
     }
 
     /// Makes the written content a blob of the repository and answers its size.
@@ -77,12 +100,21 @@ impl Registry {
         digest: &Digest,
         from: Option<&RepositoryName>,
     ) -> Result<bool, StoreError> {
-        let from = from.map(RepositoryName::as_str);
+        let source = from.map(RepositoryName::as_str);
         let index = self.store().index();
-        if !index.read(|rows| links::is_linked(rows, from, digest))? {
+        if !index.read(|rows| links::is_linked(rows, source, digest))? {
             return Ok(false);
         }
-        self.link_blob(repository, digest)
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            from,
+            ..Subject::new(EventKind::Mount, repository)
+        });
+        let linked = self
+            .store()
+            .link_noted(repository.as_str(), digest, notes)?;
+        self.noted();
+        Ok(linked)
     }
 
     /// Hides a blob from the repository; the file stays until a sweep finds that nobody else has
@@ -92,8 +124,19 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        Ok(index.write(move |rows| links::unlink(rows, &repository, &digest))?)
+        let done = self.store().index().write(move |rows| {
+            let done = links::unlink(rows, &repository, &digest)?;
+            if done {
+                events::append(rows, notes.rows())?;
+            }
+            Ok(done)
+        })?;
+        self.noted();
+        Ok(done)
     }
 }

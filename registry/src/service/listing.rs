@@ -5,7 +5,7 @@ use config::name::{RepositoryName, Tag};
 use super::Registry;
 use crate::digest::Digest;
 use crate::store::StoreError;
-use crate::store::index::{self, ManifestRow, Page, manifests};
+use crate::store::index::{self, ManifestRow, Page, manifests, usage};
 
 /// The most names in one answer; who wants more follows the link.
 pub(super) const MAX_PAGE: usize = 10_000;
@@ -70,19 +70,22 @@ impl Registry {
 
     /// Every tag of every repository.
     pub fn images(&self) -> Result<Vec<TaggedImage>, StoreError> {
-        let rows = self.store().index().read(manifests::all_tags)?;
-        let images = rows
-            .into_iter()
-            .filter_map(|(repository, tag, digest, manifest)| {
+        let mut images = Vec::new();
+        self.store().index().read(|rows| {
+            manifests::each_tag(rows, &mut |row| {
                 // Names were parsed before they became rows.
-                Some(TaggedImage {
-                    repository: repository.parse().ok()?,
-                    tag: tag.parse().ok()?,
-                    digest,
-                    manifest,
-                })
-            });
-        Ok(images.collect())
+                let (Ok(repository), Ok(tag)) = (row.repository.parse(), row.tag.parse()) else {
+                    return;
+                };
+                images.push(TaggedImage {
+                    repository,
+                    tag,
+                    digest: row.digest,
+                    manifest: row.manifest,
+                });
+            })
+        })?;
+        Ok(images)
     }
 
     /// Every manifest of a repository, tagged or not.
@@ -92,6 +95,18 @@ impl Registry {
     ) -> Result<Vec<(Digest, ManifestRow)>, StoreError> {
         let index = self.store().index();
         Ok(index.read(|rows| manifests::list(rows, repository.as_str()))?)
+    }
+
+    /// Bytes that a repository holds, each digest once.
+    pub fn usage(&self, repository: &RepositoryName) -> Result<u64, StoreError> {
+        let index = self.store().index();
+        Ok(index.read(|rows| usage::of(rows, repository.as_str()))?)
+    }
+
+    /// Bytes that all repositories together hold, each digest once. Unfinished uploads and garbage
+    /// are not among them.
+    pub fn bytes_held(&self) -> Result<u64, StoreError> {
+        Ok(self.store().index().read(usage::total)?)
     }
 
     /// What refers to `subject`, which need not exist (distribution-spec, "Listing referrers").

@@ -1,14 +1,15 @@
 //! Verbs over manifests and tags.
 
-use std::io::Read;
-
 use config::name::{RepositoryName, Tag, Target};
+use redb::WriteTransaction;
 
 use super::{References, Registry};
 use crate::digest::{Algorithm, Digest, digest_of};
-use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView};
+use crate::events::journal::Notes;
+use crate::events::{EventKind, Subject};
+use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView, Remark};
 use crate::store::StoreError;
-use crate::store::index::{ManifestRow, manifests, release};
+use crate::store::index::{ManifestRow, events, links, manifests, needs, release};
 
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
@@ -29,6 +30,10 @@ pub struct ManifestPut<'a> {
 pub struct Stored {
     pub digest: Digest,
     pub subject: Option<Digest>,
+    /// Tags that pointed at another manifest until now, and at which.
+    pub replaced: Vec<(String, Digest)>,
+    /// What whoever pushed it should know.
+    pub remarks: Vec<Remark>,
 }
 
 /// A manifest at rest.
@@ -54,8 +59,20 @@ pub enum PutManifestError {
         list(missing)
     )]
     Missing { missing: Vec<Digest> },
+    #[error("tag {tag} is immutable and points at another manifest")]
+    Immutable { tag: String },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ManifestPut<'_> {
+    /// The tag that the manifest is pushed as.
+    pub(super) fn target_tag(&self) -> Option<&Tag> {
+        match self.target {
+            Target::Tag(tag) => Some(tag),
+            Target::Digest(_) => None,
+        }
+    }
 }
 
 fn list(digests: &[Digest]) -> String {
@@ -74,6 +91,16 @@ impl Registry {
         repository: &RepositoryName,
         put: &ManifestPut<'_>,
     ) -> Result<Stored, PutManifestError> {
+        self.put_manifest_holding(repository, put, Vec::new())
+    }
+
+    /// As [`Registry::put_manifest`], unless one of the tags `held` would move.
+    pub(super) fn put_manifest_holding(
+        &self,
+        repository: &RepositoryName,
+        put: &ManifestPut<'_>,
+        held: Vec<String>,
+    ) -> Result<Stored, PutManifestError> {
         let size = put.bytes.len();
         if size > MAX_MANIFEST {
             let limit = MAX_MANIFEST;
@@ -82,12 +109,44 @@ impl Registry {
         let digest = check_digest(put)?;
         let view = ManifestView::parse(put.bytes, put.media_type)?;
         let new = self.new_manifest(repository, put, digest.clone(), &view)?;
-        let missing = self.store().put_manifest(put.bytes, new)?;
-        if !missing.is_empty() {
+        let recorded = self.store().put_manifest(put.bytes, new, held)?;
+        if let Some(tag) = recorded.held {
+            return Err(PutManifestError::Immutable { tag });
+        }
+        if !recorded.missing.is_empty() {
+            let missing = recorded.missing;
             return Err(PutManifestError::Missing { missing });
         }
-        let subject = view.subject;
-        Ok(Stored { digest, subject })
+        self.noted();
+        let mut remarks = view.remarks();
+        if put.references == References::Sparse {
+            remarks.extend(self.absent(repository, &view)?);
+        }
+        Ok(Stored {
+            digest,
+            subject: view.subject,
+            replaced: recorded.replaced,
+            remarks,
+        })
+    }
+
+    /// How much of a sparse manifest is not there.
+    fn absent(
+        &self,
+        repository: &RepositoryName,
+        view: &ManifestView,
+    ) -> Result<Option<Remark>, StoreError> {
+        let (repository, required) = (repository.as_str(), view.required());
+        let count = self.store().index().read(|rows| {
+            let mut count = 0;
+            for digest in &required {
+                let absent = links::size(rows, repository, digest)?.is_none()
+                    && manifests::get(rows, repository, digest)?.is_none();
+                count += usize::from(absent);
+            }
+            Ok(count)
+        })?;
+        Ok((count > 0).then_some(Remark::Absent { count }))
     }
 
     fn new_manifest(
@@ -105,10 +164,15 @@ impl Registry {
             ),
             None => None,
         };
-        let named = match put.target {
-            Target::Tag(tag) => Some(tag),
-            Target::Digest(_) => None,
-        };
+        let named = put.target_tag();
+        let tags: Vec<Tag> = named.into_iter().chain(put.tags).cloned().collect();
+        let notes = self.note(&Subject {
+            tags: &tags,
+            digest: Some(&digest),
+            media_type: Some(&view.media_type),
+            size: Some(size),
+            ..Subject::new(EventKind::Push, repository)
+        });
         Ok(manifests::NewManifest {
             repository: repository.to_string(),
             digest,
@@ -121,11 +185,8 @@ impl Registry {
                 pushed: self.store().now(),
                 by_digest: named.is_none() && put.tags.is_empty(),
             },
-            tags: named
-                .into_iter()
-                .chain(put.tags)
-                .map(Tag::to_string)
-                .collect(),
+            tags: tags.iter().map(Tag::to_string).collect(),
+            notes,
             descriptor,
             required: match put.references {
                 References::Required => view.required(),
@@ -144,8 +205,20 @@ impl Registry {
         Ok(index.read(|rows| manifests::resolve(rows, repository.as_str(), tag.as_str()))?)
     }
 
-    /// Digest and row of a manifest, without its bytes.
+    /// Digest and row of a manifest, whose file is here, without its bytes.
     pub fn stat_manifest(
+        &self,
+        repository: &RepositoryName,
+        target: &Target,
+    ) -> Result<Option<(Digest, ManifestRow)>, StoreError> {
+        let Some((digest, row)) = self.manifest_row(repository, target)? else {
+            return Ok(None);
+        };
+        let here = self.store().stat_blob(&digest, row.size)?.is_some();
+        Ok(here.then_some((digest, row)))
+    }
+
+    fn manifest_row(
         &self,
         repository: &RepositoryName,
         target: &Target,
@@ -164,26 +237,46 @@ impl Registry {
         })?)
     }
 
-    /// A manifest with its bytes, as they were pushed.
+    /// A manifest with its bytes, as they were pushed. Bytes that are not what the digest says are
+    /// taken out of the way; then there is no such manifest.
     pub fn manifest(
         &self,
         repository: &RepositoryName,
         target: &Target,
     ) -> Result<Option<Manifest>, StoreError> {
-        let Some((digest, row)) = self.stat_manifest(repository, target)? else {
+        let Some((digest, row)) = self.manifest_row(repository, target)? else {
             return Ok(None);
         };
-        let Some((file, _)) = self.store().blobs().get(&digest)? else {
+        let Some(bytes) = self.store().read_manifest(&digest, MAX_MANIFEST)? else {
             return Ok(None);
         };
-        let mut bytes =
-            Vec::with_capacity(usize::try_from(row.size).unwrap_or(0).min(MAX_MANIFEST));
-        file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes)?;
         Ok(Some(Manifest {
             digest,
             media_type: row.media_type,
             bytes,
         }))
+    }
+
+    /// Tells that a client was given a manifest.
+    pub fn note_served(&self, repository: &RepositoryName, manifest: &Manifest, tag: Option<&Tag>) {
+        self.note_later(&Subject {
+            tags: tag.map(std::slice::from_ref).unwrap_or_default(),
+            digest: Some(&manifest.digest),
+            media_type: Some(&manifest.media_type),
+            size: Some(manifest.bytes.len() as u64),
+            ..Subject::new(EventKind::Pull, repository)
+        });
+    }
+
+    /// A manifest of the repository that needs this one or this blob; `None` where none does.
+    pub fn needing(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError> {
+        let index = self.store().index();
+        let found = index.read(|rows| needs::needing(rows, repository.as_str(), digest, 1))?;
+        Ok(found.into_iter().next())
     }
 
     /// Points a tag at a manifest of the same repository; false where it has no such manifest.
@@ -193,30 +286,64 @@ impl Registry {
         tag: &Tag,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        if self.store().blobs().size(digest)?.is_none() {
+            return Ok(false);
+        }
+        let notes = self.note(&Subject {
+            tags: std::slice::from_ref(tag),
+            digest: Some(digest),
+            ..Subject::new(EventKind::Push, repository)
+        });
         let (repository, tag, digest) = (repository.to_string(), tag.to_string(), digest.clone());
-        let index = self.store().index();
-        let done = index.write(move |rows| manifests::tag(rows, &repository, &tag, &digest))?;
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            manifests::tag(rows, &repository, &tag, &digest, now)
+        })
+    }
+
+    /// Runs a change that answers whether it did anything; if so, its notes are written with it.
+    pub(super) fn change_tags(
+        &self,
+        notes: Notes,
+        change: impl FnOnce(&WriteTransaction) -> Result<bool, redb::Error> + Send + 'static,
+    ) -> Result<bool, StoreError> {
+        let done = self.store().index().write(move |rows| {
+            let done = change(rows)?;
+            if done {
+                events::append(rows, notes.rows())?;
+            }
+            Ok(done)
+        })?;
         self.store().tags_changed();
+        self.noted();
         Ok(done)
     }
 
     /// Removes one tag and nothing else; false where there is none.
     pub fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            tags: std::slice::from_ref(tag),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        let index = self.store().index();
-        let done = index.write(move |rows| manifests::untag(rows, &repository, &tag))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            manifests::untag(rows, &repository, &tag, now)
+        })
     }
 
     /// Removes a tag, and its manifest with its blobs' links where nothing else of the repository
     /// needs them; false where there is no such tag. Files go at the next sweep.
     pub fn release_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            tags: std::slice::from_ref(tag),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, tag) = (repository.to_string(), tag.to_string());
-        let index = self.store().index();
-        let done = index.write(move |rows| release::untag(rows, &repository, &tag))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            release::untag(rows, &repository, &tag, now)
+        })
     }
 
     /// Removes a manifest, and what only it needed, unless a tag or an index of its repository
@@ -227,8 +354,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), StoreError> {
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest))?)
+        let (index, now) = (self.store().index(), self.store().now());
+        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest, now))?)
     }
 
     /// Removes a manifest with all its tags and with what only it needed in its repository.
@@ -237,11 +364,15 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        let done = index.write(move |rows| release::remove(rows, &repository, &digest))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            release::remove(rows, &repository, &digest, now)
+        })
     }
 
     /// Removes a manifest with all its tags; false where there is none.
@@ -250,11 +381,15 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        let notes = self.note(&Subject {
+            digest: Some(digest),
+            ..Subject::new(EventKind::Delete, repository)
+        });
         let (repository, digest) = (repository.to_string(), digest.clone());
-        let index = self.store().index();
-        let done = index.write(move |rows| manifests::remove(rows, &repository, &digest))?;
-        self.store().tags_changed();
-        Ok(done)
+        let now = self.store().now();
+        self.change_tags(notes, move |rows| {
+            manifests::remove(rows, &repository, &digest, now)
+        })
     }
 }
 

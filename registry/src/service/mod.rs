@@ -5,19 +5,40 @@
 //! change is durable.
 
 mod blobs;
+mod by_hand;
+mod collect;
+mod images;
+mod immutable;
 mod listing;
 mod manifests;
+mod pulls;
+mod repositories;
+mod retention;
+mod scrub;
 mod uploads;
+mod usage;
+mod visible;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use config::name::RepositoryName;
+use config::pattern::Pattern;
 
+use self::collect::Turns;
+pub use self::images::{Child, Image, ImageDetail, Layer, Platform};
+pub use self::immutable::Deleted;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
+pub use self::repositories::RepositoryRow;
+pub use self::retention::Expired;
+pub use self::scrub::{Schedule, Scrubber};
 use self::uploads::OpenSessions;
 pub use self::uploads::{Appender, UploadError};
+pub use self::usage::{Amount, Collected, OpenUpload, Usage};
 use crate::digest::Digest;
+use crate::events::Origin;
+use crate::events::journal::Journal;
+pub use crate::manifest::Remark;
 use crate::store::{Fault, Options, Store, StoreError, Swept};
 
 /// Whether a manifest may name what its repository does not have.
@@ -35,10 +56,10 @@ pub enum References {
 pub type Guard = fn(&RepositoryName) -> Option<&'static str>;
 
 /// What the registry allows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Policy {
-    /// For manifests that come over HTTP.
-    pub references: References,
+    /// Repositories that take manifests over HTTP without what these name.
+    pub sparse: Vec<Pattern>,
     /// Bytes of the greatest blob.
     pub max_blob: u64,
     /// Upload sessions that may be open at once; each costs a file and a few hundred bytes.
@@ -50,7 +71,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            references: References::Required,
+            sparse: Vec::new(),
             // Larger than any layer seen in practice, smaller than what fills a host by accident.
             max_blob: 512 * 1024 * 1024 * 1024,
             max_sessions: 10_000,
@@ -61,13 +82,15 @@ impl Default for Policy {
 
 /// A registry over one [`Store`].
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct Registry(pub(crate) Arc<Inner>, Option<Arc<Origin>>);
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     store: Store,
     sessions: OpenSessions,
     policy: Policy,
+    turns: Turns,
+    pub(crate) journal: OnceLock<Journal>,
 }
 
 impl Registry {
@@ -79,11 +102,25 @@ impl Registry {
     /// A registry over an open store.
     pub fn new(store: Store, policy: Policy) -> Result<Self, StoreError> {
         let sessions = OpenSessions::of(store.sessions())?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             store,
             sessions,
             policy,
-        })))
+            turns: Turns::default(),
+            journal: OnceLock::new(),
+        };
+        Ok(Self(Arc::new(inner), None))
+    }
+
+    /// The same registry, acting for somebody: what it does is told as theirs.
+    #[must_use]
+    pub fn on_behalf_of(&self, origin: Origin) -> Self {
+        Self(Arc::clone(&self.0), Some(Arc::new(origin)))
+    }
+
+    /// For whom it acts; `None` for the process itself.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.1.as_deref()
     }
 
     /// What lies below the verbs.
@@ -94,6 +131,16 @@ impl Registry {
     /// What this registry allows.
     pub fn policy(&self) -> &Policy {
         &self.0.policy
+    }
+
+    /// What is asked of a manifest that is pushed to the repository over HTTP.
+    pub fn references(&self, repository: &RepositoryName) -> References {
+        let name = repository.as_str();
+        if self.policy().sparse.iter().any(|one| one.matches(name)) {
+            References::Sparse
+        } else {
+            References::Required
+        }
     }
 
     /// Removes what nobody needs, see [`Store::sweep`], and upload sessions that were abandoned.

@@ -118,6 +118,16 @@ impl Registry {
         Ok(session)
     }
 
+    /// How many sessions are open.
+    pub fn open_uploads(&self) -> usize {
+        self.0.sessions.lock().len()
+    }
+
+    /// The sessions that are open.
+    pub(super) fn session_ids(&self) -> Vec<SessionId> {
+        self.0.sessions.lock().keys().cloned().collect()
+    }
+
     /// Bytes that a session has.
     pub fn upload_offset(
         &self,
@@ -164,9 +174,13 @@ impl Registry {
                     session: session.clone(),
                     writer: Some(writer),
                     allowance: None,
+                    repository: repository.clone(),
+                    room_for: 0,
                     taken: 0,
                 };
                 appender.admit(range, length)?;
+                let whole = appender.offset().saturating_add(length.unwrap_or(0));
+                appender.check_room(whole)?;
                 Ok(appender)
             }
             Err(error) => {
@@ -235,13 +249,29 @@ pub struct Appender {
     /// Gone once committed.
     writer: Option<BlobWriter>,
     allowance: Option<Allowance>,
+    /// Whose quota the session's bytes will count in.
+    repository: RepositoryName,
+    /// Bytes that the quota has been found to have room for.
+    room_for: u64,
     taken: u64,
 }
+
+/// A quota is asked again after so many bytes of a body whose length is not known.
+const ROOM_STEP: u64 = 64 * 1024 * 1024;
 
 impl Appender {
     fn admit(&mut self, range: Option<ChunkRange>, length: Option<u64>) -> Result<(), ChunkError> {
         let limit = self.registry.policy().max_blob;
         self.allowance = Some(admit(self.offset(), range, length, limit)?);
+        Ok(())
+    }
+
+    /// Refuses early what could not be committed. A blob that is here already, under another name
+    /// for all we know, is measured like a new one.
+    fn check_room(&mut self, whole: u64) -> Result<(), StoreError> {
+        let store = self.registry.store();
+        store.check_room(self.repository.as_str(), None, whole)?;
+        self.room_for = self.room_for.max(whole);
         Ok(())
     }
 
@@ -254,6 +284,11 @@ impl Appender {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         if let Some(allowance) = self.allowance {
             allowance.take(self.taken, bytes.len() as u64)?;
+        }
+        let whole = self.offset().saturating_add(bytes.len() as u64);
+        if whole > self.room_for {
+            self.check_room(whole)?;
+            self.room_for = whole.saturating_add(ROOM_STEP);
         }
         if let Some(writer) = &mut self.writer {
             writer.write_all(bytes)?;

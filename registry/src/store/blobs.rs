@@ -10,17 +10,19 @@
 //! All work goes through directory descriptors and names that come out of a parsed digest; no path
 //! from a request is ever joined.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::name::parse_digest;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, linkat, openat, unlinkat, utimensat};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, linkat, openat, statat, unlinkat, utimensat};
 
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::store::guard::Guards;
+use crate::store::journal::Naming;
 use crate::store::pool::{Pool, stand_in};
 use crate::store::sessions::SessionId;
 use crate::store::step::{Step, Steps};
@@ -39,8 +41,22 @@ struct Folders {
     sha256: OwnedFd,
     sha512: OwnedFd,
     uploads: OwnedFd,
+    quarantine: OwnedFd,
+    /// Shared by who gives a file its final name, alone by who takes a damaged one's away: so no
+    /// file that heals is taken for the one that it replaced.
+    naming: Naming,
     steps: Steps,
     pool: OnceLock<Pool>,
+    guards: Guards,
+}
+
+/// A blob's file as a listing of the folder shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobFile {
+    pub digest: Digest,
+    pub size: u64,
+    /// When it was last committed.
+    pub committed: SystemTime,
 }
 
 impl Blobs {
@@ -55,8 +71,11 @@ impl Blobs {
             sha256: folder("blobs/sha256")?,
             sha512: folder("blobs/sha512")?,
             uploads: folder("uploads")?,
+            quarantine: folder("quarantine")?,
+            naming: Naming::default(),
             steps,
             pool: OnceLock::new(),
+            guards: Guards::default(),
         };
         // The folders themselves must outlive a power cut before anything inside them can.
         fsync(File::open(content.join("blobs"))?)?;
@@ -66,6 +85,11 @@ impl Blobs {
 
     pub(super) fn steps(&self) -> &Steps {
         &self.0.steps
+    }
+
+    /// Who may unlink and who relies on a file.
+    pub(super) fn guards(&self) -> &Guards {
+        &self.0.guards
     }
 
     /// The folder of unfinished content.
@@ -80,8 +104,48 @@ impl Blobs {
         }
     }
 
+    /// The folder of damaged blobs.
+    pub(super) fn damaged(&self) -> &OwnedFd {
+        &self.0.quarantine
+    }
+
+    /// Held by who gives a file its final name, and only for that.
+    pub(super) fn naming(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.naming.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock itself, for the journal, which gives names again.
+    pub(super) fn naming_lock(&self) -> Naming {
+        Arc::clone(&self.0.naming)
+    }
+
+    /// Held by who takes a damaged file's name away.
+    pub(super) fn renaming(&self) -> RwLockWriteGuard<'_, ()> {
+        let naming = &self.0.naming;
+        naming.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blob's size, or `None` where it is not here.
+    pub fn size(&self, digest: &Digest) -> io::Result<Option<u64>> {
+        let Some(algorithm) = Algorithm::of(digest) else {
+            return Ok(None);
+        };
+        let folder = self.folder(algorithm);
+        match statat(folder, digest.digest(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(u64::try_from(found.st_size).ok()),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The blob and its size, or `None` where it is not here.
     pub fn get(&self, digest: &Digest) -> io::Result<Option<(File, u64)>> {
+        let found = self.open_file(digest)?;
+        Ok(found.map(|(file, metadata)| (file, metadata.len())))
+    }
+
+    /// The blob and what the file system knows of it, or `None` where it is not here.
+    pub(super) fn open_file(&self, digest: &Digest) -> io::Result<Option<(File, Metadata)>> {
         let Some(algorithm) = Algorithm::of(digest) else {
             return Ok(None);
         };
@@ -94,8 +158,8 @@ impl Blobs {
         ) {
             Ok(fd) => {
                 let file = File::from(fd);
-                let size = file.metadata()?.len();
-                Ok(Some((file, size)))
+                let metadata = file.metadata()?;
+                Ok(Some((file, metadata)))
             }
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -104,6 +168,7 @@ impl Blobs {
 
     /// Starts a blob under a temporary name. Dropping the writer discards it.
     pub fn writer(&self, algorithm: Algorithm) -> io::Result<BlobWriter> {
+        self.room()?;
         let (name, file) = self.begin(|id| format!("{TEMPORARY}{id}"))?.1;
         Ok(BlobWriter::begun(self, file, name, Hasher::new(algorithm)))
     }
@@ -163,20 +228,42 @@ impl Blobs {
         }
     }
 
-    /// Every blob with its size and the time of its last commit. Strange names are passed over.
-    pub(super) fn list(&self) -> io::Result<Vec<(Digest, u64, SystemTime)>> {
-        let mut found = Vec::new();
+    /// Every blob, in the folder's own order; no file is opened. Strange names are passed over, and
+    /// so is what goes meanwhile; what comes meanwhile may be seen or not.
+    pub(super) fn list(&self) -> io::Result<impl Iterator<Item = io::Result<BlobFile>>> {
+        let mut folders = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for name in names(self.folder(algorithm))? {
-                let Ok(digest) = parse_digest(&format!("{}:{name}", algorithm.name())) else {
-                    continue;
-                };
-                if let Some((file, size)) = self.get(&digest)? {
-                    found.push((digest, size, file.metadata()?.modified()?));
-                }
-            }
+            let entries = rustix::fs::Dir::read_from(self.folder(algorithm))?;
+            folders.push((algorithm, entries));
         }
-        Ok(found)
+        let names = folders.into_iter().flat_map(|(algorithm, entries)| {
+            entries.map(move |entry| {
+                let entry = entry?;
+                let name = entry.file_name().to_str().unwrap_or_default();
+                Ok(parse_digest(&format!("{}:{name}", algorithm.name())).ok())
+            })
+        });
+        Ok(names.filter_map(|name| match name {
+            Ok(digest) => self.stat(&digest?).transpose(),
+            Err(error) => Some(Err(error)),
+        }))
+    }
+
+    /// The blob's file as it is now, without opening it.
+    pub(crate) fn stat(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {
+        let Some(algorithm) = Algorithm::of(digest) else {
+            return Ok(None);
+        };
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match statat(self.folder(algorithm), digest.digest(), flags) {
+            Ok(stat) => Ok(Some(BlobFile {
+                digest: digest.clone(),
+                size: u64::try_from(stat.st_size).unwrap_or(0),
+                committed: time(stat.st_mtime, stat.st_mtime_nsec),
+            })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Reads the blob again and tells whether it still is what its name says.
@@ -189,11 +276,17 @@ impl Blobs {
     }
 }
 
+/// A time before 1970 is taken for 1970: it is old in any case.
+fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> SystemTime {
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    UNIX_EPOCH + Duration::new(seconds, nanoseconds.try_into().unwrap_or(0))
+}
+
 /// Names of unfinished content that no session owns begin so; what a crash leaves is swept at open.
 pub(super) const TEMPORARY: &str = "w-";
 
 /// 128 random bits.
-pub(super) fn random_hex() -> io::Result<String> {
+pub(crate) fn random_hex() -> io::Result<String> {
     let mut bytes = [0u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
         .map_err(|_| io::Error::other("the system's random source failed"))?;
@@ -274,7 +367,7 @@ mod tests {
         writer.write_all(b"content").unwrap();
         let error = writer.commit(Some(&expected)).unwrap_err();
         assert!(matches!(error, CommitError::Digest { .. }));
-        assert!(blobs.list().unwrap().is_empty());
+        assert_eq!(blobs.list().unwrap().count(), 0);
         assert!(leftovers(&blobs).is_empty());
     }
 

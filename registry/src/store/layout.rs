@@ -7,20 +7,26 @@
 //! everything in it is derived, and a power cut costs it only until the next open writes it again.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tempfile::NamedTempFile;
 
-use crate::store::index::{Index, IndexError, manifests};
+use crate::store::index::manifests::{self, TagRow};
+use crate::store::index::{Index, IndexError};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// An export rests so many times as long as it took: with a million tags it takes seconds, and must
+/// not keep a processor and the disk busy.
+const REST: u32 = 20;
 
 /// Why the export was not written.
 #[derive(Debug, thiserror::Error)]
@@ -40,35 +46,59 @@ pub(super) fn mark(content: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes `index.json` from the tags as they are now.
+/// Writes `index.json` from the tags as they are now. However many there are, only one is in memory.
 pub(super) fn export(index: &Index, content: &Path) -> Result<(), ExportError> {
-    let tags = index.read(manifests::all_tags)?;
-    let descriptors = tags.iter().map(|(repository, tag, digest, row)| {
-        json!({
-            "mediaType": row.media_type,
-            "digest": digest,
-            "size": row.size,
-            "annotations": { REF_NAME: format!("{repository}:{tag}") },
-        })
-    });
-    let document = json!({
-        "schemaVersion": 2,
-        "mediaType": INDEX_TYPE,
-        "manifests": descriptors.collect::<Vec<_>>(),
-    });
     let path = content.join("index.json");
-    replace(&path, document.to_string().as_bytes())
-        .map_err(|source| ExportError::Write { path, source })
+    let fault = |source| ExportError::Write {
+        path: path.clone(),
+        source,
+    };
+    let (mut writer, mut written, mut separator) =
+        (BufWriter::new(begin(content).map_err(fault)?), Ok(()), "");
+    let head = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":["#);
+    writer.write_all(head.as_bytes()).map_err(fault)?;
+    index.read(|rows| {
+        manifests::each_tag(rows, &mut |row| {
+            if written.is_ok() {
+                written = write!(writer, "{separator}{}", descriptor(&row));
+                separator = ",";
+            }
+        })
+    })?;
+    written
+        .and_then(|()| writer.write_all(b"]}"))
+        .map_err(fault)?;
+    let file = writer
+        .into_inner()
+        .map_err(|error| fault(error.into_error()))?;
+    finish(file, &path).map_err(fault)
+}
+
+fn descriptor(row: &TagRow) -> serde_json::Value {
+    json!({
+        "mediaType": row.manifest.media_type,
+        "digest": row.digest,
+        "size": row.manifest.size,
+        "annotations": { REF_NAME: format!("{}:{}", row.repository, row.tag) },
+    })
 }
 
 /// Readers see the old file or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = begin(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_data()?;
+    finish(file, path)
+}
+
+fn begin(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
         .prefix(".export-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
+        .tempfile_in(folder)
+}
+
+fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
@@ -119,18 +149,21 @@ impl Drop for Exporter {
 }
 
 fn run(index: &Index, content: &Path, quiet: Duration, due: &Receiver<()>) {
+    let mut pause = quiet;
     while due.recv().is_ok() {
-        settle(due, quiet);
+        settle(due, pause);
+        let begun = Instant::now();
         if let Err(error) = export(index, content) {
             tracing::warn!(?error, "image layout export failed");
         }
+        pause = quiet.max(begun.elapsed() * REST);
     }
 }
 
 /// Lets a burst of changes pass, but never waits for more than ten pauses.
-fn settle(due: &Receiver<()>, quiet: Duration) {
+fn settle(due: &Receiver<()>, pause: Duration) {
     for _ in 0..10 {
-        match due.recv_timeout(quiet) {
+        match due.recv_timeout(pause) {
             Ok(()) => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
         }

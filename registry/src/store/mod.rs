@@ -7,40 +7,62 @@
 //! <content>/uploads/<session>     bytes received so far, and <session>.json
 //! <content>/uploads/w-<random>    blobs being written in-process; swept at open
 //! <content>/uploads/p-<random>    stand-in names, see `store::pool`; swept at open
+//! <content>/quarantine/<blob>-<s> damaged blobs, see `store::quarantine`
+//! <content>/scrub.json            how far the scrub is, see `store::scrub`
 //! <index>                         redb, see `store::index`
 //! <index stem>.journal.0 and .1   what is durable but not yet in its place, see `store::journal`
 //! ```
 //!
 //! File with row: a row becomes visible after the file it names has its final name, and both become
 //! durable together, by the record of the journal that has them; or the file is durable before
-//! (in-process writers). Row before unlink: a file goes only after no row names it. [`Store::guard`] is held
-//! shared by whoever turns an existing file into a row, and alone by whoever unlinks, so no row can
-//! appear between the last look and the unlink.
+//! (in-process writers). Row before unlink: a file goes only after no row names it. A digest's guard
+//! (`guard`) is held shared by whoever makes its file or turns it into a row, and alone by whoever
+//! unlinks it, so no row can appear between the last look and the unlink. Nobody waits for the guard
+//! of another digest, so a collection holds up nobody.
 
 pub mod blobs;
+mod collect;
+mod guard;
 pub mod index;
 pub mod journal;
 pub mod layout;
 mod pool;
+mod pulls;
+pub mod quarantine;
+pub mod quota;
+mod reading;
+pub mod scrub;
 pub mod sessions;
+pub mod space;
 pub mod step;
 mod sweep;
+mod trust;
 pub mod writer;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::{Algorithm, Digest};
+use crate::events::journal::Notes;
 use crate::store::blobs::Blobs;
-use crate::store::index::{Index, IndexError, links, manifests};
+use crate::store::index::usage::{self, Exceeded, Room};
+use crate::store::index::{Index, IndexError, events, immutable, links, manifests};
+use crate::store::journal::Folder;
 use crate::store::layout::{ExportError, Exporter};
+use crate::store::pulls::Pulls;
+use crate::store::quota::Quotas;
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
+use crate::store::trust::Verified;
 use crate::store::writer::{BlobWriter, CommitError, Staged};
 
+pub use self::collect::{Collection, Turn};
 pub use self::sweep::{Fault, Grace, Swept};
+
+/// Long enough to deploy what a tag pointed at before the weekend, and to notice a mistake.
+const UNTAGGED_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Where a store lives and how it behaves.
 #[derive(Debug, Clone)]
@@ -53,6 +75,13 @@ pub struct Options {
     pub session_idle: Duration,
     /// How long tags must rest before `index.json` is written.
     pub export_quiet: Duration,
+    /// A manifest that nothing names any more rests for this long before a collection removes it;
+    /// `None` keeps it for ever.
+    pub untagged_keep: Option<Duration>,
+    /// How long pulls are gathered before they become rows. A crash loses what was gathered.
+    pub pulls_quiet: Duration,
+    /// How many bytes may be kept.
+    pub quotas: Quotas,
     /// Told of each step of a write; for crash tests.
     pub steps: Steps,
     /// What time it is.
@@ -67,6 +96,9 @@ impl Options {
             index: data.join("registry.redb"),
             session_idle: Duration::from_secs(24 * 3600),
             export_quiet: Duration::from_secs(1),
+            untagged_keep: Some(UNTAGGED_KEEP),
+            pulls_quiet: Duration::from_secs(30),
+            quotas: Quotas::default(),
             steps: Steps::default(),
             clock: SystemTime::now,
         }
@@ -80,14 +112,20 @@ pub enum StoreError {
     Content(#[from] io::Error),
     #[error("index failed")]
     Index(#[from] IndexError),
+    #[error(transparent)]
+    Quota(#[from] Exceeded),
+    /// Nothing was done; the one that runs will end.
+    #[error("a collection of garbage is running already")]
+    Collecting,
 }
 
 impl StoreError {
-    /// Whether there is no space left, on the device or in the quota.
+    /// Whether there is no space left, on the device or in the file system's quota.
     pub fn is_full(&self) -> bool {
         let error = match self {
             Self::Content(error) => Some(error),
             Self::Index(error) => error.io(),
+            Self::Quota(_) | Self::Collecting => None,
         };
         error.is_some_and(|error| {
             matches!(
@@ -121,10 +159,15 @@ impl From<CommitError> for CommitBlobError {
 pub struct Store {
     // The exporter goes first: it writes the last export with the index still open.
     exporter: Exporter,
+    // So do the pulls that are not recorded yet.
+    pulls: Pulls,
     index: Arc<Index>,
     blobs: Blobs,
     sessions: Sessions,
-    guard: RwLock<()>,
+    /// Held by the one collection that runs.
+    collecting: Mutex<()>,
+    verified: Verified,
+    scrubbing: Mutex<()>,
     options: Options,
 }
 
@@ -135,24 +178,27 @@ impl Store {
         if let Some(folder) = options.index.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        // The index first: its lock keeps a second process from sweeping the uploads of the first.
-        let index = Arc::new(Index::open_over(
-            &options.index,
-            &options.content,
-            options.steps.clone(),
-        )?);
         let blobs = Blobs::open(&options.content, options.steps.clone())?;
+        // Before the sweep: its lock keeps a second process from sweeping the uploads of the first,
+        // and what its journal needs of them is brought home by now.
+        let content = Folder::new(&options.content, blobs.naming_lock());
+        let index = Index::open_over(&options.index, content, options.steps.clone())?;
+        let index = Arc::new(index);
         let sessions = Sessions::new(blobs.clone());
         sessions.sweep((options.clock)(), options.session_idle)?;
         blobs.start_pool()?;
         layout::mark(&options.content)?;
         let exporter = Exporter::start(Arc::clone(&index), &options.content, options.export_quiet)?;
+        let pulls = Pulls::start(Arc::clone(&index), options.pulls_quiet)?;
         Ok(Self {
             exporter,
+            pulls,
             index,
             blobs,
             sessions,
-            guard: RwLock::new(()),
+            collecting: Mutex::new(()),
+            verified: Verified::default(),
+            scrubbing: Mutex::new(()),
             options,
         })
     }
@@ -182,67 +228,138 @@ impl Store {
         since.map_or(0, |since| since.as_secs())
     }
 
-    /// Keeps the sweep from unlinking files while a row for one is being written.
-    pub(crate) fn guard(&self) -> RwLockReadGuard<'_, ()> {
-        self.guard.read().unwrap_or_else(PoisonError::into_inner)
+    /// Pulls, to be recorded in a moment.
+    pub(crate) fn pulls(&self) -> &Pulls {
+        &self.pulls
     }
 
-    /// Shows a blob, whose file must be here, in a repository. False where the file is not here.
+    /// Shows a blob, whose file must be here, in a repository. False where the file is not here or
+    /// not as long as other repositories know it.
     pub fn link(&self, repository: &str, digest: &Digest) -> Result<bool, StoreError> {
-        let _guard = self.guard();
-        let Some((_, size)) = self.blobs.get(digest)? else {
+        self.link_noted(repository, digest, Notes::default())
+    }
+
+    /// As [`Store::link`], and tells of it.
+    pub(crate) fn link_noted(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        notes: Notes,
+    ) -> Result<bool, StoreError> {
+        let _guard = self.blobs.guards().shared(digest);
+        self.blobs.room()?;
+        let Some(size) = self.linkable(digest)? else {
             return Ok(false);
         };
-        self.link_guarded(repository, digest, size)?;
+        self.link_guarded(repository, digest, size, notes, None)?;
         Ok(true)
     }
 
     /// Makes written content a blob of the repository: its file, then its row, with no sweep in
-    /// between. Answers its size.
+    /// between. Answers its size. What there is no room for is refused before it costs a sync.
     pub fn commit(
         &self,
         repository: &str,
         writer: BlobWriter,
         expected: &Digest,
     ) -> Result<u64, CommitBlobError> {
-        let _guard = self.guard();
+        let _guard = self.blobs.guards().shared(expected);
+        self.check_room(repository, Some(expected), writer.written())?;
         let blob = writer.stage(Some(expected))?;
-        let (repository, digest, now) = (repository.to_owned(), expected.clone(), self.now());
         let size = blob.size();
-        self.index
-            .write_with(blob, move |rows| {
-                links::link(rows, &repository, &digest, size, now)
-            })
-            .map_err(StoreError::from)?;
+        self.link_guarded(repository, expected, size, Notes::default(), Some(blob))?;
         Ok(size)
     }
 
-    /// The caller holds the guard.
-    fn link_guarded(&self, repository: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+    /// Somebody has asked for a blob that only its link keeps: the link counts as made now.
+    pub(crate) fn refresh(&self, repository: &str, digest: &Digest) -> Result<(), StoreError> {
         let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
         self.index
-            .write(move |rows| links::link(rows, &repository, &digest, size, now))?;
+            .write(move |rows| links::rest(rows, &repository, &digest, now))?;
         Ok(())
     }
 
-    /// Stores a manifest's bytes and then its rows. Answers what is missing; then nothing is
-    /// recorded.
+    /// Refuses what a quota has no room for now. Only the transaction that holds it is exact: this
+    /// one spares a client from sending in vain.
+    pub fn check_room(
+        &self,
+        repository: &str,
+        digest: Option<&Digest>,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
+        let room = self.options.quotas.room(repository);
+        if room == Room::default() {
+            return Ok(());
+        }
+        let look = |rows: &_| usage::refusal(rows, repository, digest, bytes, room);
+        match self.index.read(look)? {
+            Some(exceeded) => Err(exceeded.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the row of a file that is here, or of `blob`. The caller holds the digest's guard.
+    fn link_guarded(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+        notes: Notes,
+        blob: Option<Staged>,
+    ) -> Result<(), StoreError> {
+        let room = self.options.quotas.room(repository);
+        let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
+        let refusal = self.index.write_with(blob, move |rows| {
+            let refusal = usage::admit(rows, &repository, &digest, size, room)?;
+            if refusal.is_none() {
+                links::link(rows, &repository, &digest, size, now)?;
+                events::append(rows, notes.rows())?;
+            }
+            Ok(refusal)
+        })?;
+        refusal.map_or(Ok(()), |exceeded| Err(exceeded.into()))
+    }
+
+    /// Stores a manifest's bytes and then its rows, unless one of the tags `held` would move.
+    /// Answers what is missing, and then nothing is recorded; or which tags have moved.
     pub fn put_manifest(
         &self,
         bytes: &[u8],
         new: manifests::NewManifest,
-    ) -> Result<Vec<Digest>, StoreError> {
-        let _guard = self.guard();
+        held: Vec<String>,
+    ) -> Result<manifests::Recorded, StoreError> {
+        let _guard = self.blobs.guards().shared(&new.digest);
+        let size = bytes.len() as u64;
+        self.check_room(&new.repository, Some(&new.digest), size)?;
+        // Rows outlive a damaged file; a manifest that is accepted must be of use.
+        let absent = self.absent(&new.required)?;
+        if !absent.is_empty() {
+            return Ok(manifests::Recorded {
+                missing: absent,
+                ..Default::default()
+            });
+        }
         let algorithm = Algorithm::of(&new.digest).unwrap_or_default();
         let blob = self.stage(bytes, algorithm, &new.digest)?;
         let tagged = !new.tags.is_empty();
-        let missing = self
-            .index
-            .write_with(blob, move |rows| manifests::put(rows, &new))?;
-        if tagged && missing.is_empty() {
+        let room = self.options.quotas.room(&new.repository);
+        let recorded = self.index.write_with(Some(blob), move |rows| {
+            let moved = immutable::moved(rows, &new.repository, &held, &new.digest)?;
+            if moved.is_some() {
+                return Ok(Ok(manifests::Recorded {
+                    held: moved,
+                    ..Default::default()
+                }));
+            }
+            match usage::admit(rows, &new.repository, &new.digest, size, room)? {
+                Some(exceeded) => Ok(Err(exceeded)),
+                None => manifests::put(rows, &new).map(Ok),
+            }
+        })??;
+        if tagged && recorded.is_done() {
             self.exporter.changed();
         }
-        Ok(missing)
+        Ok(recorded)
     }
 
     fn stage(&self, bytes: &[u8], algorithm: Algorithm, digest: &Digest) -> io::Result<Staged> {

@@ -107,6 +107,7 @@ impl Sessions {
 
     /// Makes an empty session. The data file comes first: a record without one is no session.
     pub fn create(&self, record: &SessionRecord) -> io::Result<SessionId> {
+        self.blobs.room()?;
         let (id, _) = self.blobs.begin(SessionId::to_string)?;
         let written = Written {
             repository: record.repository.to_string(),

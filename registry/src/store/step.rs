@@ -37,11 +37,19 @@ pub enum Step {
     Checkpointed,
     /// A row is gone, the file is about to be unlinked.
     Unlinking,
+    /// A damaged file is about to be moved out of the way.
+    Quarantining,
+    /// It is moved; neither folder is synced.
+    Quarantined,
+    /// The index file is about to be written; many times in a commit.
+    IndexWriting,
+    /// The index file is about to be synced; twice in a commit.
+    IndexSyncing,
 }
 
 impl Step {
     /// All steps, for tests that walk them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Writing,
         Self::Written,
         Self::Synced,
@@ -55,28 +63,63 @@ impl Step {
         Self::Checkpointing,
         Self::Checkpointed,
         Self::Unlinking,
+        Self::Quarantining,
+        Self::Quarantined,
+        Self::IndexWriting,
+        Self::IndexSyncing,
     ];
 }
 
 type Hook = dyn Fn(Step) -> io::Result<()> + Send + Sync;
+type Shorten = dyn Fn(usize) -> io::Result<usize> + Send + Sync;
 
 /// Who is told of each step. The default is nobody.
 #[derive(Clone, Default)]
-pub struct Steps(Option<Arc<Hook>>);
+pub struct Steps {
+    hook: Option<Arc<Hook>>,
+    shorten: Option<Arc<Shorten>>,
+}
 
 impl Steps {
     /// `hook` is called at every step; an error of its fails the operation at that step.
     pub fn calling(hook: impl Fn(Step) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(hook)))
+        Self {
+            hook: Some(Arc::new(hook)),
+            shorten: None,
+        }
+    }
+
+    /// `hook` is asked before each write to an unfinished file how many of so many bytes it may
+    /// take, as a disk that fills takes a part; an error of its fails the write.
+    #[must_use]
+    pub fn shortening(
+        mut self,
+        hook: impl Fn(usize) -> io::Result<usize> + Send + Sync + 'static,
+    ) -> Self {
+        self.shorten = Some(Arc::new(hook));
+        self
+    }
+
+    /// Whether anybody is told.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.hook.is_some()
     }
 
     pub(crate) fn at(&self, step: Step) -> io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |hook| hook(step))
+        self.hook.as_ref().map_or(Ok(()), |hook| hook(step))
+    }
+
+    /// How many of `length` bytes are written at once: never more than them.
+    pub(crate) fn shorten(&self, length: usize) -> io::Result<usize> {
+        match &self.shorten {
+            Some(hook) => hook(length).map(|most| most.min(length)),
+            None => Ok(length),
+        }
     }
 }
 
 impl fmt::Debug for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Steps").field(&self.0.is_some()).finish()
+        f.debug_tuple("Steps").field(&self.hook.is_some()).finish()
     }
 }

@@ -10,8 +10,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{
-    AtFlags, Timespec, Timestamps, UTIME_NOW, fdatasync, fsync, futimens, linkat, renameat, statat,
-    unlinkat,
+    Advice, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fadvise, fdatasync, fsync,
+    futimens, linkat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -19,6 +19,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::blobs::{Blobs, TEMPORARY, hash_file, random_hex};
 use crate::store::journal::Entry;
 use crate::store::pool::stand_in;
+use crate::store::space::LOOK_EVERY;
 use crate::store::step::Step;
 
 /// The journal takes blobs up to this size whole.
@@ -32,6 +33,10 @@ const NOW_TIME: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: UTIME_NOW,
 };
+
+/// After so many bytes the kernel is asked to begin writing them, so that the sync at the end, for
+/// which a client waits, finds little to do.
+const WRITE_BACK: u64 = 8 * 1024 * 1024;
 
 /// Why a blob did not become visible.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +64,10 @@ pub struct BlobWriter {
     file: File,
     hasher: Hasher,
     written: u64,
+    /// So much of it was given to the kernel to be written.
+    sent_back: u64,
+    /// From so many bytes on the disk is looked at again.
+    looked: u64,
     name: String,
     /// Whether the file outlives a drop: so for upload sessions.
     keep: bool,
@@ -84,6 +93,8 @@ impl BlobWriter {
             file,
             hasher,
             written: 0,
+            sent_back: 0,
+            looked: LOOK_EVERY,
             name,
             keep: false,
             vouched: Vouched::No,
@@ -102,6 +113,8 @@ impl BlobWriter {
             file,
             hasher,
             written,
+            sent_back: written,
+            looked: written,
             name,
             keep: true,
             vouched: Vouched::No,
@@ -111,6 +124,14 @@ impl BlobWriter {
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// The growing file for readers beside the writer. It stays readable when it gets its final
+    /// name; one that is discarded is unlinked and goes with its last reader.
+    pub fn reader(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let uploads = self.blobs.uploads();
+        Ok(openat(uploads, &self.name, flags, Mode::empty())?.into())
     }
 
     /// Where a later resume can go on without hashing again.
@@ -200,6 +221,16 @@ impl BlobWriter {
         }
     }
 
+    /// "Not needed" makes Linux begin to write a range that is dirty, and lets it go only where it is
+    /// clean: here it never is. A refusal costs time and nothing else.
+    fn begin_write_back(&mut self) {
+        if self.written - self.sent_back >= WRITE_BACK {
+            let length = std::num::NonZeroU64::new(self.written - self.sent_back);
+            let _ = fadvise(&self.file, self.sent_back, length, Advice::DontNeed);
+            self.sent_back = self.written;
+        }
+    }
+
     /// The digest in the algorithm that is asked for; another one than that hashed on the way costs
     /// a second reading.
     fn digest(&self, expected: Option<&Digest>) -> io::Result<Digest> {
@@ -219,9 +250,14 @@ impl BlobWriter {
         futimens(&self.file, &NOW)?;
         fdatasync(&self.file)?;
         steps.at(Step::Synced)?;
+        // A collection that looked at an older file of this name must look again.
+        let _guard = self.blobs.guards().shared(digest);
         let algorithm = Algorithm::of(digest).unwrap_or_default();
         let folder = self.blobs.folder(algorithm);
-        renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        {
+            let _naming = self.blobs.naming();
+            renameat(self.blobs.uploads(), &self.name, folder, digest.digest())?;
+        }
         steps.at(Step::Renamed)?;
         fsync(folder)?;
         steps.at(Step::Durable)
@@ -230,10 +266,17 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.blobs.steps().at(Step::Writing)?;
-        let count = self.file.write(bytes)?;
+        let steps = self.blobs.steps();
+        steps.at(Step::Writing)?;
+        if self.written >= self.looked {
+            self.blobs.room()?;
+            self.looked = self.written + LOOK_EVERY;
+        }
+        let most = steps.shorten(bytes.len())?;
+        let count = self.file.write(bytes.get(..most).unwrap_or(bytes))?;
         self.hasher.update(bytes.get(..count).unwrap_or_default());
         self.written += count as u64;
+        self.begin_write_back();
         Ok(count)
     }
 
@@ -293,12 +336,11 @@ impl Staged {
         let folder = writer
             .blobs
             .folder(Algorithm::of(&self.digest).unwrap_or_default());
-        let named = renameat(
-            writer.blobs.uploads(),
-            &writer.name,
-            folder,
-            self.digest.digest(),
-        );
+        let named = {
+            let _naming = writer.blobs.naming();
+            let uploads = writer.blobs.uploads();
+            renameat(uploads, &writer.name, folder, self.digest.digest())
+        };
         if let (true, Some(held)) = (named.is_ok(), writer.held_name()) {
             let _ = unlinkat(writer.blobs.uploads(), held, AtFlags::empty());
         }

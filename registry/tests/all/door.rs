@@ -94,6 +94,14 @@ impl Reply {
             .to_owned()
     }
 
+    /// Of an endpoint beside the distribution API.
+    #[track_caller]
+    pub(crate) fn without_version(self, status: u16) -> Self {
+        let text = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status.as_u16(), status, "{:?} {text}", self.headers);
+        self
+    }
+
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         let text = String::from_utf8_lossy(&self.body);

@@ -8,11 +8,44 @@
     clippy::print_stdout
 )]
 
+mod access;
+mod collect;
 mod crash;
+mod dice;
+mod disk;
 mod door;
+mod elsewhere;
+mod events;
+mod exchange;
 mod faults;
+mod fuzz;
+mod guard;
+mod heal;
+mod immutable;
+mod issuers;
+mod kills;
+mod limits;
+mod malformed;
+mod manage;
 mod manifests;
+mod mirror;
+mod mirror_blobs;
+mod mirror_evict;
+mod model;
+mod observe;
+mod power;
 mod pushes;
+mod quotas;
+mod races;
 mod refusals;
+mod renamed;
+mod retention;
 mod server;
+mod slow;
+mod spec;
+mod specified;
 mod sweep;
+mod tokens;
+mod transport;
+mod verifier;
+mod wire;

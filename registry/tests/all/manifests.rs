@@ -1,6 +1,8 @@
 //! Manifests, tags, listings, referrers, and the folder as an image layout.
 
-use super::door::{INDEX, doors, image, open, push_image, sha256};
+use registry::service::{Policy, Registry};
+
+use super::door::{INDEX, doors, image, open, options, push_image, sha256};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_and_type_come_back_as_they_were_pushed() {
@@ -241,4 +243,26 @@ async fn the_folder_is_an_image_layout() {
     );
     let images = registry.images().unwrap();
     assert_eq!((images.len(), images[0].tag.as_str()), (1, "v1"));
+}
+
+#[tokio::test]
+async fn only_named_repositories_take_sparse_manifests() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = Policy {
+        sparse: vec!["mirror/**".parse().unwrap()],
+        ..Policy::default()
+    };
+    let registry = Registry::open(options(data.path()), policy).unwrap();
+    for door in doors(&registry).await {
+        let absent = sha256(b"nobody pushed this");
+        let text = image(&absent, &[&absent], "");
+        let refused = door.push_manifest("mine/a", "t", &text).await.expect(404);
+        assert_eq!(refused.code(), "MANIFEST_BLOB_UNKNOWN");
+        door.push_manifest("mirror/a", "t", &text).await.expect(201);
+        let found = door.get("/v2/mirror/a/manifests/t").await.expect(200);
+        assert_eq!(found.body, text);
+        door.get(&format!("/v2/mirror/a/blobs/{absent}"))
+            .await
+            .expect(404);
+    }
 }

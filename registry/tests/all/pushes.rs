@@ -2,7 +2,10 @@
 
 use registry::digest::{Algorithm, digest_of};
 
-use super::door::{Door, doors, open, sha256, tcp, unfinished};
+use registry::service::{Policy, Registry};
+use registry::store::Options;
+
+use super::door::{Door, doors, open, options, sha256, tcp, unfinished};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_push_ends_in_the_same_blob() {
@@ -115,7 +118,12 @@ async fn chunks_come_in_order_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_the_process() {
     let data = tempfile::tempdir().unwrap();
-    let first = open(data.path());
+    // No export comes and goes while the folder is copied.
+    let quiet = Options {
+        export_quiet: std::time::Duration::from_secs(3600),
+        ..options(data.path())
+    };
+    let first = Registry::open(quiet, Policy::default()).unwrap();
     let door = tcp(&first).await;
     let location = door.start("resumed").await;
     let sha512 = door

@@ -269,7 +269,7 @@ pub(super) fn blob_name(reference: &Reference, blob: &BlobName) -> String {
 }
 
 /// The first number of `bytes <start>-<end>/<size>` (RFC 9110 section 14.4).
-fn range_start(header: &str) -> Option<u64> {
+pub(super) fn range_start(header: &str) -> Option<u64> {
     let rest = header.trim().strip_prefix("bytes ")?;
     rest.split_once('-')?.0.trim().parse().ok()
 }

@@ -17,13 +17,13 @@ use crate::progress::Progress;
 /// The distribution specification lets registries refuse more than 4 MiB; indexes of large
 /// projects come near it, so a little is added.
 pub const MAX_MANIFEST: u64 = 8 * 1024 * 1024;
-const ACCEPTED: HeaderValue = HeaderValue::from_static(
+pub(super) const ACCEPTED: HeaderValue = HeaderValue::from_static(
     "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json",
 );
-const DIGEST_HEADER: &str = "docker-content-digest";
+pub(super) const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// A manifest or index whose digest has been verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Remote {
         }
     }
 
-    async fn resolve_once(&self, reference: &Reference) -> Result<Fetched, RemoteError> {
+    pub(super) async fn resolve_once(&self, reference: &Reference) -> Result<Fetched, RemoteError> {
         let endpoint = self.endpoint(reference.host())?;
         let scope = Scope::pull(reference);
         let tail = format!("manifests/{}", reference.target());

@@ -4,6 +4,7 @@
 //! client    options; a request with authorization                 (uses all below)
 //! ├─ manifest   resolve and put, bytes exact, digests verified
 //! ├─ download   a blob into the content store, resumed after an interruption
+//! ├─ open       single questions, asked once; a blob read as it comes
 //! ├─ upload     exists, mount, send
 //! ├─ auth       challenge -> header, tokens kept per host and scope
 //! │  ├─ challenge    WWW-Authenticate, pure
@@ -29,6 +30,7 @@ mod endpoint;
 pub mod error;
 mod exchange;
 pub mod manifest;
+pub mod open;
 mod sink;
 pub mod upload;
 

@@ -13,6 +13,7 @@ mod clock;
 mod credential_programs;
 mod faults;
 mod login;
+mod open;
 mod real;
 mod registry;
 mod server;

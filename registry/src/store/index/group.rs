@@ -1,15 +1,18 @@
 //! Group commit: one thread, one transaction for everything that is queued.
 //!
 //! While a commit waits for the disk the next requests gather; none waits for more than one commit
-//! in progress and its own. A transaction that fails fails everyone in it.
+//! in progress and its own. A transaction that fails fails everyone in it, and nobody else: those
+//! that it did not come to have another one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
 use redb::WriteTransaction;
 
-use super::{DatabaseFile, IndexError, Opened, begin_write};
+use super::{Commits, DatabaseFile, IndexError, Opened, begin_write};
 use crate::store::step::{Step, Steps};
 use crate::store::writer::Staged;
 
@@ -19,8 +22,9 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 2 << 20;
 
 type Reply = Box<dyn FnOnce(Result<(), IndexError>) + Send>;
-/// Writes rows; answers whether that worked and how to tell the caller.
-type Work = Box<dyn FnOnce(&WriteTransaction) -> (Result<(), redb::Error>, Reply) + Send>;
+/// Writes rows, unless there is no transaction; answers whether that worked and how to tell the
+/// caller.
+type Work = Box<dyn FnOnce(Option<&WriteTransaction>) -> (Result<(), redb::Error>, Reply) + Send>;
 
 struct Job {
     work: Work,
@@ -36,12 +40,16 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn start(file: Arc<DatabaseFile>, steps: Steps) -> Result<Self, IndexError> {
+    pub(super) fn start(
+        file: Arc<DatabaseFile>,
+        steps: Steps,
+        commits: Commits,
+    ) -> Result<Self, IndexError> {
         let (queue, jobs) = sync_channel(BATCH);
         let path = file.path.clone();
         let thread = Builder::new()
             .name("registry-index".to_owned())
-            .spawn(move || run(&file, &steps, &jobs))
+            .spawn(move || run(&file, &steps, &commits, &jobs))
             .map_err(|error| IndexError::Database {
                 path,
                 source: Arc::new(redb::Error::Io(error)),
@@ -60,9 +68,10 @@ impl Group {
     ) -> Result<T, IndexError> {
         let (tell, told) = sync_channel(1);
         let work: Work = Box::new(move |transaction| {
-            let (value, result) = match work(transaction) {
-                Ok(value) => (Some(value), Ok(())),
-                Err(error) => (None, Err(error)),
+            let (value, result) = match transaction.map(work) {
+                Some(Ok(value)) => (Some(value), Ok(())),
+                Some(Err(error)) => (None, Err(error)),
+                None => (None, Ok(())),
             };
             let reply: Reply = Box::new(move |outcome| {
                 // Nobody listens when the caller has gone; its rows stand all the same.
@@ -88,27 +97,36 @@ impl Drop for Group {
     }
 }
 
-fn run(file: &DatabaseFile, steps: &Steps, jobs: &Receiver<Job>) {
+fn run(file: &DatabaseFile, steps: &Steps, commits: &Commits, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
-        let mut batch = Batch::default();
-        let gathered = gather(first, jobs);
-        let result = file.with(|opened| batch.commit(file, opened, steps, gathered));
-        // A batch that failed half-way leaves jobs unrun; dropping them tells their callers.
-        for (reply, named) in batch.replies.into_iter().zip(batch.named) {
-            reply(result.clone().and(named.map_err(|error| file.error(error))));
+        let mut jobs = gather(first, jobs);
+        while !jobs.is_empty() {
+            let mut batch = Batch::default();
+            let begun = Instant::now();
+            let result = file.with(|opened| batch.commit(file, opened, steps, &mut jobs));
+            commits.changes.observe(batch.replies.len() as f64);
+            commits.duration.observe(begun.elapsed().as_secs_f64());
+            commits.failures.inc_by(u64::from(result.is_err()));
+            if batch.replies.is_empty() {
+                // Not even begun: nobody can be served now.
+                batch.refuse(jobs.drain(..));
+            }
+            for (reply, named) in batch.replies.into_iter().zip(batch.named) {
+                reply(result.clone().and(named.map_err(|error| file.error(error))));
+            }
         }
     }
 }
 
 /// What is queued, as far as it fits into one transaction.
-fn gather(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+fn gather(first: Job, jobs: &Receiver<Job>) -> VecDeque<Job> {
     let weigh = |job: &Job| job.blob.as_ref().map_or(0, Staged::weight);
     let mut weight = weigh(&first);
-    let mut gathered = vec![first];
+    let mut gathered = VecDeque::from([first]);
     while gathered.len() < BATCH && weight < BATCH_BYTES {
         let Ok(job) = jobs.try_recv() else { break };
         weight += weigh(&job);
-        gathered.push(job);
+        gathered.push_back(job);
     }
     gathered
 }
@@ -126,14 +144,13 @@ impl Batch {
         file: &DatabaseFile,
         opened: &Opened,
         steps: &Steps,
-        jobs: Vec<Job>,
+        jobs: &mut VecDeque<Job>,
     ) -> Result<(), redb::Error> {
         let transaction = begin_write(&opened.database)?;
         let mut blobs = Vec::new();
-        for job in jobs {
-            let (result, reply) = (job.work)(&transaction);
-            self.replies.push(reply);
-            self.named.push(Ok(()));
+        while let Some(job) = jobs.pop_front() {
+            let (result, reply) = (job.work)(Some(&transaction));
+            self.add(reply);
             blobs.push(job.blob);
             result?;
         }
@@ -143,6 +160,18 @@ impl Batch {
         let entries = entries.collect();
         file.journal.seal(entries, || self.name(blobs))?;
         opened.refresh()
+    }
+
+    fn add(&mut self, reply: Reply) {
+        self.replies.push(reply);
+        self.named.push(Ok(()));
+    }
+
+    /// Takes in jobs that get no transaction.
+    fn refuse(&mut self, jobs: impl Iterator<Item = Job>) {
+        for job in jobs {
+            self.add((job.work)(None).1);
+        }
     }
 
     /// Gives each blob its final name; answers whether all got theirs.

@@ -1,12 +1,15 @@
 //! Which blobs a repository shows, and who holds a blob at all.
 
 use std::collections::HashSet;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use oci_spec::image::Digest;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
-use super::rows::{add_repository, decode, digest, drop_empty_repository, hold, release};
-use super::schema::{AS_LINK, HOLDERS, LINKS, MANIFESTS, ManifestRow};
+use super::needs;
+use super::rows::{add_repository, digest, drop_empty_repository};
+use super::schema::{AS_LINK, HOLDERS, LINKS, SIZES};
+use super::usage::{hold, release};
 
 /// The size of a blob that the repository shows.
 pub fn size(
@@ -42,6 +45,27 @@ pub fn is_linked(
     Ok(false)
 }
 
+/// The first `limit` repositories that show the blob.
+pub fn holding(
+    transaction: &ReadTransaction,
+    digest: &Digest,
+    limit: usize,
+) -> Result<Vec<String>, redb::Error> {
+    let table = transaction.open_table(HOLDERS)?;
+    let mut found = Vec::new();
+    for row in table.range((digest.as_ref(), "", 0)..)? {
+        let (key, _) = row?;
+        let (held, repository, kind) = key.value();
+        if held != digest.as_ref() || found.len() == limit {
+            break;
+        }
+        if kind == AS_LINK {
+            found.push(repository.to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// Whether any repository holds the blob, as a blob or as a manifest.
 pub fn is_held(transaction: &ReadTransaction, digest: &Digest) -> Result<bool, redb::Error> {
     let table = transaction.open_table(HOLDERS)?;
@@ -52,11 +76,18 @@ pub fn is_held(transaction: &ReadTransaction, digest: &Digest) -> Result<bool, r
     }
 }
 
-/// Whether anything holds the blob that is not among `doomed` links.
+/// Rows of repositories that a collection would remove: links and manifests.
+#[derive(Debug, Default)]
+pub struct Doomed {
+    pub links: HashSet<(String, String)>,
+    pub manifests: HashSet<(String, String)>,
+}
+
+/// Whether anything holds the blob that is not `doomed`.
 pub fn is_held_beside(
     transaction: &ReadTransaction,
     digest: &Digest,
-    doomed: &HashSet<(String, Digest)>,
+    doomed: &Doomed,
 ) -> Result<bool, redb::Error> {
     let table = transaction.open_table(HOLDERS)?;
     for row in table.range((digest.as_ref(), "", 0)..)? {
@@ -65,8 +96,12 @@ pub fn is_held_beside(
         if held != digest.as_ref() {
             break;
         }
-        let pair = (repository.to_owned(), digest.clone());
-        if kind != AS_LINK || !doomed.contains(&pair) {
+        let pair = (repository.to_owned(), held.to_owned());
+        let goes = match kind {
+            AS_LINK => doomed.links.contains(&pair),
+            _ => doomed.manifests.contains(&pair),
+        };
+        if !goes {
             return Ok(true);
         }
     }
@@ -75,18 +110,9 @@ pub fn is_held_beside(
 
 /// Every digest that any row names.
 pub fn held(transaction: &ReadTransaction) -> Result<Vec<Digest>, redb::Error> {
-    let mut found: Vec<Digest> = Vec::new();
-    for row in transaction
-        .open_table(HOLDERS)?
-        .range::<(&str, &str, u8)>(..)?
-    {
-        let (key, _) = row?;
-        let (text, _, _) = key.value();
-        if found.last().is_none_or(|last| last.as_ref() != text) {
-            found.push(digest(text)?);
-        }
-    }
-    Ok(found)
+    let table = transaction.open_table(SIZES)?;
+    let rows = table.range::<&str>(..)?;
+    rows.map(|row| digest(row?.0.value())).collect()
 }
 
 /// Shows a blob in a repository. The file must be durable by now.
@@ -98,7 +124,7 @@ pub fn link(
     now: u64,
 ) -> Result<(), redb::Error> {
     add_repository(transaction, repository, now)?;
-    hold(transaction, digest.as_ref(), repository, AS_LINK)?;
+    hold(transaction, digest.as_ref(), repository, AS_LINK, size)?;
     transaction
         .open_table(LINKS)?
         .insert((repository, digest.as_ref()), (size, now))?;
@@ -122,33 +148,37 @@ pub fn unlink(
     Ok(was)
 }
 
-/// Links made before `before` that no manifest of their repository needs. Pure mark: changes
-/// nothing.
+/// Where a walk over links stands: repository and digest of the last one.
+pub type Place = (String, String);
+
+/// Repositories and blobs, and where to go on, if there are more.
+pub type Unneeded = (Vec<(String, Digest)>, Option<Place>);
+
+/// Of the next `limit` links after `last`, those that were made before `before` and that no manifest
+/// of their repository needs. Changes nothing.
 pub fn unneeded(
     transaction: &ReadTransaction,
     before: u64,
-) -> Result<Vec<(String, Digest)>, redb::Error> {
-    let mut needed: HashSet<(String, String)> = HashSet::new();
-    for row in transaction
-        .open_table(MANIFESTS)?
-        .range::<(&str, &str)>(..)?
-    {
-        let (key, value) = row?;
-        let (repository, _) = key.value();
-        let manifest: ManifestRow = decode(value.value())?;
-        let references = manifest.references.iter().map(Digest::to_string);
-        needed.extend(references.map(|reference| (repository.to_owned(), reference)));
-    }
+    last: Option<&Place>,
+    limit: usize,
+) -> Result<Unneeded, redb::Error> {
+    let table = transaction.open_table(LINKS)?;
+    let from = last.map_or(Unbounded, |(repository, digest)| {
+        Excluded((repository.as_str(), digest.as_str()))
+    });
     let mut found = Vec::new();
-    for row in transaction.open_table(LINKS)?.range::<(&str, &str)>(..)? {
+    let mut rows = table.range::<(&str, &str)>((from, Unbounded))?;
+    let mut place = None;
+    for row in rows.by_ref().take(limit) {
         let (key, value) = row?;
         let ((repository, text), (_, linked)) = (key.value(), value.value());
-        let pair = (repository.to_owned(), text.to_owned());
-        if linked < before && !needed.contains(&pair) {
-            found.push((pair.0, digest(text)?));
+        if linked < before && !needs::is_needed(transaction, repository, text)? {
+            found.push((repository.to_owned(), digest(text)?));
         }
+        place = Some((repository.to_owned(), text.to_owned()));
     }
-    Ok(found)
+    let more = rows.next().is_some();
+    Ok((found, place.filter(|_| more)))
 }
 
 /// Hides the blob if its link is still as old as [`unneeded`] saw it and still nobody needs it.
@@ -164,27 +194,48 @@ pub fn unlink_unneeded(
         row.map(|row| row.value().1)
     };
     let old = linked.is_some_and(|linked| linked < before);
-    if !old || is_referenced(transaction, repository, digest)? {
+    if !old || needs::is_needed(transaction, repository, digest.as_ref())? {
         return Ok(false);
     }
     unlink(transaction, repository, digest)
 }
 
-fn is_referenced(
+/// A link that no manifest needs any more counts as made now: whoever has just been told that the
+/// blob is here has the whole grace to name it.
+pub fn rest(
     transaction: &WriteTransaction,
     repository: &str,
     digest: &Digest,
-) -> Result<bool, redb::Error> {
-    let table = transaction.open_table(MANIFESTS)?;
-    for row in table.range((repository, "")..)? {
-        let (key, value) = row?;
-        if key.value().0 != repository {
-            break;
-        }
-        let manifest: ManifestRow = decode(value.value())?;
-        if manifest.references.contains(digest) {
-            return Ok(true);
-        }
+    now: u64,
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(LINKS)?;
+    let size = table
+        .get((repository, digest.as_ref()))?
+        .map(|row| row.value().0);
+    if let Some(size) = size
+        && !needs::is_needed(transaction, repository, digest.as_ref())?
+    {
+        table.insert((repository, digest.as_ref()), (size, now))?;
     }
-    Ok(false)
+    Ok(())
+}
+
+/// Whether only the age of its link keeps a blob, and that is from before `before`.
+pub fn is_fading(
+    transaction: &ReadTransaction,
+    repository: &str,
+    digest: &Digest,
+    before: u64,
+) -> Result<bool, redb::Error> {
+    let linked = {
+        let table = transaction.open_table(LINKS)?;
+        let row = table.get((repository, digest.as_ref()))?;
+        row.map(|row| row.value().1)
+    };
+    match linked {
+        Some(linked) if linked < before => {
+            Ok(!needs::is_needed(transaction, repository, digest.as_ref())?)
+        }
+        _ => Ok(false),
+    }
 }

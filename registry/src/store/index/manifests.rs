@@ -5,9 +5,13 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use oci_spec::image::Digest;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
-use super::Page;
-use super::rows::{add_repository, decode, digest, drop_empty_repository, encode, hold, release};
-use super::schema::{AS_MANIFEST, LINKS, MANIFESTS, ManifestRow, REFERRERS, TAGGED, TAGS};
+use super::rows::{add_repository, below, decode, digest, drop_empty_repository, encode};
+use super::schema::{
+    AS_MANIFEST, LINKS, MANIFESTS, ManifestRow, REFERRERS, TAG_TIMES, TAGGED, TAGS,
+};
+use super::usage::{hold, release};
+use super::{Page, events, links, needs, pulled, untagged};
+use crate::events::journal::Notes;
 
 /// A manifest to be recorded.
 #[derive(Debug, Clone)]
@@ -20,6 +24,26 @@ pub struct NewManifest {
     pub descriptor: Option<Vec<u8>>,
     /// Blobs and manifests that the repository must have; empty skips the check.
     pub required: Vec<Digest>,
+    /// What is told of it.
+    pub notes: Notes,
+}
+
+/// What became of a manifest that was to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorded {
+    /// What the repository lacks; with anything here, nothing was recorded.
+    pub missing: Vec<Digest>,
+    /// Tags that pointed at another manifest before, and at which.
+    pub replaced: Vec<(String, Digest)>,
+    /// A tag that is immutable and points at something else; then nothing was recorded.
+    pub held: Option<String>,
+}
+
+impl Recorded {
+    /// Whether anything was recorded.
+    pub fn is_done(&self) -> bool {
+        self.missing.is_empty() && self.held.is_none()
+    }
 }
 
 /// The manifest's row.
@@ -50,14 +74,18 @@ pub fn resolve(
 
 /// Records a manifest with its tags and as a referrer. With anything required missing nothing is
 /// written and the missing are answered. Its file must be durable by now.
-pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Vec<Digest>, redb::Error> {
-    let missing = missing(transaction, &new.repository, &new.required)?;
-    if !missing.is_empty() {
-        return Ok(missing);
+pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Recorded, redb::Error> {
+    let mut recorded = Recorded {
+        missing: missing(transaction, &new.repository, &new.required)?,
+        ..Recorded::default()
+    };
+    if !recorded.missing.is_empty() {
+        return Ok(recorded);
     }
     let (repository, digest) = (new.repository.as_str(), new.digest.as_ref());
     add_repository(transaction, repository, new.row.pushed)?;
-    hold(transaction, digest, repository, AS_MANIFEST)?;
+    hold(transaction, digest, repository, AS_MANIFEST, new.row.size)?;
+    untagged::clear(transaction, repository, digest)?;
     put_row(transaction, repository, digest, &new.row)?;
     if let (Some(subject), Some(descriptor)) = (&new.row.subject, &new.descriptor) {
         transaction.open_table(REFERRERS)?.insert(
@@ -66,9 +94,13 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Vec<Dige
         )?;
     }
     for tag in &new.tags {
-        set_tag(transaction, repository, tag, digest)?;
+        let before = set_tag(transaction, repository, tag, &new.digest, new.row.pushed)?;
+        recorded
+            .replaced
+            .extend(before.map(|before| (tag.clone(), before)));
     }
-    Ok(Vec::new())
+    events::append(transaction, new.notes.rows())?;
+    Ok(recorded)
 }
 
 /// Writes the row. What was wanted by its digest before still is; what an index names is wanted for
@@ -86,7 +118,12 @@ fn put_row(
             .transpose()
     };
     let mut row = row.clone();
-    row.by_digest |= known(&table, digest)?.is_some_and(|old| old.by_digest);
+    if let Some(old) = known(&table, digest)? {
+        row.by_digest |= old.by_digest;
+        // The same bytes with another media type may be read in another way.
+        needs::remove(transaction, repository, digest, &old.references)?;
+    }
+    needs::add(transaction, repository, digest, &row.references)?;
     for child in &row.references {
         if let Some(mut part) = known(&table, child.as_ref())?.filter(|part| part.by_digest) {
             part.by_digest = false;
@@ -114,20 +151,47 @@ fn missing(
     Ok(missing)
 }
 
+/// Points a tag at a manifest and answers what it pointed at before, if that was another one. What
+/// has lost its last tag so is left to the collection.
 fn set_tag(
     transaction: &WriteTransaction,
     repository: &str,
     tag: &str,
-    digest: &str,
-) -> Result<(), redb::Error> {
-    let mut tags = transaction.open_table(TAGS)?;
-    let mut tagged = transaction.open_table(TAGGED)?;
-    let before = tags.insert((repository, tag), digest)?;
-    if let Some(before) = before {
-        tagged.remove((repository, before.value(), tag))?;
+    to: &Digest,
+    now: u64,
+) -> Result<Option<Digest>, redb::Error> {
+    let before = {
+        let mut tags = transaction.open_table(TAGS)?;
+        let mut tagged = transaction.open_table(TAGGED)?;
+        let before = tags.insert((repository, tag), to.as_ref())?;
+        let before = before.map(|row| digest(row.value())).transpose()?;
+        if let Some(before) = &before {
+            tagged.remove((repository, before.as_ref(), tag))?;
+        }
+        tagged.insert((repository, to.as_ref(), tag), ())?;
+        before.filter(|before| before != to)
+    };
+    transaction
+        .open_table(TAG_TIMES)?
+        .insert((repository, tag), now)?;
+    untagged::clear(transaction, repository, to.as_ref())?;
+    if let Some(before) = &before {
+        mark_untagged(transaction, repository, before.as_ref(), now)?;
     }
-    tagged.insert((repository, digest, tag), ())?;
-    Ok(())
+    Ok(before)
+}
+
+/// A tag has left the manifest.
+fn mark_untagged(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &str,
+    now: u64,
+) -> Result<(), redb::Error> {
+    match untagged::is_tagged(transaction, repository, digest)? {
+        true => Ok(()),
+        false => untagged::mark(transaction, repository, digest, now),
+    }
 }
 
 /// Moves or makes a tag; answers false where the repository has no such manifest.
@@ -136,37 +200,60 @@ pub fn tag(
     repository: &str,
     tag: &str,
     digest: &Digest,
+    now: u64,
 ) -> Result<bool, redb::Error> {
     let key = (repository, digest.as_ref());
     if transaction.open_table(MANIFESTS)?.get(key)?.is_none() {
         return Ok(false);
     }
-    set_tag(transaction, repository, tag, digest.as_ref())?;
+    set_tag(transaction, repository, tag, digest, now)?;
     Ok(true)
 }
 
-/// Removes one tag and nothing else; answers whether it was there.
+/// Removes one tag and nothing else; answers whether it was there. What has lost its last tag so is
+/// left to the collection.
 pub fn untag(
     transaction: &WriteTransaction,
     repository: &str,
     tag: &str,
+    now: u64,
 ) -> Result<bool, redb::Error> {
-    let mut tags = transaction.open_table(TAGS)?;
-    let Some(digest) = tags.remove((repository, tag))? else {
-        return Ok(false);
+    let before = {
+        let mut tags = transaction.open_table(TAGS)?;
+        let Some(row) = tags.remove((repository, tag))? else {
+            return Ok(false);
+        };
+        row.value().to_owned()
     };
     transaction
         .open_table(TAGGED)?
-        .remove((repository, digest.value(), tag))?;
+        .remove((repository, before.as_str(), tag))?;
+    forget_tag(transaction, repository, tag)?;
+    mark_untagged(transaction, repository, &before, now)?;
     Ok(true)
 }
 
+/// What is kept of a tag beside its target.
+fn forget_tag(
+    transaction: &WriteTransaction,
+    repository: &str,
+    tag: &str,
+) -> Result<(), redb::Error> {
+    transaction
+        .open_table(TAG_TIMES)?
+        .remove((repository, tag))?;
+    pulled::forget(transaction, repository, tag)
+}
+
 /// Removes a manifest, every tag that points at it and its entry among the referrers; answers
-/// whether it was there.
+/// whether it was there. What only it named is left to the collection: children and referrers when
+/// they have rested, blobs as if they had been linked now, so that a push which has just found them
+/// here can still name them.
 pub fn remove(
     transaction: &WriteTransaction,
     repository: &str,
     digest: &Digest,
+    now: u64,
 ) -> Result<bool, redb::Error> {
     let row: ManifestRow = {
         let mut manifests = transaction.open_table(MANIFESTS)?;
@@ -175,15 +262,30 @@ pub fn remove(
             None => return Ok(false),
         }
     };
-    remove_tags_of(transaction, repository, digest.as_ref())?;
+    let text = digest.as_ref();
+    remove_tags_of(transaction, repository, text)?;
     if let Some(subject) = &row.subject {
-        transaction.open_table(REFERRERS)?.remove((
-            repository,
-            subject.as_ref(),
-            digest.as_ref(),
-        ))?;
+        transaction
+            .open_table(REFERRERS)?
+            .remove((repository, subject.as_ref(), text))?;
     }
-    release(transaction, digest.as_ref(), repository, AS_MANIFEST)?;
+    pulled::forget(transaction, repository, text)?;
+    needs::remove(transaction, repository, text, &row.references)?;
+    for freed in &row.references {
+        let is_manifest = transaction
+            .open_table(MANIFESTS)?
+            .get((repository, freed.as_ref()))?
+            .is_some();
+        if is_manifest {
+            untagged::mark(transaction, repository, freed.as_ref(), now)?;
+        }
+        links::rest(transaction, repository, freed, now)?;
+    }
+    match untagged::has_referrers(transaction, repository, text)? {
+        true => untagged::mark(transaction, repository, text, now)?,
+        false => untagged::clear(transaction, repository, text)?,
+    }
+    release(transaction, text, repository, AS_MANIFEST)?;
     drop_empty_repository(transaction, repository)?;
     Ok(true)
 }
@@ -193,20 +295,20 @@ fn remove_tags_of(
     repository: &str,
     digest: &str,
 ) -> Result<(), redb::Error> {
-    let mut tagged = transaction.open_table(TAGGED)?;
-    let mut tags = transaction.open_table(TAGS)?;
-    let mut names = Vec::new();
-    for row in tagged.range((repository, digest, "")..)? {
-        let (key, _) = row?;
-        let (of, to, tag) = key.value();
-        if (of, to) != (repository, digest) {
-            break;
-        }
-        names.push(tag.to_owned());
-    }
+    let names = below(
+        &transaction.open_table(TAGGED)?,
+        repository,
+        digest,
+        "",
+        usize::MAX,
+    )?;
     for tag in names {
-        tagged.remove((repository, digest, tag.as_str()))?;
-        tags.remove((repository, tag.as_str()))?;
+        let tag = tag.as_str();
+        transaction
+            .open_table(TAGGED)?
+            .remove((repository, digest, tag))?;
+        transaction.open_table(TAGS)?.remove((repository, tag))?;
+        forget_tag(transaction, repository, tag)?;
     }
     Ok(())
 }
@@ -233,26 +335,34 @@ pub fn tags(
     Page::take(names, limit)
 }
 
-/// Every tag of every repository with the manifest that it points at.
-pub fn all_tags(
+/// A tag of a repository, and the manifest that it points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRow {
+    pub repository: String,
+    pub tag: String,
+    pub digest: Digest,
+    pub manifest: ManifestRow,
+}
+
+/// Shows every tag of every repository, in order, to `visit`.
+pub fn each_tag(
     transaction: &ReadTransaction,
-) -> Result<Vec<(String, String, Digest, ManifestRow)>, redb::Error> {
+    visit: &mut dyn FnMut(TagRow),
+) -> Result<(), redb::Error> {
     let manifests = transaction.open_table(MANIFESTS)?;
-    let mut found = Vec::new();
     for row in transaction.open_table(TAGS)?.range::<(&str, &str)>(..)? {
         let (key, value) = row?;
         let ((repository, tag), target) = (key.value(), value.value());
         if let Some(manifest) = manifests.get((repository, target))? {
-            let manifest = decode(manifest.value())?;
-            found.push((
-                repository.to_owned(),
-                tag.to_owned(),
-                digest(target)?,
-                manifest,
-            ));
+            visit(TagRow {
+                repository: repository.to_owned(),
+                tag: tag.to_owned(),
+                digest: digest(target)?,
+                manifest: decode(manifest.value())?,
+            });
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Every manifest of one repository.

@@ -10,12 +10,27 @@
 //! After an I/O error (a full disk above all) redb refuses to go on with an open file; the next
 //! operation opens it again, so the registry serves as soon as there is space.
 
+pub mod catalog;
+mod commits;
+mod create;
+pub mod events;
 mod group;
+pub mod held;
+pub mod holdings;
+pub mod immutable;
 pub mod links;
 pub mod manifests;
+mod migrate;
+pub mod mirrored;
+pub mod needs;
+pub mod pulled;
 pub mod release;
 mod rows;
 mod schema;
+pub mod tags;
+pub mod untagged;
+pub mod usage;
+mod watched;
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
@@ -23,11 +38,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
+pub use self::commits::Commits;
 use self::group::Group;
 pub use self::schema::ManifestRow;
-use crate::store::journal::{self, Disk, Folder, Journal, JournalError};
+use crate::store::journal::{self, Disk, Folder, Journal, JournalError, Naming};
 use crate::store::step::Steps;
 use crate::store::writer::Staged;
+
+/// redb's own cache, in bytes. Its default is a gigabyte; the kernel keeps the file's pages as well, so
+/// more than this would only hold them twice. The journal's overlay holds the newest ones besides.
+const CACHE: usize = 12 << 20;
 
 /// Why the index did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,6 +94,7 @@ impl IndexError {
 pub struct Index {
     file: Arc<DatabaseFile>,
     group: Group,
+    commits: Commits,
 }
 
 impl Index {
@@ -81,17 +102,31 @@ impl Index {
     /// it.
     pub fn open(path: &Path, steps: Steps) -> Result<Self, IndexError> {
         let content = journal::folder_of(path).join("content");
-        Self::open_over(path, &content, steps)
+        Self::open_over(path, Folder::new(&content, Naming::default()), steps)
     }
 
     /// Opens the file, making it where it is absent, and recovers what a crash left in its journal
     /// of it and of the blobs in `content`.
-    pub fn open_over(path: &Path, content: &Path, steps: Steps) -> Result<Self, IndexError> {
+    pub(super) fn open_over(
+        path: &Path,
+        content: Folder,
+        steps: Steps,
+    ) -> Result<Self, IndexError> {
         let file = Arc::new(DatabaseFile::open(path, content, steps.clone())?);
         file.reopen()?;
         file.check_schema()?;
-        let group = Group::start(Arc::clone(&file), steps)?;
-        Ok(Self { file, group })
+        let commits = Commits::default();
+        let group = Group::start(Arc::clone(&file), steps, commits.clone())?;
+        Ok(Self {
+            file,
+            group,
+            commits,
+        })
+    }
+
+    /// What its commits cost so far.
+    pub fn commits(&self) -> &Commits {
+        &self.commits
     }
 
     /// Runs `read` over one consistent snapshot.
@@ -115,10 +150,10 @@ impl Index {
     /// As [`Index::write`], for rows that name `blob`: both are durable afterwards, or neither.
     pub(crate) fn write_with<T: Send + 'static>(
         &self,
-        blob: Staged,
+        blob: Option<Staged>,
         work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, IndexError> {
-        self.group.write(Some(blob), work)
+        self.group.write(blob, work)
     }
 }
 
@@ -166,18 +201,20 @@ struct DatabaseFile {
     journal: Journal,
 }
 
-/// Bytes of pages that redb keeps. The journal's overlay keeps the newest ones a second time.
-const CACHE: usize = 12 << 20;
-
 impl DatabaseFile {
-    fn open(path: &Path, content: &Path, steps: Steps) -> Result<Self, IndexError> {
+    fn open(path: &Path, content: Folder, steps: Steps) -> Result<Self, IndexError> {
         let failed = |error: redb::Error| IndexError::Database {
             path: path.to_owned(),
             source: Arc::new(error),
         };
-        if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
-            // redb makes its own files best; a crash in it is a crash of redb.
-            drop(Database::create(path).map_err(|error| failed(error.into()))?);
+        match std::fs::metadata(path) {
+            Ok(file) if file.len() > 0 => {}
+            // An empty file that somebody put there; redb makes one of its own out of it.
+            Ok(_) => {
+                let made = watched::open(path, CACHE, &steps);
+                drop(made.map_err(|error| failed(error.into()))?);
+            }
+            Err(_) => create::create(path, &steps).map_err(failed)?,
         }
         let lock = journal::lock(path).map_err(failed)?;
         let lock = lock.ok_or_else(|| failed(redb::Error::DatabaseAlreadyOpen))?;
@@ -194,15 +231,14 @@ impl DatabaseFile {
 
     fn journal(
         path: &Path,
-        content: &Path,
+        content: Folder,
         steps: Steps,
         lock: redb::backends::FileBackend,
     ) -> Result<Journal, JournalError> {
         let lost = path.with_extension("journal.lost");
         let forgive = lost.exists();
-        let disk = Box::new(Disk::open(path)?);
-        let folder = Box::new(Folder::new(content));
-        let journal = Journal::open(lock, disk, folder, steps, forgive)?;
+        let disk = Box::new(Disk::open(path, steps.clone())?);
+        let journal = Journal::open(lock, disk, Box::new(content), steps, forgive)?;
         if forgive {
             std::fs::remove_file(&lost)?;
         }
@@ -250,7 +286,8 @@ impl DatabaseFile {
         Ok(())
     }
 
-    /// Makes all tables of a new file; refuses a file of a later program.
+    /// Makes all tables of a new file and the missing ones of an earlier program's; refuses a file
+    /// of a later program.
     fn check_schema(&self) -> Result<(), IndexError> {
         let found = self.with(|opened| {
             let transaction = begin_write(&opened.database)?;

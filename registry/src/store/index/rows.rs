@@ -1,26 +1,59 @@
 //! Small moves over rows that the tables' modules share: prefixes, JSON values, table creation.
 
-use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use redb::{
+    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
+    WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::migrate;
 use super::schema::{
-    AS_LINK, AS_MANIFEST, HOLDERS, LINKS, MANIFESTS, META, REFERRERS, REPOSITORIES, SCHEMA_KEY,
-    SCHEMA_VERSION, TAGGED, TAGS,
+    HOLDERS, LINKS, MANIFESTS, META, NEEDS, PULLED, REFERRERS, REPOSITORIES, SCHEMA_KEY,
+    SCHEMA_VERSION, SIZES, TAG_TIMES, TAGGED, TAGS, UNTAGGED, USAGE,
 };
 
-/// Makes absent tables, so that readers find them, and answers the file's schema version. A file
-/// of a later program is left as it is.
-pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
-    let mut meta = transaction.open_table(META)?;
-    let found = meta.get(SCHEMA_KEY)?.map(|row| row.value());
-    match found {
-        Some(found) if found > SCHEMA_VERSION => return Ok(found),
-        Some(_) => {}
-        None => {
-            meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
-        }
+/// Tables of a transaction, for questions that readers and writers ask alike. A writer must let go
+/// of a table before it opens it again.
+pub(super) trait Rows {
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<impl ReadableTable<K, V>, redb::Error>;
+}
+
+impl Rows for ReadTransaction {
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<impl ReadableTable<K, V>, redb::Error> {
+        Ok(self.open_table(definition)?)
     }
+}
+
+impl Rows for WriteTransaction {
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<impl ReadableTable<K, V>, redb::Error> {
+        Ok(self.open_table(definition)?)
+    }
+}
+
+/// Makes absent tables, so that readers find them, and answers the file's schema version. A file
+/// of a later program is left as it is; one of an earlier program gets the rows that it lacks.
+pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let found = {
+        let mut meta = transaction.open_table(META)?;
+        let found = meta.get(SCHEMA_KEY)?.map(|row| row.value());
+        if found.is_some_and(|found| found > SCHEMA_VERSION) {
+            return Ok(found.unwrap_or_default());
+        }
+        meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
+        found.unwrap_or(SCHEMA_VERSION)
+    };
     transaction.open_table(REPOSITORIES)?.len()?;
     transaction.open_table(LINKS)?.len()?;
     transaction.open_table(MANIFESTS)?.len()?;
@@ -28,7 +61,16 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<u64, redb:
     transaction.open_table(TAGGED)?.len()?;
     transaction.open_table(REFERRERS)?.len()?;
     transaction.open_table(HOLDERS)?.len()?;
-    Ok(found.unwrap_or(SCHEMA_VERSION))
+    transaction.open_table(NEEDS)?.len()?;
+    transaction.open_table(SIZES)?.len()?;
+    transaction.open_table(USAGE)?.len()?;
+    transaction.open_table(TAG_TIMES)?.len()?;
+    transaction.open_table(UNTAGGED)?.len()?;
+    transaction.open_table(PULLED)?.len()?;
+    if found < SCHEMA_VERSION {
+        migrate::from_1(transaction)?;
+    }
+    Ok(SCHEMA_VERSION)
 }
 
 /// A value of ours from its JSON. What does not parse was damaged or written by no version of ours.
@@ -86,27 +128,39 @@ pub(super) fn drop_empty_repository(
     Ok(())
 }
 
-pub(super) fn hold(
-    transaction: &WriteTransaction,
-    digest: &str,
-    repository: &str,
-    kind: u8,
-) -> Result<(), redb::Error> {
-    debug_assert!(matches!(kind, AS_LINK | AS_MANIFEST));
-    transaction
-        .open_table(HOLDERS)?
-        .insert((digest, repository, kind), ())?;
-    Ok(())
+/// Whether any key of the table begins with these two parts.
+pub(super) fn any_below<V: Value + 'static>(
+    table: &impl ReadableTable<(&'static str, &'static str, &'static str), V>,
+    first: &str,
+    second: &str,
+) -> Result<bool, redb::Error> {
+    match table.range((first, second, "")..)?.next() {
+        Some(row) => {
+            let (key, _) = row?;
+            let (a, b, _) = key.value();
+            Ok((a, b) == (first, second))
+        }
+        None => Ok(false),
+    }
 }
 
-pub(super) fn release(
-    transaction: &WriteTransaction,
-    digest: &str,
-    repository: &str,
-    kind: u8,
-) -> Result<(), redb::Error> {
-    transaction
-        .open_table(HOLDERS)?
-        .remove((digest, repository, kind))?;
-    Ok(())
+/// The last parts of the keys that begin with these two, after `last`, at most `limit` of them.
+pub(super) fn below<V: Value + 'static>(
+    table: &impl ReadableTable<(&'static str, &'static str, &'static str), V>,
+    first: &str,
+    second: &str,
+    last: &str,
+    limit: usize,
+) -> Result<Vec<String>, redb::Error> {
+    let mut found = Vec::new();
+    let from = Excluded((first, second, last));
+    for row in table.range::<(&str, &str, &str)>((from, Unbounded))? {
+        let (key, _) = row?;
+        let (a, b, c) = key.value();
+        if (a, b) != (first, second) || found.len() == limit {
+            break;
+        }
+        found.push(c.to_owned());
+    }
+    Ok(found)
 }

@@ -9,7 +9,16 @@
 //! tagged        repository, digest, tag   -> ()                tags, from the other side
 //! referrers     repository, subject, digest -> descriptor JSON as the referrers API answers it
 //! holders       digest, repository, kind  -> ()                who keeps a blob file alive
+//! needs         repository, needed, manifest -> ()             references, from the other side
+//! sizes         digest                    -> bytes             of everything that is held
+//! usage         repository                -> bytes             what it holds, each digest once
+//! tag_times     repository, tag           -> pushed            when the tag was last pushed
+//! untagged      repository, digest        -> since             what the collection looks at, see `untagged`
+//! pulled        repository, tag or digest -> last, count       see `pulled`
 //! ```
+//!
+//! `meta` also counts `held_bytes`: the bytes of all distinct digests that any repository holds.
+//! Version 1 ended with `holders`; `migrate` makes the rest out of it, once.
 //!
 //! Visibility is per repository: a blob that another repository holds is unknown in this one until
 //! it is mounted or pushed. Keys sort by bytes, which is the "ASCIIbetical" order that listings
@@ -20,8 +29,10 @@ use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
 /// Raised with every change that an older program could misread.
-pub(super) const SCHEMA_VERSION: u64 = 1;
+pub(super) const SCHEMA_VERSION: u64 = 2;
 pub(super) const SCHEMA_KEY: &str = "schema_version";
+/// Bytes of all distinct digests that any repository holds.
+pub(super) const HELD_BYTES_KEY: &str = "held_bytes";
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 pub(super) const REPOSITORIES: TableDefinition<'_, &str, u64> =
@@ -37,6 +48,15 @@ pub(super) const REFERRERS: TableDefinition<'_, (&str, &str, &str), &[u8]> =
     TableDefinition::new("referrers");
 pub(super) const HOLDERS: TableDefinition<'_, (&str, &str, u8), ()> =
     TableDefinition::new("holders");
+pub(super) const NEEDS: TableDefinition<'_, (&str, &str, &str), ()> = TableDefinition::new("needs");
+pub(super) const SIZES: TableDefinition<'_, &str, u64> = TableDefinition::new("sizes");
+pub(super) const USAGE: TableDefinition<'_, &str, u64> = TableDefinition::new("usage");
+pub(super) const TAG_TIMES: TableDefinition<'_, (&str, &str), u64> =
+    TableDefinition::new("tag_times");
+pub(super) const UNTAGGED: TableDefinition<'_, (&str, &str), u64> =
+    TableDefinition::new("untagged");
+pub(super) const PULLED: TableDefinition<'_, (&str, &str), (u64, u64)> =
+    TableDefinition::new("pulled");
 
 /// Kinds of holders.
 pub(super) const AS_LINK: u8 = 0;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{
     AtFlags, Mode, OFlags, fdatasync, fsync, linkat, openat, renameat, statat, syncfs, unlinkat,
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 
 use super::record::Entry;
 use crate::digest::{Algorithm, Digest};
-use crate::store::blobs::{BLOB_MODE, TEMPORARY, random_hex};
+use crate::store::blobs::{BLOB_MODE, TEMPORARY, hash_file, random_hex};
 
 /// Up to this many files are synced one by one; more are synced with their whole file system, which
 /// costs as much as a few of them.
@@ -55,15 +56,23 @@ pub(crate) trait Contents: Debug + Send + Sync + 'static {
 /// The real folder. Opened when it is first needed: most checkpoints of a registry that is only
 /// read, and every open after a clean close, need none.
 #[derive(Debug)]
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// See `Blobs::naming`.
+    naming: Naming,
+}
+
+/// Held shared by who gives a blob's file its final name, alone by who takes one away.
+pub(crate) type Naming = Arc<RwLock<()>>;
 
 impl Folder {
-    pub(crate) fn new(content: &Path) -> Self {
-        Self(content.to_owned())
+    pub(crate) fn new(content: &Path, naming: Naming) -> Self {
+        let path = content.to_owned();
+        Self { path, naming }
     }
 
     fn open(&self, name: &str) -> io::Result<OwnedFd> {
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         fs::create_dir_all(&path)?;
         Ok(File::open(path)?.into())
     }
@@ -98,8 +107,11 @@ impl Folder {
             // Checkpointed before; the blob is under its final name or was deleted since.
             return Ok(());
         };
-        if inode(&folder, digest.digest())? == Some(held) {
-            return Ok(());
+        match inode(&folder, digest.digest())? {
+            Some(there) if there == held => return Ok(()),
+            // A writer may have healed what was damaged behind this name.
+            Some(_) if !is_whole(&uploads, name, digest)? => return Ok(()),
+            _ => {}
         }
         let temporary = format!("{TEMPORARY}{}", random_hex()?);
         linkat(&uploads, name, &uploads, &temporary, AtFlags::empty())?;
@@ -108,6 +120,7 @@ impl Folder {
 
     fn name(&self, uploads: &OwnedFd, temporary: &str, digest: &Digest) -> io::Result<()> {
         let folder = self.blobs(Algorithm::of(digest).unwrap_or_default())?;
+        let _naming = self.naming.read().unwrap_or_else(PoisonError::into_inner);
         Ok(renameat(uploads, temporary, &folder, digest.digest())?)
     }
 
@@ -130,6 +143,14 @@ impl Folder {
         }
         Ok(fsync(folder)?)
     }
+}
+
+/// Whether the file `name` is what `digest` says.
+fn is_whole(folder: &OwnedFd, name: &str, digest: &Digest) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat(folder, name, flags, Mode::empty())?);
+    let algorithm = Algorithm::of(digest).unwrap_or_default();
+    Ok(hash_file(&file, algorithm)?.0.finish() == *digest)
 }
 
 impl Contents for Folder {

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::store::step::{Step, Steps};
+
 /// A file of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Part {
@@ -35,11 +37,12 @@ pub(crate) trait Medium: Debug + Send + Sync + 'static {
 pub(crate) struct Disk {
     index: File,
     segments: [File; 2],
+    steps: Steps,
 }
 
 impl Disk {
     /// Opens the index at `path`, which must exist, and its segments, which are made.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, steps: Steps) -> io::Result<Self> {
         let open = |path: &Path, create: bool| {
             let mut options = OpenOptions::new();
             // Segments hold bytes of blobs.
@@ -52,9 +55,18 @@ impl Disk {
                 open(&segment_path(path, 0), true)?,
                 open(&segment_path(path, 1), true)?,
             ],
+            steps,
         };
         File::open(folder_of(path))?.sync_all()?;
         Ok(disk)
+    }
+
+    /// The index is where tests look: each write and each sync of it is a step.
+    fn told(&self, part: Part, step: Step) -> io::Result<()> {
+        match part {
+            Part::Index => self.steps.at(step),
+            Part::Segment(_) => Ok(()),
+        }
     }
 
     fn file(&self, part: Part) -> &File {
@@ -104,14 +116,17 @@ impl Medium for Disk {
     }
 
     fn write(&self, part: Part, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.told(part, Step::IndexWriting)?;
         self.file(part).write_all_at(bytes, offset)
     }
 
     fn set_len(&self, part: Part, length: u64) -> io::Result<()> {
+        self.told(part, Step::IndexWriting)?;
         self.file(part).set_len(length)
     }
 
     fn sync(&self, part: Part) -> io::Result<()> {
+        self.told(part, Step::IndexSyncing)?;
         self.file(part).sync_data()
     }
 }

@@ -59,7 +59,7 @@ use crate::store::step::{Step, Steps};
 
 pub(crate) use self::backend::Backend;
 pub(crate) use self::checkpoint::{Journal, lock};
-pub(crate) use self::contents::{Folder, Kept};
+pub(crate) use self::contents::{Folder, Kept, Naming};
 pub(crate) use self::medium::{Disk, folder_of};
 pub(crate) use self::record::Entry;
 pub use self::recover::JournalError;
@@ -187,14 +187,9 @@ impl Core {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The overlay for the database that was opened in `epoch`. A database of an earlier epoch has
-    /// pages in memory that never became durable: what it would read now does not fit them.
-    fn overlay_of(&self, epoch: u64) -> io::Result<RwLockReadGuard<'_, Overlay>> {
-        let overlay = self.overlay();
-        current(overlay.epoch == epoch).map(|()| overlay)
-    }
-
-    /// As [`Core::overlay_of`], for a write.
+    /// The overlay for a write of the database that was opened in `epoch`. One of an earlier epoch
+    /// has pages in memory that never became durable, and may write no more. What it reads for
+    /// snapshots of sealed commits stays right until the next one is opened, which waits for them.
     fn changing(&self, epoch: u64) -> io::Result<RwLockWriteGuard<'_, Overlay>> {
         let overlay = self.overlay_mut();
         current(overlay.epoch == epoch).map(|()| overlay)

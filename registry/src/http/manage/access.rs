@@ -1,0 +1,77 @@
+//! Who may use the management API. Every handler asks [`authorize`], and nobody else decides.
+
+use config::name::RepositoryName;
+use http::StatusCode;
+use http::request::Parts;
+
+use super::super::access::admit_to;
+use super::super::error::{ApiError, Code};
+use super::super::{Front, actor, audit};
+use crate::access::Action;
+use crate::access::audit::Event;
+
+/// What a request wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Need {
+    /// To know something.
+    Look,
+    /// To change or remove something.
+    Change,
+}
+
+/// In a request's extensions: it came over the control socket, which only its owner can open, and
+/// so may do anything, to kept copies of other registries too.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner;
+
+/// From where the registry's port can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// From this machine only.
+    #[default]
+    Loopback,
+    /// From others too; without access rules nobody there may use the management API.
+    Network,
+}
+
+/// Whether the request may go on; the caller is in its extensions then. It is about one repository,
+/// or with `None` about the registry as a whole. Who may pull may look; changes want the action
+/// `admin`.
+pub(in crate::http) async fn authorize(
+    front: &Front,
+    parts: &mut Parts,
+    need: Need,
+    repository: Option<&RepositoryName>,
+) -> Result<(), ApiError> {
+    if parts.extensions.get::<Owner>().is_some() {
+        return Ok(());
+    }
+    let denied = |why| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why));
+    if front.reach == Reach::Network && front.access.is_open() {
+        let why = "without access rules the management API is not open to the network; \
+            use `devpod registry` on its host";
+        return denied(why);
+    }
+    let action = match need {
+        Need::Look => Action::Pull,
+        Need::Change => Action::Admin,
+    };
+    admit_to(front, parts, action, repository).await?;
+    match repository.and_then(front.registry.policy().guard) {
+        Some(why) if need == Need::Change => denied(why),
+        _ => Ok(()),
+    }
+}
+
+/// Writes to the audit log that something was removed.
+pub(super) async fn removed(
+    front: &Front,
+    parts: &Parts,
+    repository: &RepositoryName,
+    reference: Option<String>,
+) {
+    let mut line = audit::line(parts, Event::Delete, actor(&parts.extensions));
+    line.repository = Some(repository.to_string());
+    line.reference = reference;
+    audit::write(front, Some(line)).await;
+}

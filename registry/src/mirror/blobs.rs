@@ -1,0 +1,131 @@
+//! A blob of another registry's repository: from the store, or while it comes.
+
+use super::arrival::Arriving;
+use super::fetch::Fetch;
+use super::flights::{Boarded, Seat};
+use super::memory::Key;
+use super::upstream::Trouble;
+use super::{Kept, Mirror, MirrorError, sizes};
+use crate::digest::Digest;
+
+/// A blob up to this size is waited for.
+const SMALL: u64 = 64 * 1024;
+/// Somebody else's download may end just when we look; so often we look again.
+const LOOKS: usize = 8;
+
+/// Where a blob is.
+#[derive(Debug)]
+pub enum Found {
+    /// In the repository.
+    Here,
+    /// On its way.
+    Arriving(Arriving),
+}
+
+impl Mirror {
+    /// Finds the blob, fetching it where it is not here.
+    pub async fn blob(&self, kept: &Kept, digest: &Digest) -> Result<Found, MirrorError> {
+        let mut granted = false;
+        for _ in 0..LOOKS {
+            if self.has_blob(kept, digest).await? {
+                return Ok(Found::Here);
+            }
+            self.refuse_missing(kept, &key(kept, digest))?;
+            match self.flights.board(digest, &kept.here, granted) {
+                Boarded::Joined(seat) => return self.opened(kept, seat).await,
+                Boarded::First(seat, abandoned) => {
+                    tokio::spawn(self.download(kept, &seat, granted).run(abandoned));
+                    return self.opened(kept, seat).await;
+                }
+                Boarded::Elsewhere if !granted => {
+                    self.ask_size(kept, digest).await?;
+                    granted = true;
+                }
+                // It is being committed for others; then it can be borrowed.
+                Boarded::Elsewhere => {
+                    if let Some(arrival) = self.flights.arrival(digest) {
+                        arrival.until(|now| now.end.is_some()).await;
+                    }
+                }
+            }
+        }
+        Err(MirrorError::Abandoned)
+    }
+
+    /// The size of the blob, where it or the other registry is known to have it. Fetches nothing.
+    pub async fn blob_size(
+        &self,
+        kept: &Kept,
+        digest: &Digest,
+    ) -> Result<Option<u64>, MirrorError> {
+        let (here, wanted) = (kept.here.clone(), digest.clone());
+        let known = self.blocking(move |registry| registry.stat_blob(&here, &wanted));
+        if let Some(size) = known.await? {
+            return Ok(Some(size));
+        }
+        self.refuse_missing(kept, &key(kept, digest))?;
+        if let Some(size) = self.ask_size(kept, digest).await? {
+            return Ok(Some(size));
+        }
+        let (here, digest) = (kept.here.clone(), digest.clone());
+        self.blocking(move |registry| sizes::stated(registry, &here, &digest))
+            .await
+    }
+
+    async fn has_blob(&self, kept: &Kept, digest: &Digest) -> Result<bool, MirrorError> {
+        let (here, digest) = (kept.here.clone(), digest.clone());
+        let found = self.blocking(move |registry| registry.stat_blob(&here, &digest));
+        Ok(found.await?.is_some())
+    }
+
+    fn download(&self, kept: &Kept, seat: &Seat, granted: bool) -> Fetch {
+        Fetch {
+            registry: self.registry.clone(),
+            kept: kept.clone(),
+            arrival: seat.arrival().clone(),
+            granted,
+            flights: self.flights.clone(),
+            permits: self.permits.clone(),
+            pause: self.options.pause,
+        }
+    }
+
+    /// Waits until the first bytes can be sent, or for all of a small blob: what fails before that can
+    /// be told by a status.
+    async fn opened(&self, kept: &Kept, seat: Seat) -> Result<Found, MirrorError> {
+        let ready = seat.arrival().until(|now| {
+            let small = now.size.is_some_and(|size| size <= SMALL);
+            now.end.is_some() || (now.written > 1 && !small)
+        });
+        match ready.await.end {
+            None => Ok(Found::Arriving(Arriving::new(seat))),
+            Some(Ok(())) => Ok(Found::Here),
+            Some(Err(error)) => Err(self.missed(kept, &seat.arrival().digest, error)),
+        }
+    }
+
+    async fn ask_size(&self, kept: &Kept, digest: &Digest) -> Result<Option<u64>, MirrorError> {
+        let asked = kept.source.upstream.blob_size(&kept.there, digest);
+        asked
+            .await
+            .map_err(|error| self.missed(kept, digest, error.into()))
+    }
+
+    /// Remembers that the other registry does not have it.
+    fn missed(&self, kept: &Kept, digest: &Digest, error: MirrorError) -> MirrorError {
+        match error {
+            MirrorError::Upstream(error) if error.trouble == Trouble::NotFound => {
+                let now = self.now();
+                let until = now + self.options.negative_ttl.as_secs();
+                self.misses.add(key(kept, digest), now, until);
+                kept.unknown(digest)
+            }
+            error => error,
+        }
+    }
+}
+
+/// Blobs and manifests are asked for at different places, so their misses have different keys.
+fn key(kept: &Kept, digest: &Digest) -> Key {
+    (kept.here.clone(), format!("blob {digest}"))
+}

@@ -1,0 +1,273 @@
+//! Reading everything again before somebody needs it.
+//!
+//! A scrub verifies each blob that a row names, in the order of digests, one at a time and without
+//! a lock; damaged ones go to the quarantine folder. How far it is stands in `<content>/scrub.json`,
+//! so that a restart, or the next call, goes on there. What is in the page cache is verified there:
+//! a blob that is always in use is read from the disk only after it was not for a while.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::TryLockError;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::store::index::{held, links};
+use crate::store::reading::read_through;
+use crate::store::{Store, StoreError, layout};
+
+/// Digests that are looked up at once, and after which the place is written down.
+const PAGE: usize = 128;
+/// Bytes after which the place is written down in any case.
+const MARK: u64 = 256 * 1024 * 1024;
+/// Read at once; less where a second has no room for that.
+const PIECE: u64 = 256 * 1024;
+
+/// How a scrub goes.
+#[derive(Debug, Clone, Copy)]
+pub struct ScrubOptions {
+    /// Bytes per second at most; zero for as fast as possible.
+    pub rate: u64,
+    /// Begins with the first digest even where an earlier scrub is not finished.
+    pub anew: bool,
+    /// How it waits between two pieces.
+    pub pause: fn(Duration),
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        Self {
+            rate: 0,
+            anew: false,
+            pause: std::thread::sleep,
+        }
+    }
+}
+
+/// What a scrub did, and how far it is. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scrub {
+    pub started: u64,
+    /// `None` while it is not at its end.
+    pub finished: Option<u64>,
+    /// Everything up to this digest is verified.
+    pub last: Option<Digest>,
+    /// Blobs that are whole, and their bytes.
+    pub checked: u64,
+    pub bytes: u64,
+    /// Blobs that were damaged, and are absent since.
+    pub quarantined: u64,
+    /// Blobs that rows name and whose file is not here.
+    pub missing: u64,
+    /// Blobs that the disk did not give. They stay where they are: a cable may be loose.
+    pub unreadable: u64,
+}
+
+/// Something that a scrub tells while it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen<'a> {
+    /// So many more bytes of a blob were read.
+    Read(u64),
+    Whole(&'a Digest),
+    Quarantined(&'a Digest),
+    Missing(&'a Digest),
+    Unreadable(&'a Digest),
+}
+
+/// Who is told how it goes; a break ends the scrub, to be gone on with later.
+pub type Told<'a> = dyn FnMut(&Scrub, Seen<'_>) -> ControlFlow<()> + 'a;
+
+/// Why there was no scrub.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrubError {
+    #[error("another scrub is going on")]
+    Running,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<io::Error> for ScrubError {
+    fn from(error: io::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl Store {
+    /// The scrub that goes on, that was interrupted, or that finished last; `None` before the first.
+    pub fn last_scrub(&self) -> Result<Option<Scrub>, StoreError> {
+        match fs::read(self.scrub_file()) {
+            // What does not parse is no place to go on from.
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn scrub_file(&self) -> PathBuf {
+        self.options.content.join("scrub.json")
+    }
+
+    /// Verifies every blob that a row names, from where the last scrub was interrupted, if it was.
+    /// Answers what it did; `finished` is `None` where `told` broke it off.
+    pub fn scrub(&self, options: &ScrubOptions, told: &mut Told<'_>) -> Result<Scrub, ScrubError> {
+        let _alone = match self.scrubbing.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(ScrubError::Running),
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
+        };
+        let mut scrub = self.begin(options)?;
+        self.keep(&scrub);
+        let mut marked = scrub.bytes;
+        loop {
+            let last = scrub.last.clone();
+            let page = self
+                .index
+                .read(|rows| held::after(rows, last.as_ref(), PAGE))
+                .map_err(StoreError::from)?;
+            if page.is_empty() {
+                scrub.finished = Some(self.now());
+                self.keep(&scrub);
+                return Ok(scrub);
+            }
+            for digest in page {
+                if self.visit(&digest, &mut scrub, options, told)?.is_break() {
+                    self.keep(&scrub);
+                    return Ok(scrub);
+                }
+                if scrub.bytes - marked >= MARK {
+                    marked = scrub.bytes;
+                    self.keep(&scrub);
+                }
+            }
+            self.keep(&scrub);
+        }
+    }
+
+    fn begin(&self, options: &ScrubOptions) -> Result<Scrub, StoreError> {
+        let unfinished = self.last_scrub()?.filter(|last| last.finished.is_none());
+        Ok(unfinished
+            .filter(|_| !options.anew)
+            .unwrap_or_else(|| Scrub {
+                started: self.now(),
+                ..Scrub::default()
+            }))
+    }
+
+    /// Writes down how far it is. A full disk must not end what only reads.
+    fn keep(&self, scrub: &Scrub) {
+        let path = self.scrub_file();
+        let written = serde_json::to_vec(scrub)
+            .map_err(io::Error::from)
+            .and_then(|bytes| layout::replace(&path, &bytes));
+        if let Err(error) = written {
+            tracing::warn!(?error, ?path, "the scrub's place cannot be written");
+        }
+    }
+
+    /// Verifies one blob and counts it. A break before its end leaves it to the next scrub.
+    fn visit(
+        &self,
+        digest: &Digest,
+        scrub: &mut Scrub,
+        options: &ScrubOptions,
+        told: &mut Told<'_>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut read = 0;
+        let found = self.examine(digest, options, &mut |bytes| {
+            read += bytes;
+            told(scrub, Seen::Read(bytes)).is_continue()
+        })?;
+        let seen = match found {
+            Found::Stopped => return Ok(ControlFlow::Break(())),
+            Found::Whole => {
+                scrub.checked += 1;
+                scrub.bytes += read;
+                Seen::Whole(digest)
+            }
+            Found::Damaged => {
+                scrub.quarantined += 1;
+                Seen::Quarantined(digest)
+            }
+            Found::Unreadable => {
+                scrub.unreadable += 1;
+                Seen::Unreadable(digest)
+            }
+            // It may have gone with its rows since they were read.
+            Found::Absent if !self.index.read(|rows| links::is_held(rows, digest))? => {
+                scrub.last = Some(digest.clone());
+                return Ok(ControlFlow::Continue(()));
+            }
+            Found::Absent => {
+                scrub.missing += 1;
+                Seen::Missing(digest)
+            }
+        };
+        scrub.last = Some(digest.clone());
+        Ok(told(scrub, seen))
+    }
+
+    fn examine(
+        &self,
+        digest: &Digest,
+        options: &ScrubOptions,
+        told: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Found, StoreError> {
+        let (Some((file, _)), Some(algorithm)) = (self.blobs.get(digest)?, Algorithm::of(digest))
+        else {
+            return Ok(Found::Absent);
+        };
+        let mut hasher = Hasher::new(algorithm);
+        let whole = read_through(&file, options.piece(), &mut |bytes| {
+            hasher.update(bytes);
+            options.wait(bytes.len() as u64);
+            told(bytes.len() as u64)
+        });
+        match whole {
+            Ok(false) => Ok(Found::Stopped),
+            Ok(true) if hasher.finish() == *digest => Ok(Found::Whole),
+            // A second reading decides, and whether the file still is the one with this name.
+            Ok(true) => match self.condemn(digest, &file) {
+                Ok(true) => Ok(Found::Damaged),
+                Ok(false) => Ok(Found::Whole),
+                Err(StoreError::Content(error)) => Ok(unreadable(digest, &error)),
+                Err(error) => Err(error),
+            },
+            Err(error) => Ok(unreadable(digest, &error)),
+        }
+    }
+}
+
+impl ScrubOptions {
+    fn piece(&self) -> usize {
+        let piece = match self.rate {
+            0 => PIECE,
+            rate => rate.min(PIECE),
+        };
+        usize::try_from(piece).unwrap_or(usize::MAX)
+    }
+
+    /// What was read counts as if reading took no time, so the rate is never exceeded.
+    fn wait(&self, bytes: u64) {
+        if self.rate > 0 {
+            (self.pause)(Duration::from_secs(1).mul_f64(bytes as f64 / self.rate as f64));
+        }
+    }
+}
+
+/// What became of one blob.
+enum Found {
+    Whole,
+    Damaged,
+    Absent,
+    Unreadable,
+    Stopped,
+}
+
+fn unreadable(digest: &Digest, error: &io::Error) -> Found {
+    tracing::error!(%digest, ?error, "blob cannot be read");
+    Found::Unreadable
+}

@@ -1,0 +1,61 @@
+//! Room that is left to the index: a disk counts as full before it is.
+//!
+//! To delete something the index needs a few pages more than it has. Were the last byte of the disk
+//! given to a blob, nothing could be deleted any more; so what adds content is refused earlier.
+
+use std::io;
+
+use rustix::fs::fstatvfs;
+
+use crate::store::blobs::Blobs;
+
+/// Bytes that pushes leave free, on a disk that has many.
+pub const RESERVE: u64 = 32 * 1024 * 1024;
+/// Of a small disk, so many hundredths are left free.
+const HUNDREDTHS: u64 = 2;
+/// A body is received between two looks at the disk.
+pub(super) const LOOK_EVERY: u64 = 8 * 1024 * 1024;
+
+impl Blobs {
+    /// An error of the kind [`io::ErrorKind::StorageFull`] where only the reserve is left.
+    pub(super) fn room(&self) -> io::Result<()> {
+        let disk = fstatvfs(self.uploads())?;
+        if has_room(disk.f_blocks, disk.f_bavail, disk.f_frsize) {
+            return Ok(());
+        }
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+fn has_room(blocks: u64, free: u64, block: u64) -> bool {
+    let hundredths = (blocks / 100)
+        .saturating_mul(block)
+        .saturating_mul(HUNDREDTHS);
+    // A file system that does not say how large it is has no end.
+    blocks == 0 || free.saturating_mul(block) >= RESERVE.min(hundredths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_disks_keep_a_part_and_large_ones_a_fixed_amount() {
+        let gib = 1 << 30;
+        for (total, free, expected) in [
+            (10 * gib, 10 * gib, true),
+            (10 * gib, RESERVE, true),
+            (10 * gib, RESERVE - 4096, false),
+            (gib, gib / 40, true),
+            (gib, gib / 60, false),
+            (1 << 62, 0, false),
+            (0, 0, true),
+        ] {
+            assert_eq!(
+                has_room(total / 4096, free / 4096, 4096),
+                expected,
+                "{total} {free}"
+            );
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Tokens for images that are kept under another name than their clients know.
+
+use config::registry::access::Challenge;
+use registry::access::Settings;
+use registry::http::{Front, router};
+
+use super::door::Door;
+use super::guard::{Guarded, rules, users};
+use super::tokens::token;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_asked_for_by_the_clients_name_opens_a_mirrored_image() {
+    let bench = super::elsewhere::Bench::new().await;
+    super::door::push_image(&bench.origin, "library/x", "1", b"one").await;
+    for (repositories, status) in [("**", 200), ("library/**", 403)] {
+        let guarded = Guarded::with(|data| Settings {
+            challenge: Some(Challenge::Token),
+            rules: rules(&[&*format!("{repositories} ann pull")]),
+            ..users(data)
+        });
+        let mut front = Front::new(bench.here.clone());
+        (front.mirror, front.access) = (bench.mirror.clone(), guarded.access.clone());
+        let door = Door::Router(router(front));
+        let got = token(&guarded, "ann", "repository:library/x:pull").await;
+        let path = "/v2/library/x/manifests/1?ns=docker.io";
+        let headers = [("authorization", &*got)];
+        door.send("GET", path, &headers, "").await.expect(status);
+        // The name of another repository does not become it.
+        let path = "/v2/library/y/manifests/1?ns=docker.io";
+        let refused = door.send("GET", path, &headers, "").await.status;
+        assert!([401, 403].contains(&refused.as_u16()), "{refused}");
+    }
+}

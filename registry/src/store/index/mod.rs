@@ -147,6 +147,14 @@ impl Index {
         self.group.write(None, work)
     }
 
+    /// Brings home what the journal holds, and with it gives back the space of blobs that are gone.
+    /// Costs time where it fails, and nothing else: it is tried again in the background.
+    pub(crate) fn settle(&self) {
+        if let Err(error) = self.file.journal.settle() {
+            tracing::warn!(?error, "journal keeps what it holds for now");
+        }
+    }
+
     /// As [`Index::write`], for rows that name `blob`: both are durable afterwards, or neither.
     pub(crate) fn write_with<T: Send + 'static>(
         &self,
@@ -268,7 +276,10 @@ impl DatabaseFile {
         };
         result.map_err(|error| {
             if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
+                // Waits for who reads; then the next one opens it.
+                let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+                self.journal.retire();
+                *slot = None;
             }
             self.error(error)
         })

@@ -33,7 +33,7 @@ impl Backend {
 
     /// Copies a part of one page.
     fn fill(&self, number: u64, from: usize, out: &mut [u8]) -> io::Result<()> {
-        let found = self.core.overlay().find(number);
+        let found = self.core.reading(self.epoch)?.find(number);
         match found {
             Found::Bytes(page) => {
                 let part = page.get(from..from + out.len());
@@ -70,7 +70,7 @@ fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::o
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.core.overlay().length)
+        Ok(self.core.reading(self.epoch)?.length)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

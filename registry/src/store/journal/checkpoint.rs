@@ -60,6 +60,16 @@ impl Journal {
         self.core.seal(entries, name)
     }
 
+    /// See [`Core::settle`].
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        self.core.settle()
+    }
+
+    /// See [`Core::retire`].
+    pub(crate) fn retire(&self) {
+        self.core.retire();
+    }
+
     /// See [`Core::discard`].
     pub(crate) fn discard(&self) {
         self.core.discard();

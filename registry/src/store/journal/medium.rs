@@ -9,7 +9,16 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FallocateFlags, StatVfs, fallocate, fstatvfs};
+
 use crate::store::step::{Step, Steps};
+
+/// Set aside for each segment on a disk that has many bytes: enough for a dozen deletions.
+const RESERVE: u64 = 1 << 20;
+/// Of a small disk, so many hundredths.
+const RESERVE_HUNDREDTHS: u64 = 3;
+/// With fewer bytes left a segment is cut after its checkpoint. More than pushes leave free.
+const SHORT: u64 = 2 * crate::store::space::RESERVE;
 
 /// A file of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +39,12 @@ pub(crate) trait Medium: Debug + Send + Sync + 'static {
     fn set_len(&self, part: Part, length: u64) -> io::Result<()>;
     /// Makes data and length durable.
     fn sync(&self, part: Part) -> io::Result<()>;
+    /// Sets space aside for the beginning of both segments, so that what frees space on a full disk
+    /// finds some. Does what it can.
+    fn reserve(&self);
+    /// Whether the disk has so little space left that a segment should give back what it does not
+    /// need.
+    fn is_short(&self) -> bool;
 }
 
 /// Real files. Their names are durable once this is open.
@@ -67,6 +82,10 @@ impl Disk {
             Part::Index => self.steps.at(step),
             Part::Segment(_) => Ok(()),
         }
+    }
+
+    fn disk(&self) -> Option<StatVfs> {
+        fstatvfs(&self.index).ok()
     }
 
     fn file(&self, part: Part) -> &File {
@@ -128,5 +147,22 @@ impl Medium for Disk {
     fn sync(&self, part: Part) -> io::Result<()> {
         self.told(part, Step::IndexSyncing)?;
         self.file(part).sync_data()
+    }
+
+    fn reserve(&self) {
+        let bytes = self.disk().map_or(0, |disk| {
+            let hundredth = (disk.f_blocks / 100).saturating_mul(disk.f_frsize);
+            hundredth.saturating_mul(RESERVE_HUNDREDTHS).min(RESERVE)
+        });
+        for segment in &self.segments {
+            // Not every file system can; there the reserve of the pushes has to do.
+            let _ = fallocate(segment, FallocateFlags::KEEP_SIZE, 0, bytes);
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.disk().is_some_and(|disk| {
+            disk.f_blocks > 0 && disk.f_bavail.saturating_mul(disk.f_frsize) < SHORT
+        })
     }
 }

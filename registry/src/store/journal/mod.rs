@@ -187,9 +187,15 @@ impl Core {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The overlay for a write of the database that was opened in `epoch`. One of an earlier epoch
-    /// has pages in memory that never became durable, and may write no more. What it reads for
-    /// snapshots of sealed commits stays right until the next one is opened, which waits for them.
+    /// The overlay for the database that was opened in `epoch`. One of an earlier epoch has pages in
+    /// memory that never became durable; until it is retired it may read for snapshots of sealed
+    /// commits, which stay right as long as nobody else writes.
+    fn reading(&self, epoch: u64) -> io::Result<RwLockReadGuard<'_, Overlay>> {
+        let overlay = self.overlay();
+        current(overlay.readable <= epoch).map(|()| overlay)
+    }
+
+    /// The overlay for a write of the database that was opened in `epoch`, which must be this one.
     fn changing(&self, epoch: u64) -> io::Result<RwLockWriteGuard<'_, Overlay>> {
         let overlay = self.overlay_mut();
         current(overlay.epoch == epoch).map(|()| overlay)
@@ -214,6 +220,12 @@ impl Core {
         self.overlay_mut().discard();
     }
 
+    /// Nobody reads any more through databases of earlier epochs. Before they are closed, which
+    /// would mix their pages with those that are sealed.
+    pub(crate) fn retire(&self) {
+        self.overlay_mut().retire();
+    }
+
     fn append(
         &self,
         entries: Vec<Entry>,
@@ -231,17 +243,24 @@ impl Core {
             layer,
             entries,
         };
-        let bytes = record.encode(&turns.active.head);
+        let (mut part, bytes) = self.write_record(&mut turns, &record);
+        let mut written = bytes;
+        if let Err(error) = &written
+            && is_full(error)
+        {
+            // The other segment has space set aside, and so has this one after its checkpoint.
+            drop(turns);
+            turns = self.room()?;
+            (part, written) = self.write_record(&mut turns, &record);
+        }
+        let length_of_record = written?;
         drop(record);
-        turns.spoiled = true;
-        let part = Part::Segment(turns.active.head.generation);
-        self.medium.write(part, turns.end, &bytes)?;
         self.steps.at(Step::JournalAppended)?;
         self.medium.sync(part)?;
         self.steps.at(Step::JournalSynced)?;
         turns.spoiled = false;
         turns.next += 1;
-        turns.end += bytes.len() as u64;
+        turns.end += length_of_record;
         turns.active.kept.extend_from_slice(kept);
         let now = Instant::now();
         let first = turns.since.is_none();
@@ -252,6 +271,15 @@ impl Core {
         self.overlay_mut().sealed(length);
         turns.active.suspect |= !name();
         Ok(())
+    }
+
+    /// Writes a record behind the others, or what fits of it; answers where, and its length.
+    fn write_record(&self, turns: &mut Turns, record: &Record) -> (Part, io::Result<u64>) {
+        let bytes = record.encode(&turns.active.head);
+        turns.spoiled = true;
+        let part = Part::Segment(turns.active.head.generation);
+        let written = self.medium.write(part, turns.end, &bytes);
+        (part, written.map(|()| bytes.len() as u64))
     }
 
     /// Waits until a record can be appended.
@@ -312,12 +340,45 @@ impl Core {
         }
     }
 
+    /// Checkpoints everything that is sealed by now.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        let mut turns = self.thawed(self.turns())?;
+        if turns.since.is_none() {
+            return Ok(());
+        }
+        self.turn(&mut turns)?;
+        self.thawed(turns).map(drop)
+    }
+
+    /// Waits until no segment is frozen.
+    fn thawed<'a>(&'a self, mut turns: MutexGuard<'a, Turns>) -> io::Result<MutexGuard<'a, Turns>> {
+        while turns.frozen.is_some() {
+            if !turns.threaded {
+                drop(turns);
+                self.checkpoint()?;
+                turns = self.turns();
+                continue;
+            }
+            if let Some(kind) = turns.failure {
+                return Err(kind.into());
+            }
+            turns = self
+                .turned
+                .wait(turns)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(turns)
+    }
+
     /// Brings the frozen segment home, if there is one.
     fn checkpoint(&self) -> io::Result<()> {
         let Some((segment, limit)) = self.turns().frozen.clone() else {
             return Ok(());
         };
         let result = self.bring_home(&segment, limit);
+        if result.is_ok() {
+            self.contents.forget(&segment.kept);
+        }
         let mut turns = self.turns();
         match &result {
             Ok(()) => {
@@ -328,10 +389,6 @@ impl Core {
             Err(error) => turns.failure = Some(error.kind()),
         }
         self.turned.notify_all();
-        drop(turns);
-        if result.is_ok() {
-            self.contents.forget(&segment.kept);
-        }
         result
     }
 
@@ -355,6 +412,13 @@ impl Core {
         let (layer, length) = self.overlay().frozen();
         write_layer(medium, &layer, length)?;
         medium.sync(Part::Index)?;
+        if medium.is_short() {
+            // Everything in it is at home. The newest segment alone says as much as both.
+            let part = Part::Segment(segment.head.generation);
+            medium.set_len(part, 0)?;
+            medium.sync(part)?;
+            medium.reserve();
+        }
         self.steps.at(Step::Checkpointed)
     }
 
@@ -367,6 +431,13 @@ impl Core {
         self.checkpoint()?;
         recover::detach(self.medium.as_ref())
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 fn current(is: bool) -> io::Result<()> {

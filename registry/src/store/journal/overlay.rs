@@ -77,6 +77,8 @@ pub(crate) struct Overlay {
     frozen_length: u64,
     /// Raised when pending writes are dropped: a database opened before may write no more.
     pub(crate) epoch: u64,
+    /// Databases of earlier epochs than this one may read no more either.
+    pub(crate) readable: u64,
 }
 
 impl Overlay {
@@ -90,6 +92,7 @@ impl Overlay {
             sealed_length: length,
             frozen_length: length,
             epoch: 0,
+            readable: 0,
         }
     }
 
@@ -139,6 +142,11 @@ impl Overlay {
         self.sealing = Layer::default();
         self.length = self.sealed_length;
         self.epoch += 1;
+    }
+
+    /// Databases of earlier epochs are about to be closed.
+    pub(crate) fn retire(&mut self) {
+        self.readable = self.epoch;
     }
 
     /// The active layer becomes the frozen one, which must be empty.

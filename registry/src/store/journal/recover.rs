@@ -78,6 +78,7 @@ pub(crate) fn open(
         Err(error) => return Err(error),
     }
     detach(medium.as_ref())?;
+    medium.reserve();
     let head = attach(medium.as_ref(), limits)?;
     Ok(Core::new(medium, contents, head, steps, limits)?)
 }

@@ -135,6 +135,7 @@ impl Run {
     }
 
     fn reopen(&mut self) {
+        self.core.retire();
         self.database = None;
         let backend = Backend::new(Arc::clone(&self.core));
         let database = Database::builder()

@@ -142,11 +142,11 @@ fn wait(core: &Core) -> Option<io::Result<()>> {
     }
 }
 
-/// Waits a moment, but not for a closing journal.
+/// Waits a moment, but not for a closing journal, nor when somebody wants it tried again.
 fn pause(core: &Core) {
     let until = Instant::now() + RETRY;
     let mut turns = core.turns();
-    while !turns.closing {
+    while !turns.closing && !std::mem::take(&mut turns.hurry) {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

@@ -120,6 +120,8 @@ struct Turns {
     frozen: Option<(Segment, u64)>,
     /// Why the last checkpoint failed.
     failure: Option<io::ErrorKind>,
+    /// The next attempt is not to wait.
+    hurry: bool,
     /// Blobs of batches that failed, whose records may stand all the same until the next turn.
     doubtful: Vec<Kept>,
     threaded: bool,
@@ -165,6 +167,7 @@ impl Core {
                 since: None,
                 frozen: None,
                 failure: None,
+                hurry: false,
                 doubtful: Vec::new(),
                 threaded: false,
                 closing: false,
@@ -342,7 +345,12 @@ impl Core {
 
     /// Checkpoints everything that is sealed by now.
     pub(crate) fn settle(&self) -> io::Result<()> {
-        let mut turns = self.thawed(self.turns())?;
+        let mut turns = self.turns();
+        // What failed may have ended; it is not waited for until the next attempt's time comes.
+        turns.failure = None;
+        turns.hurry = true;
+        self.turned.notify_all();
+        turns = self.thawed(turns)?;
         if turns.since.is_none() {
             return Ok(());
         }

@@ -222,10 +222,21 @@ impl Blobs {
         let Some(algorithm) = Algorithm::of(digest) else {
             return Ok(());
         };
-        match unlinkat(self.folder(algorithm), digest.digest(), AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+        let (folder, name) = (self.folder(algorithm), digest.digest());
+        let found = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match unlinkat(folder, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
         }
+        if found.st_nlink > 1 {
+            // Until the next checkpoint a stand-in would keep its space.
+            self.forget_stand_ins(found.st_ino)?;
+        }
+        Ok(())
     }
 
     /// Every blob, in the folder's own order; no file is opened. Strange names are passed over, and

@@ -58,15 +58,17 @@ impl Blobs {
         fsync(damaged)?;
         fsync(folder)?;
         self.forget_stand_ins(seen.st_ino)?;
+        // Also when the journal dropped them a moment ago: that must not come undone by a power cut
+        // that the quarantine outlives.
+        fsync(self.uploads())?;
         self.forget_oldest()?;
         Ok(true)
     }
 
-    /// The journal would give a damaged file its name back after a crash, by the stand-in that it
-    /// keeps until its next checkpoint. One that is gone it passes over.
-    fn forget_stand_ins(&self, inode: u64) -> io::Result<()> {
+    /// After a crash the journal would give the file its name back, by the stand-in that it keeps
+    /// until its next checkpoint. One that is gone it passes over.
+    pub(super) fn forget_stand_ins(&self, inode: u64) -> io::Result<()> {
         let uploads = self.uploads();
-        let mut forgotten = false;
         for name in names(uploads)? {
             if !is_stand_in(&name) {
                 continue;
@@ -74,16 +76,12 @@ impl Blobs {
             match statat(uploads, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if stat.st_ino == inode => {
                     unlinkat(uploads, name.as_str(), AtFlags::empty())?;
-                    forgotten = true;
                 }
                 Ok(_) | Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        // Also when it was the journal that dropped them a moment ago: the unlink must not come
-        // undone by a power cut that the quarantine outlives.
-        tracing::debug!(forgotten, "stand-ins of a damaged blob");
-        Ok(fsync(uploads)?)
+        Ok(())
     }
 
     fn forget_oldest(&self) -> io::Result<()> {

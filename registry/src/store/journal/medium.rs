@@ -10,7 +10,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, fstatvfs};
+use rustix::io::Errno;
 
+use super::overlay::PAGE;
 use crate::store::step::{Step, Steps};
 
 /// Set aside for each segment on a disk that has many bytes: enough for a dozen deletions.
@@ -42,6 +44,8 @@ pub(crate) trait Medium: Debug + Send + Sync + 'static {
     /// Sets space aside for the beginning of both segments, so that what frees space on a full disk
     /// finds some. Does what it can.
     fn reserve(&self);
+    /// Gives these pages of the index a place on the disk.
+    fn allocate(&self, pages: &mut dyn Iterator<Item = u64>) -> io::Result<()>;
     /// Whether the disk has so little space left that a segment should give back what it does not
     /// need.
     fn is_short(&self) -> bool;
@@ -158,6 +162,18 @@ impl Medium for Disk {
             // Not every file system can; there the reserve of the pushes has to do.
             let _ = fallocate(segment, FallocateFlags::KEEP_SIZE, 0, bytes);
         }
+    }
+
+    fn allocate(&self, pages: &mut dyn Iterator<Item = u64>) -> io::Result<()> {
+        for page in pages {
+            let (at, length) = (page * PAGE as u64, PAGE as u64);
+            match fallocate(&self.index, FallocateFlags::KEEP_SIZE, at, length) {
+                Err(Errno::NOSPC | Errno::DQUOT) => return Err(io::ErrorKind::StorageFull.into()),
+                // Not every file system can.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn is_short(&self) -> bool {

@@ -246,6 +246,11 @@ impl Core {
             layer,
             entries,
         };
+        if self.medium.is_short() {
+            // A checkpoint must find its place: what fails here fails before anything is promised.
+            let pages = record.layer.pages.keys().copied();
+            self.medium.allocate(&mut pages.into_iter())?;
+        }
         let (mut part, bytes) = self.write_record(&mut turns, &record);
         let mut written = bytes;
         if let Err(error) = &written
@@ -287,7 +292,7 @@ impl Core {
 
     /// Waits until a record can be appended.
     fn room(&self) -> io::Result<MutexGuard<'_, Turns>> {
-        let mut turns = self.turns();
+        let (mut turns, mut asked) = (self.turns(), false);
         loop {
             let due = turns.spoiled || turns.end >= self.limits.turn;
             if due && turns.frozen.is_none() {
@@ -302,14 +307,27 @@ impl Core {
                 turns = self.turns();
                 continue;
             }
-            if let Some(kind) = turns.failure {
+            turns = self.tried_again(turns, &mut asked)?;
+        }
+    }
+
+    /// Waits for the checkpoint. What made it fail may have ended meanwhile, so one more attempt is
+    /// asked for before its failure is ours.
+    fn tried_again<'a>(
+        &'a self,
+        mut turns: MutexGuard<'a, Turns>,
+        asked: &mut bool,
+    ) -> io::Result<MutexGuard<'a, Turns>> {
+        if let Some(kind) = turns.failure {
+            if std::mem::replace(asked, true) {
                 return Err(kind.into());
             }
-            turns = self
-                .turned
-                .wait(turns)
-                .unwrap_or_else(PoisonError::into_inner);
+            turns.failure = None;
+            turns.hurry = true;
+            self.turned.notify_all();
         }
+        let waited = self.turned.wait(turns);
+        Ok(waited.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Begins a turn in the other file; the segment so far waits for its checkpoint.
@@ -345,12 +363,7 @@ impl Core {
 
     /// Checkpoints everything that is sealed by now.
     pub(crate) fn settle(&self) -> io::Result<()> {
-        let mut turns = self.turns();
-        // What failed may have ended; it is not waited for until the next attempt's time comes.
-        turns.failure = None;
-        turns.hurry = true;
-        self.turned.notify_all();
-        turns = self.thawed(turns)?;
+        let mut turns = self.thawed(self.turns())?;
         if turns.since.is_none() {
             return Ok(());
         }
@@ -360,6 +373,7 @@ impl Core {
 
     /// Waits until no segment is frozen.
     fn thawed<'a>(&'a self, mut turns: MutexGuard<'a, Turns>) -> io::Result<MutexGuard<'a, Turns>> {
+        let mut asked = false;
         while turns.frozen.is_some() {
             if !turns.threaded {
                 drop(turns);
@@ -367,13 +381,7 @@ impl Core {
                 turns = self.turns();
                 continue;
             }
-            if let Some(kind) = turns.failure {
-                return Err(kind.into());
-            }
-            turns = self
-                .turned
-                .wait(turns)
-                .unwrap_or_else(PoisonError::into_inner);
+            turns = self.tried_again(turns, &mut asked)?;
         }
         Ok(turns)
     }

@@ -274,6 +274,13 @@ impl Medium for Handle {
 
     fn reserve(&self) {}
 
+    fn allocate(&self, _: &mut dyn Iterator<Item = u64>) -> io::Result<()> {
+        if self.fault() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
     /// Now and then.
     fn is_short(&self) -> bool {
         self.sim().ops.len() % 3 == 0

@@ -167,10 +167,10 @@ impl Medium for Disk {
     fn allocate(&self, pages: &mut dyn Iterator<Item = u64>) -> io::Result<()> {
         for page in pages {
             let (at, length) = (page * PAGE as u64, PAGE as u64);
-            match fallocate(&self.index, FallocateFlags::KEEP_SIZE, at, length) {
-                Err(Errno::NOSPC | Errno::DQUOT) => return Err(io::ErrorKind::StorageFull.into()),
-                // Not every file system can.
-                _ => {}
+            // Not every file system can; there it is the checkpoint that fails.
+            let placed = fallocate(&self.index, FallocateFlags::KEEP_SIZE, at, length);
+            if let Err(Errno::NOSPC | Errno::DQUOT) = placed {
+                return Err(io::ErrorKind::StorageFull.into());
             }
         }
         Ok(())

@@ -283,7 +283,7 @@ impl Medium for Handle {
 
     /// Now and then.
     fn is_short(&self) -> bool {
-        self.sim().ops.len() % 3 == 0
+        self.sim().ops.len().is_multiple_of(3)
     }
 }
 

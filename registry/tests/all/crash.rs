@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use config::name::{RepositoryName, Tag, Target};
 use config::registry::retention::Rule;
-use registry::digest::{Algorithm, Digest};
+use registry::digest::Digest;
 use registry::service::{ManifestPut, Policy, References, Registry};
 use registry::store::Options;
 use registry::store::scrub::ScrubOptions;
@@ -21,6 +21,7 @@ use registry::store::step::{Step, Steps};
 
 use super::door::{image, options, sha256};
 use super::heal;
+use super::pushing::{push, upload, write};
 use super::verifier::{Excuses, faults};
 
 const FOLDER: &str = "REGISTRY_CRASH_FOLDER";
@@ -66,32 +67,32 @@ const DEEDS: &[Deed] = &[
         name: "push a blob at once",
         makes: &[LAYER],
         ends: &[],
-        run: |registry, _| push(registry, "layer"),
+        run: |registry, _| push(registry, HERE, "layer"),
     },
     Deed {
         name: "push a large blob",
         makes: &[Fact::Blob(HERE, LARGE)],
         ends: &[],
-        run: |registry, _| push(registry, LARGE),
+        run: |registry, _| push(registry, HERE, LARGE),
     },
     Deed {
         name: "write a blob in-process",
         makes: &[Fact::Blob(HERE, "written")],
         ends: &[],
-        run: |registry, _| write(registry, "written"),
+        run: |registry, _| write(registry, HERE, "written"),
     },
     Deed {
         name: "push the configuration",
         // Whether its link outlives the collection depends on the second in which that frees it.
         makes: &[],
         ends: &[],
-        run: |registry, _| push(registry, "{}"),
+        run: |registry, _| push(registry, HERE, "{}"),
     },
     Deed {
         name: "push a blob in chunks",
         makes: &[Fact::Blob(HERE, "stream")],
         ends: &[],
-        run: |registry, _| upload(registry, b"stream"),
+        run: |registry, _| upload(registry, HERE, b"stream"),
     },
     Deed {
         name: "push a manifest with two tags",
@@ -151,9 +152,9 @@ const DEEDS: &[Deed] = &[
         makes: &[LAYER, Fact::Blob(THERE, "layer"), Fact::Blob(HERE, LARGE)],
         ends: &[],
         run: |registry, _| {
-            push(registry, "layer");
+            push(registry, HERE, "layer");
             // Of which the journal learns nothing.
-            write(registry, LARGE);
+            write(registry, HERE, LARGE);
         },
     },
     Deed {
@@ -477,38 +478,6 @@ fn child() {
         (deed.run)(&registry, folder);
         say("did", deed);
     }
-}
-
-fn push(registry: &Registry, content: &str) {
-    let mut writer = registry.blob_writer(Algorithm::Sha256).unwrap();
-    writer.write_all(content.as_bytes()).unwrap();
-    registry
-        .commit_blob(&name(HERE), writer, &sha256(content.as_bytes()))
-        .unwrap();
-}
-
-/// As the builder does: the file first, by itself, and then its row.
-fn write(registry: &Registry, content: &str) {
-    let written = registry
-        .store()
-        .blobs()
-        .put(content.as_bytes(), Algorithm::Sha256);
-    assert!(registry.link_blob(&name(HERE), &written.unwrap()).unwrap());
-}
-
-fn upload(registry: &Registry, content: &[u8]) {
-    let repository = name(HERE);
-    let session = registry
-        .start_upload(&repository, Algorithm::Sha256)
-        .unwrap();
-    let (first, second) = content.split_at(3);
-    let mut appender = registry.append(&repository, &session, None, None).unwrap();
-    appender.write(first).unwrap();
-    drop(appender);
-    let mut appender = registry.append(&repository, &session, None, None).unwrap();
-    appender.write(second).unwrap();
-    let expected: Digest = sha256(content);
-    appender.commit(&repository, &expected).unwrap();
 }
 
 fn put(registry: &Registry, target: &Target, tags: &[Tag], text: &str) {

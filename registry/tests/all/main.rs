@@ -35,6 +35,7 @@ mod model;
 mod observe;
 mod power;
 mod pushes;
+mod pushing;
 mod quotas;
 mod races;
 mod refusals;

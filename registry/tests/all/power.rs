@@ -4,10 +4,11 @@ use std::io::Write;
 use std::time::Duration;
 
 use config::name::{RepositoryName, Target};
-use registry::digest::{Algorithm, Digest};
+use registry::digest::Algorithm;
 use registry::service::{ManifestPut, Policy, References, Registry};
 
 use super::door::{image, options, sha256};
+use super::pushing::upload;
 
 /// A power cut before any checkpoint that takes every name and every byte that was not synced:
 /// of the content folder only the stand-ins are left, and what was under final names is empty.
@@ -31,7 +32,7 @@ fn a_power_cut_that_takes_all_that_is_not_synced_loses_nothing() {
     let manifest = image(&sha256(b"{}"), &[&sha256(b"layer"), &sha256(b"stream")], "");
     let large = |byte: u8| vec![byte; 200_000];
     for content in [large(1), b"layer".to_vec(), b"stream".to_vec()] {
-        upload(&registry, &repository, &content);
+        upload(&registry, "crash/test", &content);
     }
     for content in [large(2), b"{}".to_vec()] {
         let mut writer = registry.blob_writer(Algorithm::Sha256).unwrap();
@@ -71,20 +72,6 @@ fn a_power_cut_that_takes_all_that_is_not_synced_loses_nothing() {
     }
     let tagged = recovered.resolve(&repository, &"one".parse().unwrap());
     assert_eq!(tagged.unwrap(), Some(sha256(manifest.as_bytes())));
-}
-
-fn upload(registry: &Registry, repository: &RepositoryName, content: &[u8]) {
-    let session = registry
-        .start_upload(repository, Algorithm::Sha256)
-        .unwrap();
-    let (first, second) = content.split_at(3);
-    let mut appender = registry.append(repository, &session, None, None).unwrap();
-    appender.write(first).unwrap();
-    drop(appender);
-    let mut appender = registry.append(repository, &session, None, None).unwrap();
-    appender.write(second).unwrap();
-    let expected: Digest = sha256(content);
-    appender.commit(repository, &expected).unwrap();
 }
 
 fn put<'a>(target: &'a Target, text: &'a str) -> ManifestPut<'a> {

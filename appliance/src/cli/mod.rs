@@ -5,6 +5,7 @@ mod configure;
 mod daemon;
 mod image;
 pub mod registry;
+mod registry_care;
 mod registry_external;
 mod registry_token;
 mod sandbox;

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cli::Session;
+use crate::cli::registry_care::{self, Scrub};
 use crate::cli::registry_external::{self, External};
 use crate::cli::registry_token::{self, Token};
 use crate::client::Client;
@@ -63,6 +64,14 @@ pub enum Here {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Verify every blob; a damaged one is put aside and heals with the next push of it
+    Scrub(Scrub),
+    /// Let the tags go that the rules of registry.retention keep no longer
+    Retention {
+        /// Only say which would go
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// List the uploads that are open
     Uploads,
     /// Cancel an upload
@@ -103,6 +112,8 @@ async fn here(session: &Session, verb: Here) -> Outcome<u8> {
         Here::Delete(verb) => delete(session, &client, verb).await,
         Here::Usage => usage(session, &client).await,
         Here::Collect { dry_run } => collect(session, &client, dry_run).await,
+        Here::Scrub(verb) => registry_care::scrub(session, &client, verb).await,
+        Here::Retention { dry_run } => registry_care::retention(session, &client, dry_run).await,
         Here::Uploads => uploads(session, &client).await,
         Here::Cancel { session: id } => cancel(session, &client, &id).await,
         Here::Events => events(session, &client).await,
@@ -164,7 +175,11 @@ fn parse(text: &str) -> Outcome<(RepositoryName, Option<Target>)> {
 }
 
 /// Prints a value as JSON, or what `text` makes of it.
-fn print<T: Serialize>(session: &Session, value: &T, text: impl FnOnce(&T)) -> Outcome<u8> {
+pub(super) fn print<T: Serialize>(
+    session: &Session,
+    value: &T,
+    text: impl FnOnce(&T),
+) -> Outcome<u8> {
     match session.format {
         Format::Json => ui::json(value),
         Format::Text => text(value),

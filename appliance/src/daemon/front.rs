@@ -21,6 +21,7 @@ pub(super) fn front(
 ) -> Outcome<Front> {
     Ok(Front {
         mirror,
+        retention: settings.retention.clone().into(),
         transport: transport(settings)?,
         access: access::open(settings, data)?,
         ..Front::new(registry)

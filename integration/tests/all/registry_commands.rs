@@ -413,3 +413,18 @@ fn a_webhook_without_its_key_keeps_the_daemon_from_starting() {
         .failed(2)
         .says("did you mean \"url\"");
 }
+
+#[test]
+fn what_is_kept_is_looked_after_by_command() {
+    let appliance = TestAppliance::start();
+    build(&appliance, "app:v1", "one");
+    let last = ["registry", "scrub", "--last"];
+    appliance.run(&last).ok().says("No blob was verified yet");
+    let done = ["registry", "scrub", "--output", "json"];
+    let state = appliance.run(&done).ok().json();
+    assert_eq!(state["quarantined"], 0);
+    assert!(state["checked"].as_u64().unwrap() >= 3, "{state}");
+    appliance.run(&last).ok().says("are whole");
+    let dry = ["registry", "retention", "--dry-run"];
+    appliance.run(&dry).ok().says("0 tags would go");
+}

@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
 use config::name::RepositoryName;
 use config::registry::access::Challenge;
 use http::header::{AUTHORIZATION, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -33,9 +32,20 @@ pub(super) async fn admit(
 ) -> Result<Authority, ApiError> {
     // For the audit, which comes when the route has been served.
     parts.extensions.insert(route.clone());
-    let authority = identify(front, parts).await?;
-    check(&front.access, &authority, parts, route)?;
-    Ok(authority)
+    let admitted = match identify(front, parts).await {
+        Ok(authority) => check(&front.access, &authority, parts, route).map(|()| authority),
+        Err(refusal) => Err(refusal),
+    };
+    decided(front, admitted.as_ref().err());
+    admitted
+}
+
+fn decided(front: &Front, refusal: Option<&ApiError>) {
+    front.metrics.decided(match refusal.map(ApiError::status) {
+        None => "allowed",
+        Some(StatusCode::TOO_MANY_REQUESTS) => "limited",
+        Some(_) => "denied",
+    });
 }
 
 /// Who sends the request, counted against the rate limit.
@@ -58,27 +68,20 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
     Ok(authority)
 }
 
-/// The door of endpoints beside the distribution API: whether the caller may do this to the
-/// registry as a whole. The answer is the caller, or the refusal to be sent. The caller is in the
-/// request's extensions then.
-pub async fn admit_whole(
-    front: &Front,
-    parts: &mut Parts,
-    action: Action,
-) -> Result<Authority, Response> {
-    let authority = identify(front, parts).await;
-    let admitted = authority.and_then(|authority| {
-        if front.access.may_everywhere(&authority, action) {
-            return Ok(authority);
-        }
-        Err(forbidden(&front.access, &authority, parts, None))
-    });
-    admitted.map_err(IntoResponse::into_response)
-}
-
 /// The door of the management API: whether the caller may do this to a repository, or with `None`
 /// to the registry as a whole.
 pub(super) async fn admit_to(
+    front: &Front,
+    parts: &mut Parts,
+    action: Action,
+    repository: Option<&RepositoryName>,
+) -> Result<(), ApiError> {
+    let admitted = admit_anywhere(front, parts, action, repository).await;
+    decided(front, admitted.as_ref().err());
+    admitted
+}
+
+async fn admit_anywhere(
     front: &Front,
     parts: &mut Parts,
     action: Action,

@@ -18,20 +18,20 @@ use crate::access::{Caller, LoginError};
 pub(super) fn served(front: &Front, parts: &Parts, response: &Response) -> Option<Line> {
     let audit = front.access.audit()?;
     if refusal(parts, response.status()).is_some() {
-        return refused(front, parts, response);
+        return refused(front, parts, response.status());
     }
     let route = parts.extensions.get::<Route>()?;
     let event = change(audit, route, &parts.method, response.status())?;
-    let mut line = about(parts, event, response);
+    let mut line = about(parts, event, response.status());
     line.digest = text(response.headers(), CONTENT_DIGEST).map(str::to_owned);
     Some(line)
 }
 
 /// The line about a refusal for want of rights, if this is one.
-pub(super) fn refused(front: &Front, parts: &Parts, response: &Response) -> Option<Line> {
+pub(super) fn refused(front: &Front, parts: &Parts, status: StatusCode) -> Option<Line> {
     front.access.audit()?;
-    let event = refusal(parts, response.status())?;
-    Some(about(parts, event, response))
+    let event = refusal(parts, status)?;
+    Some(about(parts, event, status))
 }
 
 /// Appends the line, if there is one, on a blocking thread; the answer waits for it.
@@ -54,7 +54,7 @@ pub(super) fn line(parts: &Parts, event: Event, caller: &str) -> Line {
     line
 }
 
-fn about(parts: &Parts, event: Event, response: &Response) -> Line {
+fn about(parts: &Parts, event: Event, status: StatusCode) -> Line {
     let claimed = parts.extensions.get::<LoginError>();
     let caller = match (claimed, parts.extensions.get::<Caller>()) {
         (Some(LoginError::Wrong { name }), _) => name.as_str(),
@@ -62,7 +62,7 @@ fn about(parts: &Parts, event: Event, response: &Response) -> Line {
         _ => "anonymous",
     };
     let mut line = line(parts, event, caller);
-    line.status = Some(response.status().as_u16());
+    line.status = Some(status.as_u16());
     if let Some(route) = parts.extensions.get::<Route>() {
         line.repository = route.repository().map(ToString::to_string);
         line.reference = match route {

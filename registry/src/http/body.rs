@@ -23,7 +23,7 @@ use super::sendfile::{FileBody, Outgoing};
 
 /// Bytes that go to the writing thread at once: fewer cost a wake-up for every read of the socket.
 /// One batch is being written, one waits and one is gathered: that is all the memory of an upload.
-const BATCH: usize = 512 * 1024;
+const BATCH: usize = 256 * 1024;
 /// A batch that is not full waits so long for more.
 const LINGER: Duration = Duration::from_millis(5);
 /// tokio's default of 4 KiB costs a thread hop for every page.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use config::registry::retention::Rule;
+
 use super::health::Health;
 use super::manage::Reach;
 use super::server::Transport;
@@ -24,6 +26,8 @@ pub struct Front {
     pub transport: Transport,
     /// Other registries whose repositories are kept here when somebody asks for them.
     pub mirror: Arc<Mirror>,
+    /// How long tags are kept.
+    pub retention: Arc<[Rule]>,
     /// Who may do what; by default everybody everything.
     pub access: Arc<Access>,
 }
@@ -37,6 +41,7 @@ impl Front {
             reach: Reach::default(),
             mirror: Arc::new(Mirror::none(registry.clone())),
             transport: Transport::default(),
+            retention: Arc::default(),
             access: Arc::new(Access::open_to_all()),
             registry,
         }

@@ -43,10 +43,32 @@ pub(super) async fn bring(
     let Some(kept) = kept.filter(|_| super::is_read(&parts.method)) else {
         return Ok(Brought::default());
     };
+    let brought = fetch(front, &kept, scoped, parts).await;
+    front.metrics.mirrored(match &brought {
+        Ok(Brought {
+            response: Some(_), ..
+        }) => "arriving",
+        Ok(Brought {
+            warning: Some(_), ..
+        }) => "stale",
+        Ok(_) => "here",
+        Err(error) if error.status() == StatusCode::NOT_FOUND => "unknown",
+        Err(_) => "failed",
+    });
+    brought
+}
+
+async fn fetch(
+    front: &Front,
+    kept: &Kept,
+    scoped: &Scoped,
+    parts: &Parts,
+) -> Result<Brought, ApiError> {
+    let mirror = &front.mirror;
     let pulls = parts.method == Method::GET;
     match &scoped.route {
         Route::Manifest(_, target) => {
-            let brought = mirror.manifest(&kept, target, pulls).await;
+            let brought = mirror.manifest(kept, target, pulls).await;
             let freshness = brought.map_err(|e| ApiError::mirror(e, Code::ManifestUnknown))?;
             Ok(Brought {
                 response: None,
@@ -58,10 +80,10 @@ pub(super) async fn bring(
         }
         Route::Blob(_, digest) => {
             let answered = match pulls {
-                true => get(front, &kept, digest, &parts.headers).await,
+                true => get(front, kept, digest, &parts.headers).await,
                 // Who pushes asks so whether a blob is here; what is elsewhere is no answer to that.
                 false if scoped.by_default => Ok(None),
-                false => head(front, &kept, digest).await,
+                false => head(front, kept, digest).await,
             };
             Ok(Brought {
                 response: answered?,

@@ -44,7 +44,6 @@ use http::request::Parts;
 use http::{Extensions, HeaderValue, Method, StatusCode};
 
 use self::access::Asker;
-pub use self::access::admit_whole;
 use self::answer::Answer;
 use self::error::{ApiError, Code};
 pub use self::front::Front;

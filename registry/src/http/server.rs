@@ -46,7 +46,7 @@ impl Default for Limits {
             // Longer than any client thinks between two reads.
             unread: Duration::from_secs(300),
             // Also the read buffer, and so the size of the pieces of a received body.
-            header_bytes: 256 * 1024,
+            header_bytes: 128 * 1024,
             shutdown: Duration::from_secs(10),
         }
     }

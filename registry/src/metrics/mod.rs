@@ -62,9 +62,8 @@ pub struct Metrics {
     pub collected_links: Counter,
     pub collected_blobs: Counter,
     pub collected_bytes: Counter,
-    /// Of upstreams, by `hit`, `miss`, `stale` and `failed`.
+    /// Of mirrored repositories, by `here`, `arriving`, `stale`, `unknown` and `failed`.
     pub mirror_requests: Family<Result, Counter>,
-    pub mirror_bytes: Counter,
     /// Sign-ins and permissions, by `allowed`, `denied` and `limited`.
     pub access: Family<Result, Counter>,
     names: Names,
@@ -119,7 +118,6 @@ impl Metrics {
             collected_blobs: Counter::default(),
             collected_bytes: Counter::default(),
             mirror_requests: Family::default(),
-            mirror_bytes: Counter::default(),
             access: Family::default(),
             names: Names::with_prefix("devpod_registry"),
             read: Read::default(),
@@ -173,21 +171,10 @@ impl Metrics {
         ] {
             names.register(name, help, counter.clone());
         }
-        for (name, help, counter) in [
-            (
-                "collected",
-                "Files that a collection unlinked",
-                &self.collected_bytes,
-            ),
-            (
-                "mirrored",
-                "Blobs and manifests fetched from upstreams",
-                &self.mirror_bytes,
-            ),
-        ] {
-            names.register_with_unit(name, help, Unit::Bytes, counter.clone());
-        }
-        let help = "Requests that an upstream's copy could answer";
+        let help = "Files that a collection unlinked";
+        let bytes = self.collected_bytes.clone();
+        names.register_with_unit("collected", help, Unit::Bytes, bytes);
+        let help = "Reads of repositories that are kept for other registries";
         names.register("mirror_requests", help, self.mirror_requests.clone());
     }
 
@@ -285,6 +272,16 @@ impl Metrics {
     /// Counts a connection as open until the guard is dropped.
     pub fn connection(&self) -> OpenConnection {
         OpenConnection::on(&self.connections)
+    }
+
+    /// Counts what became of a request to a mirrored repository.
+    pub fn mirrored(&self, result: &'static str) {
+        self.mirror_requests.get_or_create(&Result { result }).inc();
+    }
+
+    /// Counts a decision about access.
+    pub fn decided(&self, result: &'static str) {
+        self.access.get_or_create(&Result { result }).inc();
     }
 
     /// Counts what a collection removed.

@@ -373,9 +373,18 @@ async fn the_audit_log_tells_changes_and_refusals() {
     )
     .await
     .expect(401);
+    let api = "/api/v1/repositories/team%2Fapp".to_owned();
+    let refused = send("DELETE", api, ann.clone(), String::new()).await;
+    assert_eq!(refused.status, 403);
     send("DELETE", manifest.clone(), ann, String::new())
         .await
         .expect(202);
+    let counted = door.get("/metrics").await;
+    let counted = String::from_utf8_lossy(&counted.body);
+    for decision in ["{result=\"denied\"} 4", "{result=\"allowed\"} "] {
+        let line = format!("devpod_registry_access_decisions_total{decision}");
+        assert!(counted.contains(&line), "{line}\n{counted}");
+    }
     let log = std::fs::read_to_string(guarded.data.path().join("audit")).unwrap();
     assert!(!log.contains("hush") && !log.contains("-pw"), "{log}");
     let lines: Vec<serde_json::Value> = log
@@ -402,6 +411,7 @@ async fn the_audit_log_tells_changes_and_refusals() {
             "pull ann team/app 200",
             "denied eve team/app 403",
             "login_failed ev\u{fffd}e team/app 401",
+            "denied ann team/app 403",
             "delete ann team/app 202",
         ]
     );

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod care;
 mod collect;
 mod crash;
 mod dice;

@@ -365,6 +365,7 @@ async fn the_document_describes_what_is_served_and_nothing_else() {
     // Every handler that has a description is registered.
     let sources = [
         include_str!("../../src/http/manage/mod.rs"),
+        include_str!("../../src/http/manage/care.rs"),
         include_str!("../../src/http/manage/images.rs"),
         include_str!("../../src/http/manage/repositories.rs"),
         include_str!("../../src/http/manage/storage.rs"),

@@ -46,6 +46,23 @@ pub(in crate::http) async fn authorize(
     if parts.extensions.get::<Owner>().is_some() {
         return Ok(());
     }
+    let admitted = admit(front, parts, need, repository).await;
+    if let Err(refusal) = &admitted {
+        let line = audit::refused(front, parts, refusal.status()).map(|mut line| {
+            line.repository = repository.map(ToString::to_string);
+            line
+        });
+        audit::write(front, line).await;
+    }
+    admitted
+}
+
+async fn admit(
+    front: &Front,
+    parts: &mut Parts,
+    need: Need,
+    repository: Option<&RepositoryName>,
+) -> Result<(), ApiError> {
     let denied = |why| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why));
     if front.reach == Reach::Network && front.access.is_open() {
         let why = "without access rules the management API is not open to the network; \

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! mod           the routes, and the document that describes them
+//! care          scrubs, retention
 //! access        who may: the one place that decides
 //! images        images, tags
 //! repositories  repositories
@@ -14,6 +15,7 @@
 //! `%2F`. Refusals have the form of the distribution API's.
 
 mod access;
+mod care;
 mod images;
 mod page;
 mod repositories;
@@ -37,6 +39,7 @@ use super::route::RouteError;
 use super::{Front, origin};
 use crate::service::Registry;
 
+pub use self::care::{ExpiredTag, ExpiredTags, RetentionRequest, ScrubRequest, ScrubState};
 pub use self::images::{ImageList, TagList, TagRow};
 pub use self::repositories::{RemovedRepository, RepositoryList};
 pub use self::storage::{CollectRequest, EventState, UploadList, WebhookState};
@@ -78,6 +81,8 @@ fn documented() -> OpenApiRouter<Front> {
         .routes(routes!(images::one, images::remove))
         .routes(routes!(storage::usage))
         .routes(routes!(storage::collect))
+        .routes(routes!(care::last_scrub, care::scrub))
+        .routes(routes!(care::retention))
         .routes(routes!(storage::uploads))
         .routes(routes!(storage::cancel))
         .routes(routes!(storage::events))

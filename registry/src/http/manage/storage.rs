@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -25,7 +26,7 @@ use crate::service::{Collected, OpenUpload, Registry, Usage};
 use crate::store::StoreError;
 use crate::store::sessions::SessionId;
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const UPLOADS: &str = "/api/v1/uploads";
 /// A request is a word or two.
 const MAX_REQUEST: usize = 64 * 1024;
@@ -102,7 +103,7 @@ pub(super) async fn collect(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (mut parts, mut body) = request.into_parts();
-    let request = read(&parts, &mut body).await?;
+    let request: CollectRequest = read(&parts, &mut body).await?;
     let need = if request.dry_run {
         Need::Look
     } else {
@@ -124,9 +125,12 @@ pub(super) async fn collect(
 }
 
 /// A body must say that it is JSON: a form of some web page cannot.
-async fn read(parts: &Parts, body: &mut Body) -> Result<CollectRequest, ApiError> {
+pub(super) async fn read<T: DeserializeOwned>(
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<T, ApiError> {
     let refused = |why: &str| {
-        let message = format!("body is no request of a collection: {why}");
+        let message = format!("body is no such request: {why}");
         ApiError::bad_request(Code::Unsupported, message)
     };
     let media_type = text(&parts.headers, CONTENT_TYPE).unwrap_or_default();

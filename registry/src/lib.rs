@@ -10,12 +10,12 @@
 //! upload    what an upload session accepts next; pure
 //! retention which tags have served their time; pure
 //! manifest  what the registry reads of a manifest; its bytes are never rewritten
-//! store     blob files and the redb index, and the order in which both change
+//! store     blob files and the redb index, the order in which both change, and their journal
 //! digest    the one hasher
 //! ```
 //!
-//! Two promises hold everywhere. Acknowledged means durable: an answer leaves after the file, its
-//! folder and the index row are synced. And a row never names a blob that is not whole on disk:
+//! Two promises hold everywhere. Acknowledged means durable: an answer leaves after a large
+//! blob's data is synced, and after the journal that has all the rest of the request is. And a row never names a blob that is not whole on disk:
 //! what a crash leaves behind is garbage to collect, never a hole.
 //!
 //! Source of all rules: the OCI distribution specification (spec.md), image specification

@@ -213,7 +213,7 @@ impl Registry {
     ) -> Result<(), UploadError> {
         self.session_record(repository, session)?;
         self.0.sessions.take(session)?;
-        let removed = self.store().sessions().remove(session);
+        let removed = self.store().sessions().discard(session);
         self.0.sessions.forget(session);
         Ok(removed?)
     }
@@ -232,7 +232,7 @@ impl Registry {
                 continue;
             }
             if self.0.sessions.take(&session).is_ok() {
-                self.store().sessions().remove(&session)?;
+                self.store().sessions().discard(&session)?;
                 self.0.sessions.forget(&session);
                 expired += 1;
             }

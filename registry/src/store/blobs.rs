@@ -1,7 +1,8 @@
 //! Content-addressed files: `<content>/blobs/<algorithm>/<hex>`.
 //!
-//! A blob under its final name is whole: it was hashed while it was written, synced, renamed, and
-//! its folder was synced, in that order; one data sync and one folder sync for each blob. A blob
+//! A blob under its final name is whole: it was hashed while it was written, and either its data and
+//! its folder are synced, or the index's journal vouches for it until they are (see `store::writer`
+//! and `store::journal`). A blob
 //! never changes; it may be unlinked while somebody reads it. A commit over an existing blob
 //! replaces its file, so pushing a damaged blob again heals it, and two writers of one digest both
 //! succeed.
@@ -13,20 +14,23 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::name::parse_digest;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, linkat, openat, statat, unlinkat, utimensat};
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::guard::Guards;
+use crate::store::journal::Naming;
+use crate::store::pool::{Pool, stand_in};
+use crate::store::sessions::SessionId;
 use crate::store::step::{Step, Steps};
-use crate::store::writer::{BlobWriter, CommitError};
+use crate::store::writer::{BlobWriter, CommitError, NOW};
 
 /// Readers of a whole file take this much at a time.
 const READ_BUFFER: usize = 256 * 1024;
-const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
+pub(super) const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// The folder of blobs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,8 +44,9 @@ struct Folders {
     quarantine: OwnedFd,
     /// Shared by who gives a file its final name, alone by who takes a damaged one's away: so no
     /// file that heals is taken for the one that it replaced.
-    naming: RwLock<()>,
+    naming: Naming,
     steps: Steps,
+    pool: OnceLock<Pool>,
     guards: Guards,
 }
 
@@ -67,8 +72,9 @@ impl Blobs {
             sha512: folder("blobs/sha512")?,
             uploads: folder("uploads")?,
             quarantine: folder("quarantine")?,
-            naming: RwLock::new(()),
+            naming: Naming::default(),
             steps,
+            pool: OnceLock::new(),
             guards: Guards::default(),
         };
         // The folders themselves must outlive a power cut before anything inside them can.
@@ -106,6 +112,11 @@ impl Blobs {
     /// Held by who gives a file its final name, and only for that.
     pub(super) fn naming(&self) -> RwLockReadGuard<'_, ()> {
         self.0.naming.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock itself, for the journal, which gives names again.
+    pub(super) fn naming_lock(&self) -> Naming {
+        Arc::clone(&self.0.naming)
     }
 
     /// Held by who takes a damaged file's name away.
@@ -158,15 +169,44 @@ impl Blobs {
     /// Starts a blob under a temporary name. Dropping the writer discards it.
     pub fn writer(&self, algorithm: Algorithm) -> io::Result<BlobWriter> {
         self.room()?;
-        let name = format!("{TEMPORARY}{}", random_hex()?);
+        let (name, file) = self.begin(|id| format!("{TEMPORARY}{id}"))?.1;
+        Ok(BlobWriter::begun(self, file, name, Hasher::new(algorithm)))
+    }
+
+    /// Makes stand-in names from now on. The folder must be swept by now.
+    pub(super) fn start_pool(&self) -> io::Result<()> {
+        let pool = Pool::start(self.0.uploads.try_clone()?)?;
+        // A second call keeps the first pool.
+        let _ = self.0.pool.set(pool);
+        Ok(())
+    }
+
+    /// Makes an empty file in the folder of unfinished content, named after a new identifier; where
+    /// there is one it is a stand-in's file. Answers the identifier, the name and the file.
+    pub(super) fn begin(
+        &self,
+        name: impl FnOnce(&SessionId) -> String,
+    ) -> io::Result<(SessionId, (String, File))> {
+        let pooled = self.0.pool.get().and_then(Pool::take);
+        if let Some(id) = pooled {
+            let name = name(&id);
+            return self.begin_pooled(&id, &name).map(|file| (id, (name, file)));
+        }
+        let id = SessionId::random()?;
+        let name = name(&id);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&self.0.uploads, &name, flags, BLOB_MODE)?;
-        Ok(BlobWriter::begun(
-            self,
-            file.into(),
-            name,
-            Hasher::new(algorithm),
-        ))
+        Ok((id, (name, file.into())))
+    }
+
+    fn begin_pooled(&self, id: &SessionId, name: &str) -> io::Result<File> {
+        let (uploads, held) = (&self.0.uploads, stand_in(id.as_str()));
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let file = openat(uploads, &held, flags, Mode::empty())?;
+        linkat(uploads, &held, uploads, name, AtFlags::empty())?;
+        // It was made a while ago; a session's age counts from now.
+        utimensat(uploads, name, &NOW, AtFlags::empty())?;
+        Ok(file.into())
     }
 
     /// Stores bytes that are already in memory.
@@ -182,10 +222,21 @@ impl Blobs {
         let Some(algorithm) = Algorithm::of(digest) else {
             return Ok(());
         };
-        match unlinkat(self.folder(algorithm), digest.digest(), AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+        let (folder, name) = (self.folder(algorithm), digest.digest());
+        let found = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match unlinkat(folder, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
         }
+        if found.st_nlink > 1 {
+            // Until the next checkpoint a stand-in would keep its space.
+            self.forget_stand_ins(found.st_ino)?;
+        }
+        Ok(())
     }
 
     /// Every blob, in the folder's own order; no file is opened. Strange names are passed over, and

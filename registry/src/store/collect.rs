@@ -83,6 +83,10 @@ impl Store {
             ..Swept::default()
         };
         self.collect_files(collection, &mut swept)?;
+        if swept.blobs > 0 {
+            // Until then the journal's stand-ins keep the space of what went.
+            self.index.settle();
+        }
         Ok(swept)
     }
 

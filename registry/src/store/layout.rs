@@ -3,7 +3,8 @@
 //! `index.json` is an export derived from the index, so that other tools can read the folder; this
 //! program never reads it. Each tag stands there as `<repository>:<tag>`
 //! (`org.opencontainers.image.ref.name`, image-spec image-layout.md). A thread of its own writes it,
-//! whole and by rename, a moment after the last change and once more at shutdown.
+//! whole and by rename, a moment after the last change and once more at shutdown. It is not synced:
+//! everything in it is derived, and a power cut costs it only until the next open writes it again.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -86,6 +87,7 @@ fn descriptor(row: &TagRow) -> serde_json::Value {
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = begin(path.parent().unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;
+    file.as_file().sync_data()?;
     finish(file, path)
 }
 
@@ -97,7 +99,6 @@ fn begin(folder: &Path) -> io::Result<NamedTempFile> {
 }
 
 fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    file.as_file().sync_data()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

@@ -6,22 +6,27 @@
 //! <content>/blobs/<alg>/<hex>     blobs and manifests, whole and synced
 //! <content>/uploads/<session>     bytes received so far, and <session>.json
 //! <content>/uploads/w-<random>    blobs being written in-process; swept at open
+//! <content>/uploads/p-<random>    stand-in names, see `store::pool`; swept at open
 //! <content>/quarantine/<blob>-<s> damaged blobs, see `store::quarantine`
 //! <content>/scrub.json            how far the scrub is, see `store::scrub`
 //! <index>                         redb, see `store::index`
+//! <index stem>.journal.0 and .1   what is durable but not yet in its place, see `store::journal`
 //! ```
 //!
-//! File before row: a row is committed only after the file it names and the file's folder are
-//! synced. Row before unlink: a file goes only after no row names it. A digest's guard (`guard`) is
-//! held shared by whoever makes its file or turns it into a row, and alone by whoever unlinks it, so
-//! no row can appear between the last look and the unlink. Nobody waits for the guard of another
-//! digest, so a collection holds up nobody.
+//! File with row: a row becomes visible after the file it names has its final name, and both become
+//! durable together, by the record of the journal that has them; or the file is durable before
+//! (in-process writers). Row before unlink: a file goes only after no row names it. A digest's guard
+//! (`guard`) is held shared by whoever makes its file or turns it into a row, and alone by whoever
+//! unlinks it, so no row can appear between the last look and the unlink. Nobody waits for the guard
+//! of another digest, so a collection holds up nobody.
 
 pub mod blobs;
 mod collect;
 mod guard;
 pub mod index;
+pub mod journal;
 pub mod layout;
+mod pool;
 mod pulls;
 pub mod quarantine;
 pub mod quota;
@@ -34,23 +39,24 @@ mod sweep;
 mod trust;
 pub mod writer;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::events::journal::Notes;
 use crate::store::blobs::Blobs;
 use crate::store::index::usage::{self, Exceeded, Room};
 use crate::store::index::{Index, IndexError, events, immutable, links, manifests};
+use crate::store::journal::Folder;
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::pulls::Pulls;
 use crate::store::quota::Quotas;
 use crate::store::sessions::Sessions;
 use crate::store::step::Steps;
 use crate::store::trust::Verified;
-use crate::store::writer::{BlobWriter, CommitError};
+use crate::store::writer::{BlobWriter, CommitError, Staged};
 
 pub use self::collect::{Collection, Turn};
 pub use self::sweep::{Fault, Grace, Swept};
@@ -172,11 +178,15 @@ impl Store {
         if let Some(folder) = options.index.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        // The index first: its lock keeps a second process from sweeping the uploads of the first.
-        let index = Arc::new(Index::open(&options.index, options.steps.clone())?);
         let blobs = Blobs::open(&options.content, options.steps.clone())?;
+        // Before the sweep: its lock keeps a second process from sweeping the uploads of the first,
+        // and what its journal needs of them is brought home by now.
+        let content = Folder::new(&options.content, blobs.naming_lock());
+        let index = Index::open_over(&options.index, content, options.steps.clone())?;
+        let index = Arc::new(index);
         let sessions = Sessions::new(blobs.clone());
         sessions.sweep((options.clock)(), options.session_idle)?;
+        blobs.start_pool()?;
         layout::mark(&options.content)?;
         let exporter = Exporter::start(Arc::clone(&index), &options.content, options.export_quiet)?;
         let pulls = Pulls::start(Arc::clone(&index), options.pulls_quiet)?;
@@ -241,7 +251,7 @@ impl Store {
         let Some(size) = self.linkable(digest)? else {
             return Ok(false);
         };
-        self.link_guarded(repository, digest, size, notes)?;
+        self.link_guarded(repository, digest, size, notes, None)?;
         Ok(true)
     }
 
@@ -255,8 +265,9 @@ impl Store {
     ) -> Result<u64, CommitBlobError> {
         let _guard = self.blobs.guards().shared(expected);
         self.check_room(repository, Some(expected), writer.written())?;
-        let (digest, size) = writer.commit(Some(expected))?;
-        self.link_guarded(repository, &digest, size, Notes::default())?;
+        let blob = writer.stage(Some(expected))?;
+        let size = blob.size();
+        self.link_guarded(repository, expected, size, Notes::default(), Some(blob))?;
         Ok(size)
     }
 
@@ -287,17 +298,18 @@ impl Store {
         }
     }
 
-    /// The caller holds the digest's guard.
+    /// Makes the row of a file that is here, or of `blob`. The caller holds the digest's guard.
     fn link_guarded(
         &self,
         repository: &str,
         digest: &Digest,
         size: u64,
         notes: Notes,
+        blob: Option<Staged>,
     ) -> Result<(), StoreError> {
         let room = self.options.quotas.room(repository);
         let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
-        let refusal = self.index.write(move |rows| {
+        let refusal = self.index.write_with(blob, move |rows| {
             let refusal = usage::admit(rows, &repository, &digest, size, room)?;
             if refusal.is_none() {
                 links::link(rows, &repository, &digest, size, now)?;
@@ -327,15 +339,11 @@ impl Store {
                 ..Default::default()
             });
         }
-        let algorithm = crate::digest::Algorithm::of(&new.digest).unwrap_or_default();
-        match self.blobs.put(bytes, algorithm) {
-            Ok(digest) => debug_assert_eq!(digest, new.digest),
-            Err(CommitError::Io(error)) => return Err(error.into()),
-            Err(error @ CommitError::Digest { .. }) => return Err(io::Error::other(error).into()),
-        }
+        let algorithm = Algorithm::of(&new.digest).unwrap_or_default();
+        let blob = self.stage(bytes, algorithm, &new.digest)?;
         let tagged = !new.tags.is_empty();
         let room = self.options.quotas.room(&new.repository);
-        let recorded = self.index.write(move |rows| {
+        let recorded = self.index.write_with(Some(blob), move |rows| {
             let moved = immutable::moved(rows, &new.repository, &held, &new.digest)?;
             if moved.is_some() {
                 return Ok(Ok(manifests::Recorded {
@@ -352,6 +360,12 @@ impl Store {
             self.exporter.changed();
         }
         Ok(recorded)
+    }
+
+    fn stage(&self, bytes: &[u8], algorithm: Algorithm, digest: &Digest) -> io::Result<Staged> {
+        let mut writer = self.blobs.writer(algorithm)?;
+        writer.write_all(bytes)?;
+        Ok(writer.stage(Some(digest))?)
     }
 
     /// Tells the exporter that tags changed.

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, fstat, fsync, renameat, statat, unlinkat};
 
 use crate::digest::{Algorithm, Digest};
 use crate::store::blobs::{Blobs, hash_file, names};
+use crate::store::pool::is_stand_in;
 use crate::store::step::Step;
 
 /// So many damaged files are kept. Damage comes from a failing disk, and then there is more of it
@@ -56,8 +57,31 @@ impl Blobs {
         self.steps().at(Step::Quarantined)?;
         fsync(damaged)?;
         fsync(folder)?;
+        self.forget_stand_ins(seen.st_ino)?;
+        // Also when the journal dropped them a moment ago: that must not come undone by a power cut
+        // that the quarantine outlives.
+        fsync(self.uploads())?;
         self.forget_oldest()?;
         Ok(true)
+    }
+
+    /// After a crash the journal would give the file its name back, by the stand-in that it keeps
+    /// until its next checkpoint. One that is gone it passes over.
+    pub(super) fn forget_stand_ins(&self, inode: u64) -> io::Result<()> {
+        let uploads = self.uploads();
+        for name in names(uploads)? {
+            if !is_stand_in(&name) {
+                continue;
+            }
+            match statat(uploads, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if stat.st_ino == inode => {
+                    unlinkat(uploads, name.as_str(), AtFlags::empty())?;
+                }
+                Ok(_) | Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn forget_oldest(&self) -> io::Result<()> {

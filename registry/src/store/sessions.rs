@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Algorithm, Hasher};
 use crate::store::blobs::{Blobs, TEMPORARY, hash_file, names, random_hex};
+use crate::store::pool::{is_stand_in, stand_in};
 use crate::store::writer::BlobWriter;
 
 /// A session's record is tiny; more than this is not one of ours.
@@ -107,8 +108,7 @@ impl Sessions {
     /// Makes an empty session. The data file comes first: a record without one is no session.
     pub fn create(&self, record: &SessionRecord) -> io::Result<SessionId> {
         self.blobs.room()?;
-        let id = SessionId::random()?;
-        drop(self.create_file(id.as_str())?);
+        let (id, _) = self.blobs.begin(SessionId::to_string)?;
         let written = Written {
             repository: record.repository.to_string(),
             algorithm: record.algorithm,
@@ -117,7 +117,7 @@ impl Sessions {
             .create_file(&record_name(&id))
             .and_then(|mut file| file.write_all(&serde_json::to_vec(&written)?));
         if let Err(error) = result {
-            self.remove(&id)?;
+            self.discard(&id)?;
             return Err(error);
         }
         Ok(id)
@@ -176,7 +176,14 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session and its bytes. Absent is fine.
+    /// Forgets a session and its bytes, with the stand-in of its file. Absent is fine.
+    pub fn discard(&self, id: &SessionId) -> io::Result<()> {
+        self.remove(id)?;
+        self.unlink(&stand_in(id.as_str()))
+    }
+
+    /// Forgets a session whose content was committed or refused. Absent is fine. Its stand-in may
+    /// be all that a power cut leaves of the blob: whoever has that in hand drops it.
     pub fn remove(&self, id: &SessionId) -> io::Result<()> {
         self.unlink(&record_name(id))?;
         self.unlink(id.as_str())
@@ -209,7 +216,7 @@ impl Sessions {
         for name in names(self.blobs.uploads())? {
             let session = name.strip_suffix(".json").unwrap_or(&name);
             let Ok(id) = session.parse::<SessionId>() else {
-                if name.starts_with(TEMPORARY) {
+                if name.starts_with(TEMPORARY) || is_stand_in(&name) {
                     self.unlink(&name)?;
                 }
                 continue;

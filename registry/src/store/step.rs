@@ -15,16 +15,26 @@ pub enum Step {
     Writing,
     /// All bytes are written, nothing is synced.
     Written,
-    /// The data is synced under its temporary name.
+    /// The data is synced under its temporary name, or about to go into the journal.
     Synced,
-    /// The file has its final name; its folder is not synced.
+    /// The file of an in-process writer has its final name; its folder is not synced.
     Renamed,
-    /// File and folder are durable; no row names the blob.
+    /// File and folder of an in-process writer are durable; no row names the blob.
     Durable,
     /// Rows are written, the transaction is not committed.
     Staged,
-    /// The transaction is committed, nobody has been told.
+    /// The transaction is committed in memory.
     Committed,
+    /// The batch stands in the journal, which is not synced.
+    JournalAppended,
+    /// The batch is durable; its blobs do not have their final names.
+    JournalSynced,
+    /// A blob of a durable batch has its final name, nobody has been told.
+    Published,
+    /// A checkpoint begins.
+    Checkpointing,
+    /// Everything of a segment is where it belongs; the segment is not free yet.
+    Checkpointed,
     /// A row is gone, the file is about to be unlinked.
     Unlinking,
     /// A damaged file is about to be moved out of the way.
@@ -39,7 +49,7 @@ pub enum Step {
 
 impl Step {
     /// All steps, for tests that walk them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::Writing,
         Self::Written,
         Self::Synced,
@@ -47,6 +57,11 @@ impl Step {
         Self::Durable,
         Self::Staged,
         Self::Committed,
+        Self::JournalAppended,
+        Self::JournalSynced,
+        Self::Published,
+        Self::Checkpointing,
+        Self::Checkpointed,
         Self::Unlinking,
         Self::Quarantining,
         Self::Quarantined,

@@ -1,21 +1,31 @@
-//! Writing one blob: hashed on the way, synced, renamed, its folder synced, in that order.
+//! Writing one blob: hashed on the way, then made durable and visible in one of two ways.
 //!
-//! Exactly one data sync and one folder sync for each blob. Nothing is visible before both.
+//! [`BlobWriter::commit`] syncs the data, renames, and syncs the folder: durable when it returns, and
+//! nothing is visible before. `BlobWriter::stage` is for a blob whose row is written at once: the
+//! index's journal vouches for it, with the bytes of a small one and with the stand-in name of a
+//! large one, whose data is synced; it gets its final name after the journal is synced.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{
     Advice, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fadvise, fdatasync, fsync,
-    futimens, openat, renameat, unlinkat,
+    futimens, linkat, openat, renameat, statat, unlinkat,
 };
+use rustix::io::Errno;
 
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::store::blobs::{Blobs, hash_file};
+use crate::store::blobs::{Blobs, TEMPORARY, hash_file, random_hex};
+use crate::store::journal::Entry;
+use crate::store::pool::stand_in;
 use crate::store::space::LOOK_EVERY;
 use crate::store::step::Step;
 
-const NOW: Timestamps = Timestamps {
+/// The journal takes blobs up to this size whole.
+const SMALL: u64 = 64 << 10;
+
+pub(super) const NOW: Timestamps = Timestamps {
     last_access: NOW_TIME,
     last_modification: NOW_TIME,
 };
@@ -61,6 +71,18 @@ pub struct BlobWriter {
     name: String,
     /// Whether the file outlives a drop: so for upload sessions.
     keep: bool,
+    vouched: Vouched,
+}
+
+/// Who drops the file's stand-in.
+#[derive(Debug)]
+enum Vouched {
+    /// This writer; its name follows from the file's.
+    No,
+    /// This writer, unless the journal is told of it.
+    Ready(String),
+    /// The journal.
+    Told,
 }
 
 impl BlobWriter {
@@ -75,6 +97,7 @@ impl BlobWriter {
             looked: LOOK_EVERY,
             name,
             keep: false,
+            vouched: Vouched::No,
         }
     }
 
@@ -94,6 +117,7 @@ impl BlobWriter {
             looked: written,
             name,
             keep: true,
+            vouched: Vouched::No,
         }
     }
 
@@ -120,17 +144,81 @@ impl BlobWriter {
     /// gone afterwards.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<(Digest, u64), CommitError> {
         self.keep = false;
-        let digest = self.digest(expected)?;
-        if let Some(expected) = expected
-            && *expected != digest
-        {
-            return Err(CommitError::Digest {
-                expected: expected.clone(),
-                actual: digest,
-            });
-        }
+        let digest = self.checked(expected)?;
         self.publish(&digest)?;
         Ok((digest, self.written))
+    }
+
+    /// Readies the blob for the index's journal, which makes it durable with the rows that name it.
+    /// Errors are those of [`BlobWriter::commit`].
+    pub(crate) fn stage(mut self, expected: Option<&Digest>) -> Result<Staged, CommitError> {
+        self.keep = false;
+        let digest = self.checked(expected)?;
+        self.blobs.steps().at(Step::Written)?;
+        // A sweep counts its grace from the commit, not from the last byte that came.
+        futimens(&self.file, &NOW).map_err(io::Error::from)?;
+        let entry = if self.written <= SMALL {
+            let mut bytes = vec![0; self.written as usize];
+            self.file.read_exact_at(&mut bytes, 0)?;
+            Entry::Bytes {
+                digest: digest.clone(),
+                bytes,
+            }
+        } else {
+            fdatasync(&self.file).map_err(io::Error::from)?;
+            let name = self.durable_name()?;
+            self.vouched = Vouched::Ready(name.clone());
+            Entry::Named {
+                digest: digest.clone(),
+                name,
+            }
+        };
+        self.blobs.steps().at(Step::Synced)?;
+        Ok(Staged {
+            writer: self,
+            digest,
+            entry: Some(entry),
+        })
+    }
+
+    /// A name of this file whose entry is durable: the stand-in it began with, or a new one.
+    fn durable_name(&self) -> io::Result<String> {
+        let uploads = self.blobs.uploads();
+        let own = self.stand_in();
+        match statat(uploads, &own, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if stat.st_ino == self.file.metadata()?.ino() => return Ok(own),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let new = stand_in(&random_hex()?);
+        linkat(uploads, &self.name, uploads, &new, AtFlags::empty())?;
+        fsync(uploads)?;
+        Ok(new)
+    }
+
+    /// The stand-in that goes with this writer.
+    fn held_name(&self) -> Option<String> {
+        match &self.vouched {
+            Vouched::No => Some(self.stand_in()),
+            Vouched::Ready(name) => Some(name.clone()),
+            Vouched::Told => None,
+        }
+    }
+
+    fn stand_in(&self) -> String {
+        stand_in(self.name.strip_prefix(TEMPORARY).unwrap_or(&self.name))
+    }
+
+    /// The digest, if it is the expected one.
+    fn checked(&self, expected: Option<&Digest>) -> Result<Digest, CommitError> {
+        let actual = self.digest(expected)?;
+        match expected {
+            Some(expected) if *expected != actual => Err(CommitError::Digest {
+                expected: expected.clone(),
+                actual,
+            }),
+            _ => Ok(actual),
+        }
     }
 
     /// "Not needed" makes Linux begin to write a range that is dirty, and lets it go only where it is
@@ -203,6 +291,60 @@ impl Drop for BlobWriter {
             // After a commit the name is already gone; a name left by a failed unlink is swept at
             // the next open.
             let _ = unlinkat(self.blobs.uploads(), &self.name, AtFlags::empty());
+            if let Some(name) = self.held_name() {
+                let _ = unlinkat(self.blobs.uploads(), name, AtFlags::empty());
+            }
         }
+    }
+}
+
+/// A blob that is ready for the journal. Dropped unsealed it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    writer: BlobWriter,
+    digest: Digest,
+    entry: Option<Entry>,
+}
+
+impl Staged {
+    pub(crate) fn size(&self) -> u64 {
+        self.writer.written
+    }
+
+    /// Bytes that it takes in a batch.
+    pub(crate) fn weight(&self) -> usize {
+        match &self.entry {
+            Some(Entry::Bytes { bytes, .. }) => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// What the journal has to know; once. From now on a stand-in is the journal's to drop, because
+    /// a record that failed may stand all the same.
+    pub(crate) fn take_entry(&mut self) -> Option<Entry> {
+        if let Vouched::Ready(_) = self.writer.vouched {
+            self.writer.vouched = Vouched::Told;
+        }
+        self.entry.take()
+    }
+
+    /// The batch is sealed: gives the blob its final name. After an error the journal must give it
+    /// one, from what it knows.
+    pub(crate) fn publish(mut self) -> io::Result<()> {
+        self.writer.keep = true;
+        let writer = &self.writer;
+        let folder = writer
+            .blobs
+            .folder(Algorithm::of(&self.digest).unwrap_or_default());
+        let named = {
+            let _naming = writer.blobs.naming();
+            let uploads = writer.blobs.uploads();
+            renameat(uploads, &writer.name, folder, self.digest.digest())
+        };
+        if let (true, Some(held)) = (named.is_ok(), writer.held_name()) {
+            let _ = unlinkat(writer.blobs.uploads(), held, AtFlags::empty());
+        }
+        named?;
+        self.writer.blobs.steps().at(Step::Published)
     }
 }

@@ -37,6 +37,16 @@ pub(crate) fn open(data: &Path) -> Registry {
     Registry::open(options(data), Policy::default()).unwrap()
 }
 
+/// What is unfinished in the uploads folder. Stand-in names are not: they are made ahead, and stay
+/// until a checkpoint.
+pub(crate) fn unfinished(data: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(data.join("content/uploads")).unwrap();
+    names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with("p-"))
+        .collect()
+}
+
 /// The registry behind each door. The listener lives as long as the test's runtime.
 pub(crate) async fn doors(registry: &Registry) -> [Door; 2] {
     [

@@ -257,8 +257,7 @@ impl Bench {
 
     /// Names of unfinished files.
     pub(crate) fn unfinished(&self) -> usize {
-        let folder = self.data.path().join("content/uploads");
-        std::fs::read_dir(folder).unwrap().count()
+        super::door::unfinished(self.data.path()).len()
     }
 
     pub(crate) fn has_file(&self, digest: &Digest) -> bool {

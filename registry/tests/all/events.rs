@@ -11,13 +11,13 @@ use registry::events::sender::{
     Deliver, DeliverError, Delivered, Delivery, Hook, Schedule, Senders,
 };
 use registry::http::{Front, router};
-use registry::service::Registry;
+use registry::service::{Policy, Registry};
 use registry::store::index::events as rows;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::door::{Door, image, open, push_image, sha256};
+use super::door::{Door, image, open, options, push_image, sha256};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -281,13 +281,15 @@ async fn the_queue_survives_a_restart() {
     let _ = sending.await;
     drop((registry, door));
     receiver.set(|state| state.full = None);
-    let (_registry, door, _sending) = timeout(PATIENCE, async {
+    timeout(PATIENCE, async {
         // The last read of an aborted sender may still hold the index for a moment.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        start(data.path(), hooks(), &receiver, schedule())
+        while Registry::open(options(data.path()), Policy::default()).is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     })
     .await
     .unwrap();
+    let (_registry, door, _sending) = start(data.path(), hooks(), &receiver, schedule());
     push_image(&door, "r", "last", b"last").await;
     receiver
         .until("told", |state| {

@@ -94,9 +94,11 @@ async fn two_uploads_of_one_blob_both_succeed() {
     for step in [
         Step::Writing,
         Step::Synced,
-        Step::Renamed,
-        Step::Durable,
         Step::Staged,
+        Step::Committed,
+        Step::JournalAppended,
+        Step::JournalSynced,
+        Step::Published,
     ] {
         let data = tempfile::tempdir().unwrap();
         let (registry, door, gate) = gated(data.path());
@@ -104,8 +106,8 @@ async fn two_uploads_of_one_blob_both_succeed() {
         let (one, path) = (door.clone(), post("a", b"same"));
         let first = tokio::spawn(async move { one.send("POST", &path, &[], "same").await });
         block_in_place(|| gate.arrived());
-        // The one writer of the index is what is held at this step.
-        let second = if step == Step::Staged {
+        // The one writer of the index is what is held at these steps.
+        let second = if step >= Step::Staged {
             gate.open();
             door.send("POST", &post("b", b"same"), &[], "same").await
         } else {
@@ -218,9 +220,11 @@ async fn a_collection_takes_nothing_from_a_push() {
     for step in [
         Step::Written,
         Step::Synced,
-        Step::Renamed,
-        Step::Durable,
         Step::Staged,
+        Step::Committed,
+        Step::JournalAppended,
+        Step::JournalSynced,
+        Step::Published,
     ] {
         let data = tempfile::tempdir().unwrap();
         let (registry, door, gate) = gated(data.path());
@@ -308,7 +312,12 @@ async fn of_two_collections_one_does_the_work() {
 /// Until the new file has its name the blob is absent, from then on it is whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_heals_is_absent_or_whole() {
-    for step in [Step::Synced, Step::Renamed, Step::Durable] {
+    for step in [
+        Step::Synced,
+        Step::JournalAppended,
+        Step::JournalSynced,
+        Step::Published,
+    ] {
         let data = tempfile::tempdir().unwrap();
         let (registry, door, gate) = gated(data.path());
         let digest = door.push_blob("a", b"content").await;
@@ -318,7 +327,12 @@ async fn a_blob_that_heals_is_absent_or_whole() {
         let (one, path) = (door.clone(), post("a", b"content"));
         let push = tokio::spawn(async move { one.send("POST", &path, &[], "content").await });
         block_in_place(|| gate.arrived());
-        check(&door, &digest, if step == Step::Synced { 404 } else { 200 }).await;
+        check(
+            &door,
+            &digest,
+            if step == Step::Published { 200 } else { 404 },
+        )
+        .await;
         gate.open();
         push.await.unwrap().expect(201);
         check(&door, &digest, 200).await;

@@ -55,10 +55,27 @@ struct Store {
 
 /// What is wrong with the store in `data`, which no process has open. Empty is good.
 pub(crate) fn faults(data: &Path, excuses: Excuses<'_>) -> Vec<String> {
-    // A copy: what redb does to a file that was not closed is the store's to do.
-    let copy = tempfile::NamedTempFile::new().unwrap();
-    std::fs::copy(data.join("registry.redb"), copy.path()).unwrap();
-    let database = Database::open(copy.path()).unwrap();
+    // A copy: what is done to a store that was not closed is the store's to do.
+    let copy = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .arg(data.join("."))
+        .arg(copy.path())
+        .status();
+    assert!(copied.unwrap().success());
+    let data = copy.path();
+    if !was_closed(data) {
+        let options = super::door::options(data);
+        drop(registry::store::Store::open(options).unwrap());
+        assert!(
+            was_closed(data),
+            "a store that was closed needs its journal"
+        );
+    }
+    // It is a plain redb file now. One more copy: a test that forks may hold the lock for a moment.
+    let index = tempfile::NamedTempFile::new().unwrap();
+    std::fs::copy(data.join("registry.redb"), index.path()).unwrap();
+    let database = Database::open(index.path()).unwrap();
     let mut store = read(&database.begin_read().unwrap(), data);
     store.check_files(excuses.damaged);
     store.check_holders();
@@ -69,6 +86,13 @@ pub(crate) fn faults(data: &Path, excuses: Excuses<'_>) -> Vec<String> {
     store.check_sizes(excuses.damaged);
     store.check_usage();
     store.faults
+}
+
+/// Whether the index needs no journal.
+fn was_closed(data: &Path) -> bool {
+    ["registry.journal.0", "registry.journal.1"]
+        .iter()
+        .all(|name| std::fs::metadata(data.join(name)).map_or(0, |file| file.len()) == 0)
 }
 
 fn read(rows: &ReadTransaction, data: &Path) -> Store {

@@ -3,7 +3,9 @@
 //! Readers each have their own snapshot and wait for nobody. All writes go through one thread that
 //! puts whatever is queued into one transaction, so concurrent requests share its syncs; a writer
 //! returns when its rows are durable. Every transaction is two-phase with quick repair: a crash
-//! needs no walk over the file, and checksums over data that others chose decide nothing.
+//! needs no walk over the file, and checksums over data that others chose decide nothing. Durable
+//! means: in the journal (see `store::journal`), which the file follows; readers see what is
+//! durable and nothing else.
 //!
 //! After an I/O error (a full disk above all) redb refuses to go on with an open file; the next
 //! operation opens it again, so the registry serves as soon as there is space.
@@ -39,11 +41,13 @@ use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 pub use self::commits::Commits;
 use self::group::Group;
 pub use self::schema::ManifestRow;
+use crate::store::journal::{self, Disk, Folder, Journal, JournalError, Naming};
 use crate::store::step::Steps;
+use crate::store::writer::Staged;
 
 /// redb's own cache, in bytes. Its default is a gigabyte; the kernel keeps the file's pages as well, so
-/// more than this would only hold them twice.
-const CACHE: usize = 16 * 1024 * 1024;
+/// more than this would only hold them twice. The journal's overlay holds the newest ones besides.
+const CACHE: usize = 12 << 20;
 
 /// Why the index did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +63,11 @@ pub enum IndexError {
         found: u64,
         known: u64,
     },
+    #[error("index {} and its journal do not open", path.display())]
+    Journal {
+        path: PathBuf,
+        source: Arc<JournalError>,
+    },
     #[error("index is closed")]
     Closed,
 }
@@ -71,13 +80,12 @@ impl IndexError {
                 redb::Error::Io(error) => Some(error),
                 _ => None,
             },
+            Self::Journal { source, .. } => match source.as_ref() {
+                JournalError::Io(error) => Some(error),
+                _ => None,
+            },
             _ => None,
         }
-    }
-
-    /// Whether the file had failed before this was asked of it.
-    fn is_stale(&self) -> bool {
-        matches!(self, Self::Database { source, .. } if matches!(**source, redb::Error::PreviousIo))
     }
 }
 
@@ -90,16 +98,21 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the file, making it where it is absent.
+    /// Opens the file, making it where it is absent; its blobs are in the folder `content` beside
+    /// it.
     pub fn open(path: &Path, steps: Steps) -> Result<Self, IndexError> {
-        let file = Arc::new(DatabaseFile {
-            path: path.to_owned(),
-            steps: steps.clone(),
-            database: RwLock::new(None),
-        });
-        if !path.exists() {
-            create::create(path, &steps).map_err(|error| file.error(error))?;
-        }
+        let content = journal::folder_of(path).join("content");
+        Self::open_over(path, Folder::new(&content, Naming::default()), steps)
+    }
+
+    /// Opens the file, making it where it is absent, and recovers what a crash left in its journal
+    /// of it and of the blobs in `content`.
+    pub(super) fn open_over(
+        path: &Path,
+        content: Folder,
+        steps: Steps,
+    ) -> Result<Self, IndexError> {
+        let file = Arc::new(DatabaseFile::open(path, content, steps.clone())?);
         file.reopen()?;
         file.check_schema()?;
         let commits = Commits::default();
@@ -121,23 +134,7 @@ impl Index {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
-        let mut read = Some(read);
-        loop {
-            let result = self.file.with(|database| {
-                let transaction = database.begin_read()?;
-                match read.take() {
-                    Some(read) => read(&transaction).map(Some),
-                    None => Ok(None),
-                }
-            });
-            match result {
-                Ok(Some(value)) => return Ok(value),
-                Ok(None) => return Err(IndexError::Closed),
-                // A writer failed with this file; it is opened again for us.
-                Err(error) if read.is_some() && error.is_stale() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.file.with(|opened| read(&opened.snapshot()))
     }
 
     /// Runs `work` in a write transaction and returns once it is durable. `work` must decide
@@ -147,7 +144,59 @@ impl Index {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, IndexError> {
-        self.group.write(work)
+        self.group.write(None, work)
+    }
+
+    /// Brings home what the journal holds, and with it gives back the space of blobs that are gone.
+    /// Costs time where it fails, and nothing else: it is tried again in the background.
+    pub(crate) fn settle(&self) {
+        if let Err(error) = self.file.journal.settle() {
+            tracing::warn!(?error, "journal keeps what it holds for now");
+        }
+    }
+
+    /// As [`Index::write`], for rows that name `blob`: both are durable afterwards, or neither.
+    pub(crate) fn write_with<T: Send + 'static>(
+        &self,
+        blob: Option<Staged>,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        self.group.write(blob, work)
+    }
+}
+
+/// The open database and what readers see of it: the last sealed commit.
+struct Opened {
+    // Before the database, whose close ends it.
+    snapshot: RwLock<Arc<ReadTransaction>>,
+    database: Database,
+}
+
+impl Opened {
+    fn new(database: Database) -> Result<Self, redb::Error> {
+        let snapshot = RwLock::new(Arc::new(database.begin_read()?));
+        Ok(Self { snapshot, database })
+    }
+
+    fn snapshot(&self) -> Arc<ReadTransaction> {
+        let snapshot = self.snapshot.read();
+        Arc::clone(&snapshot.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows readers what is committed, which must be sealed.
+    fn refresh(&self) -> Result<(), redb::Error> {
+        let fresh = Arc::new(self.database.begin_read()?);
+        *self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
     }
 }
 
@@ -155,11 +204,55 @@ impl Index {
 #[derive(Debug)]
 struct DatabaseFile {
     path: PathBuf,
-    steps: Steps,
-    database: RwLock<Option<Database>>,
+    // Before the journal, which brings home what closing the database writes.
+    opened: RwLock<Option<Opened>>,
+    journal: Journal,
 }
 
 impl DatabaseFile {
+    fn open(path: &Path, content: Folder, steps: Steps) -> Result<Self, IndexError> {
+        let failed = |error: redb::Error| IndexError::Database {
+            path: path.to_owned(),
+            source: Arc::new(error),
+        };
+        match std::fs::metadata(path) {
+            Ok(file) if file.len() > 0 => {}
+            // An empty file that somebody put there; redb makes one of its own out of it.
+            Ok(_) => {
+                let made = watched::open(path, CACHE, &steps);
+                drop(made.map_err(|error| failed(error.into()))?);
+            }
+            Err(_) => create::create(path, &steps).map_err(failed)?,
+        }
+        let lock = journal::lock(path).map_err(failed)?;
+        let lock = lock.ok_or_else(|| failed(redb::Error::DatabaseAlreadyOpen))?;
+        let journal = Self::journal(path, content, steps, lock);
+        Ok(Self {
+            path: path.to_owned(),
+            opened: RwLock::new(None),
+            journal: journal.map_err(|error| IndexError::Journal {
+                path: path.to_owned(),
+                source: Arc::new(error),
+            })?,
+        })
+    }
+
+    fn journal(
+        path: &Path,
+        content: Folder,
+        steps: Steps,
+        lock: redb::backends::FileBackend,
+    ) -> Result<Journal, JournalError> {
+        let lost = path.with_extension("journal.lost");
+        let forgive = lost.exists();
+        let disk = Box::new(Disk::open(path, steps.clone())?);
+        let journal = Journal::open(lock, disk, Box::new(content), steps, forgive)?;
+        if forgive {
+            std::fs::remove_file(&lost)?;
+        }
+        Ok(journal)
+    }
+
     fn error(&self, error: impl Into<redb::Error>) -> IndexError {
         IndexError::Database {
             path: self.path.clone(),
@@ -171,35 +264,35 @@ impl DatabaseFile {
     /// it again.
     fn with<T>(
         &self,
-        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+        work: impl FnOnce(&Opened) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
         let result = loop {
-            let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(database) = open.as_ref() {
-                break work(database);
+            let open = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(opened) = open.as_ref() {
+                break work(opened);
             }
             drop(open);
             self.reopen()?;
         };
         result.map_err(|error| {
             if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                *self
-                    .database
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = None;
+                // Waits for who reads; then the next one opens it.
+                let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+                self.journal.retire();
+                *slot = None;
             }
             self.error(error)
         })
     }
 
     fn reopen(&self) -> Result<(), IndexError> {
-        let mut slot = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            let opened = watched::open(&self.path, CACHE, &self.steps);
-            *slot = Some(opened.map_err(|error| self.error(error))?);
+            let database = Database::builder()
+                .set_cache_size(CACHE)
+                .create_with_backend(self.journal.backend())
+                .map_err(|error| self.error(error))?;
+            *slot = Some(Opened::new(database).map_err(|error| self.error(error))?);
         }
         Ok(())
     }
@@ -207,10 +300,12 @@ impl DatabaseFile {
     /// Makes all tables of a new file and the missing ones of an earlier program's; refuses a file
     /// of a later program.
     fn check_schema(&self) -> Result<(), IndexError> {
-        let found = self.with(|database| {
-            let transaction = begin_write(database)?;
+        let found = self.with(|opened| {
+            let transaction = begin_write(&opened.database)?;
             let found = rows::create_tables(&transaction)?;
             transaction.commit()?;
+            self.journal.seal(Vec::new(), || true)?;
+            opened.refresh()?;
             Ok(found)
         })?;
         if found > schema::SCHEMA_VERSION {
@@ -226,7 +321,7 @@ impl DatabaseFile {
 
 /// The only door to a write transaction: durable at commit, with quick repair (and so two-phase).
 #[allow(clippy::disallowed_methods)]
-fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
     // Immediate durability is redb's default; quick repair is not.
     transaction.set_quick_repair(true);

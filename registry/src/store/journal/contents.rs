@@ -1,0 +1,183 @@
+//! What the journal does with blob files: gives them their names again, and makes them durable.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, fdatasync, fsync, linkat, openat, renameat, statat, syncfs, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::record::Entry;
+use crate::digest::{Algorithm, Digest};
+use crate::store::blobs::{BLOB_MODE, TEMPORARY, hash_file, random_hex};
+
+/// Up to this many files are synced one by one; more are synced with their whole file system, which
+/// costs as much as a few of them.
+const ONE_BY_ONE: usize = 16;
+
+/// A blob file of a sealed batch that is not yet durable under its final name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) digest: Digest,
+    /// The durable name in the uploads folder that stands in for the final one; `None` where the
+    /// journal has the bytes.
+    pub(crate) name: Option<String>,
+}
+
+impl Kept {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let name = match entry {
+            Entry::Bytes { .. } => None,
+            Entry::Named { name, .. } => Some(name.clone()),
+        };
+        Self {
+            digest: entry.digest().clone(),
+            name,
+        }
+    }
+}
+
+/// The content folder as the journal sees it.
+pub(crate) trait Contents: Debug + Send + Sync + 'static {
+    /// Gives an entry's blob its final name. Twice is as good as once. Nothing is durable before
+    /// [`Contents::settle`].
+    fn restore(&self, entry: &Entry) -> io::Result<()>;
+    /// Makes these blobs and their final names durable. One that was unlinked since is passed over.
+    fn settle(&self, kept: &[Kept]) -> io::Result<()>;
+    /// Drops the names that stood in for the final ones.
+    fn forget(&self, kept: &[Kept]);
+}
+
+/// The real folder. Opened when it is first needed: most checkpoints of a registry that is only
+/// read, and every open after a clean close, need none.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// See `Blobs::naming`.
+    naming: Naming,
+}
+
+/// Held shared by who gives a blob's file its final name, alone by who takes one away.
+pub(crate) type Naming = Arc<RwLock<()>>;
+
+impl Folder {
+    pub(crate) fn new(content: &Path, naming: Naming) -> Self {
+        let path = content.to_owned();
+        Self { path, naming }
+    }
+
+    fn open(&self, name: &str) -> io::Result<OwnedFd> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(File::open(path)?.into())
+    }
+
+    fn blobs(&self, algorithm: Algorithm) -> io::Result<OwnedFd> {
+        self.open(&format!("blobs/{}", algorithm.name()))
+    }
+
+    fn uploads(&self) -> io::Result<OwnedFd> {
+        self.open("uploads")
+    }
+
+    fn restore_bytes(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let uploads = self.uploads()?;
+        let temporary = format!("{TEMPORARY}{}", random_hex()?);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&uploads, &temporary, flags, BLOB_MODE)?);
+        file.write_all(bytes)?;
+        self.name(&uploads, &temporary, digest)
+    }
+
+    fn restore_named(&self, digest: &Digest, name: &str) -> io::Result<()> {
+        let uploads = self.uploads()?;
+        let folder = self.blobs(Algorithm::of(digest).unwrap_or_default())?;
+        let inode =
+            |folder: &OwnedFd, name: &str| match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Ok(Some(stat.st_ino)),
+                Err(Errno::NOENT) => Ok(None),
+                Err(error) => Err(io::Error::from(error)),
+            };
+        let Some(held) = inode(&uploads, name)? else {
+            // Checkpointed before; the blob is under its final name or was deleted since.
+            return Ok(());
+        };
+        match inode(&folder, digest.digest())? {
+            Some(there) if there == held => return Ok(()),
+            // A writer may have healed what was damaged behind this name.
+            Some(_) if !is_whole(&uploads, name, digest)? => return Ok(()),
+            _ => {}
+        }
+        let temporary = format!("{TEMPORARY}{}", random_hex()?);
+        linkat(&uploads, name, &uploads, &temporary, AtFlags::empty())?;
+        self.name(&uploads, &temporary, digest)
+    }
+
+    fn name(&self, uploads: &OwnedFd, temporary: &str, digest: &Digest) -> io::Result<()> {
+        let folder = self.blobs(Algorithm::of(digest).unwrap_or_default())?;
+        let _naming = self.naming.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(renameat(uploads, temporary, &folder, digest.digest())?)
+    }
+
+    fn settle_in(&self, algorithm: Algorithm, kept: &[&Kept]) -> io::Result<()> {
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let folder = self.blobs(algorithm)?;
+        let with_bytes = || kept.iter().filter(|kept| kept.name.is_none());
+        if with_bytes().count() > ONE_BY_ONE {
+            return Ok(syncfs(&folder)?);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for kept in with_bytes() {
+            match openat(&folder, kept.digest.digest(), flags, Mode::empty()) {
+                Ok(file) => fdatasync(file)?,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(fsync(folder)?)
+    }
+}
+
+/// Whether the file `name` is what `digest` says.
+fn is_whole(folder: &OwnedFd, name: &str, digest: &Digest) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat(folder, name, flags, Mode::empty())?);
+    let algorithm = Algorithm::of(digest).unwrap_or_default();
+    Ok(hash_file(&file, algorithm)?.0.finish() == *digest)
+}
+
+impl Contents for Folder {
+    fn restore(&self, entry: &Entry) -> io::Result<()> {
+        match entry {
+            Entry::Bytes { digest, bytes } => self.restore_bytes(digest, bytes),
+            Entry::Named { digest, name } => self.restore_named(digest, name),
+        }
+    }
+
+    fn settle(&self, kept: &[Kept]) -> io::Result<()> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let of = |kept: &&Kept| Algorithm::of(&kept.digest).unwrap_or_default() == algorithm;
+            let kept: Vec<&Kept> = kept.iter().filter(of).collect();
+            self.settle_in(algorithm, &kept)?;
+        }
+        Ok(())
+    }
+
+    fn forget(&self, kept: &[Kept]) {
+        let names = kept.iter().filter_map(|kept| kept.name.as_deref());
+        let names: Vec<&str> = names.collect();
+        if let (false, Ok(uploads)) = (names.is_empty(), self.uploads()) {
+            for name in names {
+                // What stays is swept at the next open.
+                let _ = unlinkat(&uploads, name, AtFlags::empty());
+            }
+        }
+    }
+}

@@ -18,7 +18,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::name::parse_digest;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, linkat, openat, statat, unlinkat, utimensat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, fstat, fsync, linkat, openat, statat, unlinkat, utimensat,
+};
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::guard::Guards;
@@ -223,7 +225,9 @@ impl Blobs {
             return Ok(());
         };
         let (folder, name) = (self.folder(algorithm), digest.digest());
-        let found = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        // While it is open no other file can have its number.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match openat(folder, name, flags, Mode::empty()) {
             Ok(found) => found,
             Err(rustix::io::Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -232,9 +236,10 @@ impl Blobs {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
-        if found.st_nlink > 1 {
+        let left = fstat(&found)?;
+        if left.st_nlink > 0 {
             // Until the next checkpoint a stand-in would keep its space.
-            self.forget_stand_ins(found.st_ino)?;
+            self.forget_stand_ins(left.st_ino)?;
         }
         Ok(())
     }

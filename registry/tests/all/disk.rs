@@ -97,6 +97,7 @@ async fn child() {
     }
     assert_eq!(registry.verify().unwrap(), []);
     drop((door, registry));
+    opens_without_a_byte(&folder, held).await;
     assert_eq!(faults(&folder, Excuses::default()), [""; 0]);
     let count = blobs.len();
     println!("filled with {count} blobs, {refused} deletions refused without a byte left");
@@ -180,6 +181,24 @@ async fn without_a_byte(door: &Door, folder: &Path, blobs: &[(String, Vec<u8>)])
         assert!(matches!(reply.status.as_u16(), 202 | 404), "{reply:?}");
     }
     refused
+}
+
+/// After a clean stop somebody else takes the last byte: the registry starts, everybody reads, and
+/// something can be deleted; after a crash on the full disk as well.
+async fn opens_without_a_byte(folder: &Path, blobs: &[(String, Vec<u8>)]) {
+    let filler = folder.join("filler");
+    fill_up(&filler);
+    let (deleted, blobs) = blobs.split_first().unwrap();
+    for _ in 0..2 {
+        let registry = Registry::open(options(folder), Policy::default()).unwrap();
+        let door = Door::Router(router(Front::new(registry.clone())));
+        for (path, content) in blobs {
+            assert!(door.get(path).await.expect(200).body == content.as_slice());
+        }
+        let reply = door.send("DELETE", &deleted.0, &[], "").await;
+        assert!(matches!(reply.status.as_u16(), 202 | 404), "{reply:?}");
+    }
+    std::fs::remove_file(filler).unwrap();
 }
 
 fn fill_up(path: &Path) {

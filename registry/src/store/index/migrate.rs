@@ -1,5 +1,8 @@
 //! From version 1 of the index to version 2: rows that version 1 did not keep, made out of those
-//! that it did. Runs once, inside the transaction that raises the version.
+//! that it did. Runs once, inside the transaction that raises the version, on the plain file: redb
+//! puts there what does not fit into its cache.
+
+use std::path::Path;
 
 use redb::{ReadableTable, WriteTransaction};
 
@@ -9,6 +12,16 @@ use super::schema::{
     TAG_TIMES, TAGGED, TAGS, UNTAGGED, USAGE,
 };
 use super::untagged::UNKNOWN;
+use super::{begin_write, rows, watched};
+use crate::store::step::Steps;
+
+/// Raises the file at `path`, which needs no journal, to this program's version.
+pub(super) fn migrate(path: &Path, steps: &Steps) -> Result<(), redb::Error> {
+    let database = watched::open(path, super::CACHE, steps)?;
+    let transaction = begin_write(&database)?;
+    rows::create_tables(&transaction)?;
+    Ok(transaction.commit()?)
+}
 
 /// The tables of version 2 are there and empty.
 pub(super) fn from_1(transaction: &WriteTransaction) -> Result<(), redb::Error> {
@@ -104,7 +117,7 @@ fn untagged(transaction: &WriteTransaction) -> Result<(), redb::Error> {
         let (key, value) = row?;
         let (repository, digest) = key.value();
         let row: ManifestRow = decode(value.value())?;
-        if !row.by_digest && !super::rows::any_below(&tagged, repository, digest)? {
+        if !row.by_digest && !rows::any_below(&tagged, repository, digest)? {
             untagged.insert((repository, digest), UNKNOWN)?;
         }
     }

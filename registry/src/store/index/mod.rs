@@ -89,6 +89,13 @@ impl IndexError {
     }
 }
 
+fn failed(path: &Path, error: redb::Error) -> IndexError {
+    IndexError::Database {
+        path: path.to_owned(),
+        source: Arc::new(error),
+    }
+}
+
 /// The open index. Dropping it waits for queued writes.
 #[derive(Debug)]
 pub struct Index {
@@ -112,9 +119,15 @@ impl Index {
         content: Folder,
         steps: Steps,
     ) -> Result<Self, IndexError> {
-        let file = Arc::new(DatabaseFile::open(path, content, steps.clone())?);
-        file.reopen()?;
+        let mut file = DatabaseFile::open(path, content.clone(), steps.clone())?;
+        if file.schema_version()?.is_some_and(schema::is_earlier) {
+            // The journal would keep all that a migration writes in memory, twice.
+            drop(file);
+            migrate::migrate(path, &steps).map_err(|error| failed(path, error))?;
+            file = DatabaseFile::open(path, content, steps.clone())?;
+        }
         file.check_schema()?;
+        let file = Arc::new(file);
         let commits = Commits::default();
         let group = Group::start(Arc::clone(&file), steps, commits.clone())?;
         Ok(Self {
@@ -211,10 +224,7 @@ struct DatabaseFile {
 
 impl DatabaseFile {
     fn open(path: &Path, content: Folder, steps: Steps) -> Result<Self, IndexError> {
-        let failed = |error: redb::Error| IndexError::Database {
-            path: path.to_owned(),
-            source: Arc::new(error),
-        };
+        let failed = |error: redb::Error| failed(path, error);
         match std::fs::metadata(path) {
             Ok(file) if file.len() > 0 => {}
             // An empty file that somebody put there; redb makes one of its own out of it.
@@ -226,15 +236,21 @@ impl DatabaseFile {
         }
         let lock = journal::lock(path).map_err(failed)?;
         let lock = lock.ok_or_else(|| failed(redb::Error::DatabaseAlreadyOpen))?;
-        let journal = Self::journal(path, content, steps, lock);
-        Ok(Self {
+        let lost = path.with_extension("journal.lost");
+        let forgive = lost.exists();
+        let journal = Self::journal(path, content, steps, lock, forgive);
+        let file = Self {
             path: path.to_owned(),
             opened: RwLock::new(None),
             journal: journal.map_err(|error| IndexError::Journal {
                 path: path.to_owned(),
                 source: Arc::new(error),
             })?,
-        })
+        };
+        if forgive {
+            file.check_forgiven(&lost)?;
+        }
+        Ok(file)
     }
 
     fn journal(
@@ -242,22 +258,32 @@ impl DatabaseFile {
         content: Folder,
         steps: Steps,
         lock: redb::backends::FileBackend,
+        forgive: bool,
     ) -> Result<Journal, JournalError> {
-        let lost = path.with_extension("journal.lost");
-        let forgive = lost.exists();
-        let disk = Box::new(Disk::open(path, steps.clone())?);
-        let journal = Journal::open(lock, disk, Box::new(content), steps, forgive)?;
         if forgive {
-            std::fs::remove_file(&lost)?;
+            journal::keep_aside(path)?;
         }
-        Ok(journal)
+        let disk = Box::new(Disk::open(path, steps.clone())?);
+        Journal::open(lock, disk, Box::new(content), steps, forgive)
+    }
+
+    /// A part of the journal is lost, and the index is used as it is: redb looks at all of it first,
+    /// because a checkpoint may have been at work. Only then the wish is fulfilled.
+    fn check_forgiven(&self, lost: &Path) -> Result<(), IndexError> {
+        let mut database = self.database()?;
+        match database.check_integrity() {
+            Ok(whole) => tracing::warn!(whole, "index was opened without all of its journal"),
+            Err(error) => return Err(self.error(error)),
+        }
+        drop(database);
+        let folder = std::fs::File::open(journal::folder_of(lost));
+        std::fs::remove_file(lost)
+            .and_then(|()| folder?.sync_all())
+            .map_err(|error| self.error(error))
     }
 
     fn error(&self, error: impl Into<redb::Error>) -> IndexError {
-        IndexError::Database {
-            path: self.path.clone(),
-            source: Arc::new(error.into()),
-        }
+        failed(&self.path, error.into())
     }
 
     /// Runs `work` on the open database. A file that failed is closed, so that the next call opens
@@ -288,26 +314,36 @@ impl DatabaseFile {
     fn reopen(&self) -> Result<(), IndexError> {
         let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            let database = Database::builder()
-                .set_cache_size(CACHE)
-                .create_with_backend(self.journal.backend())
-                .map_err(|error| self.error(error))?;
-            *slot = Some(Opened::new(database).map_err(|error| self.error(error))?);
+            let opened = Opened::new(self.database()?);
+            *slot = Some(opened.map_err(|error| self.error(error))?);
         }
         Ok(())
     }
 
-    /// Makes all tables of a new file and the missing ones of an earlier program's; refuses a file
-    /// of a later program.
+    fn database(&self) -> Result<Database, IndexError> {
+        Database::builder()
+            .set_cache_size(CACHE)
+            .create_with_backend(self.journal.backend())
+            .map_err(|error| self.error(error))
+    }
+
+    /// The version that the file says, `None` where it has no tables of ours.
+    fn schema_version(&self) -> Result<Option<u64>, IndexError> {
+        self.with(|opened| rows::schema_version(&opened.snapshot()))
+    }
+
+    /// Makes the tables of a file that has none; refuses a file of a later program. A file that is as
+    /// it should be is not written to: that works on a full disk, too.
     fn check_schema(&self) -> Result<(), IndexError> {
-        let found = self.with(|opened| {
-            let transaction = begin_write(&opened.database)?;
-            let found = rows::create_tables(&transaction)?;
-            transaction.commit()?;
-            self.journal.seal(Vec::new(), || true)?;
-            opened.refresh()?;
-            Ok(found)
-        })?;
+        let Some(found) = self.schema_version()? else {
+            return self.with(|opened| {
+                let transaction = begin_write(&opened.database)?;
+                rows::create_tables(&transaction)?;
+                transaction.commit()?;
+                self.journal.seal(Vec::new(), || true)?;
+                opened.refresh()
+            });
+        };
         if found > schema::SCHEMA_VERSION {
             return Err(IndexError::Schema {
                 path: self.path.clone(),

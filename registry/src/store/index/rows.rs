@@ -3,7 +3,7 @@
 use std::ops::Bound::{Excluded, Unbounded};
 
 use redb::{
-    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
+    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value,
     WriteTransaction,
 };
 use serde::Serialize;
@@ -42,14 +42,23 @@ impl Rows for WriteTransaction {
     }
 }
 
-/// Makes absent tables, so that readers find them, and answers the file's schema version. A file
-/// of a later program is left as it is; one of an earlier program gets the rows that it lacks.
-pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+/// The version that the file says; `None` for a file without tables of ours.
+pub(super) fn schema_version(transaction: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
+    match transaction.open_table(META) {
+        Ok(meta) => Ok(meta.get(SCHEMA_KEY)?.map(|row| row.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes absent tables, so that readers find them. A file of a later program is left as it is; one of
+/// an earlier program gets the rows that it lacks.
+pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     let found = {
         let mut meta = transaction.open_table(META)?;
         let found = meta.get(SCHEMA_KEY)?.map(|row| row.value());
         if found.is_some_and(|found| found > SCHEMA_VERSION) {
-            return Ok(found.unwrap_or_default());
+            return Ok(());
         }
         meta.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
         found.unwrap_or(SCHEMA_VERSION)
@@ -70,7 +79,7 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<u64, redb:
     if found < SCHEMA_VERSION {
         migrate::from_1(transaction)?;
     }
-    Ok(SCHEMA_VERSION)
+    Ok(())
 }
 
 /// A value of ours from its JSON. What does not parse was damaged or written by no version of ours.

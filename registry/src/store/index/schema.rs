@@ -30,6 +30,12 @@ use serde::{Deserialize, Serialize};
 
 /// Raised with every change that an older program could misread.
 pub(super) const SCHEMA_VERSION: u64 = 2;
+
+/// Whether a file of this version needs a migration.
+pub(super) fn is_earlier(version: u64) -> bool {
+    version < SCHEMA_VERSION
+}
+
 pub(super) const SCHEMA_KEY: &str = "schema_version";
 /// Bytes of all distinct digests that any repository holds.
 pub(super) const HELD_BYTES_KEY: &str = "held_bytes";

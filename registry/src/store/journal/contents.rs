@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::is_full;
 use super::record::Entry;
 use crate::digest::{Algorithm, Digest};
 use crate::store::blobs::{BLOB_MODE, TEMPORARY, hash_file, random_hex};
@@ -55,7 +56,7 @@ pub(crate) trait Contents: Debug + Send + Sync + 'static {
 
 /// The real folder. Opened when it is first needed: most checkpoints of a registry that is only
 /// read, and every open after a clean close, need none.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
     /// See `Blobs::naming`.
@@ -87,11 +88,11 @@ impl Folder {
 
     fn restore_bytes(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let uploads = self.uploads()?;
-        let temporary = format!("{TEMPORARY}{}", random_hex()?);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&uploads, &temporary, flags, BLOB_MODE)?);
-        file.write_all(bytes)?;
-        self.name(&uploads, &temporary, digest)
+        self.place(&uploads, digest, |temporary| {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let file = openat(&uploads, temporary, flags, BLOB_MODE)?;
+            File::from(file).write_all(bytes)
+        })
     }
 
     fn restore_named(&self, digest: &Digest, name: &str) -> io::Result<()> {
@@ -113,15 +114,46 @@ impl Folder {
             Some(_) if !is_whole(&uploads, name, digest)? => return Ok(()),
             _ => {}
         }
+        self.place(&uploads, digest, |temporary| {
+            Ok(linkat(
+                &uploads,
+                name,
+                &uploads,
+                temporary,
+                AtFlags::empty(),
+            )?)
+        })
+    }
+
+    /// Gives its final name to what `make` makes under a temporary one, of which nothing stays.
+    fn place(
+        &self,
+        uploads: &OwnedFd,
+        digest: &Digest,
+        make: impl FnOnce(&str) -> io::Result<()>,
+    ) -> io::Result<()> {
         let temporary = format!("{TEMPORARY}{}", random_hex()?);
-        linkat(&uploads, name, &uploads, &temporary, AtFlags::empty())?;
-        self.name(&uploads, &temporary, digest)
+        let placed = make(&temporary).and_then(|()| self.name(uploads, &temporary, digest));
+        if placed.is_err() {
+            // On a full disk this is tried again and again.
+            let _ = unlinkat(uploads, &temporary, AtFlags::empty());
+        }
+        placed
     }
 
     fn name(&self, uploads: &OwnedFd, temporary: &str, digest: &Digest) -> io::Result<()> {
         let folder = self.blobs(Algorithm::of(digest).unwrap_or_default())?;
         let _naming = self.naming.read().unwrap_or_else(PoisonError::into_inner);
         Ok(renameat(uploads, temporary, &folder, digest.digest())?)
+    }
+
+    /// Whether the file under the final name is what the digest says.
+    fn is_there(&self, digest: &Digest) -> io::Result<bool> {
+        let folder = self.blobs(Algorithm::of(digest).unwrap_or_default())?;
+        match is_whole(&folder, digest.digest(), digest) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            whole => whole,
+        }
     }
 
     fn settle_in(&self, algorithm: Algorithm, kept: &[&Kept]) -> io::Result<()> {
@@ -156,7 +188,11 @@ fn is_whole(folder: &OwnedFd, name: &str, digest: &Digest) -> io::Result<bool> {
 impl Contents for Folder {
     fn restore(&self, entry: &Entry) -> io::Result<()> {
         match entry {
-            Entry::Bytes { digest, bytes } => self.restore_bytes(digest, bytes),
+            Entry::Bytes { digest, bytes } => match self.restore_bytes(digest, bytes) {
+                // A full disk must not keep out who only reads: what is there need not be written.
+                Err(error) if is_full(&error) && self.is_there(digest)? => Ok(()),
+                restored => restored,
+            },
             Entry::Named { digest, name } => self.restore_named(digest, name),
         }
     }
@@ -179,5 +215,42 @@ impl Contents for Folder {
                 let _ = unlinkat(&uploads, name, AtFlags::empty());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::digest_of;
+
+    /// What cannot get its name leaves no second copy behind, however often it is tried.
+    #[test]
+    fn a_failed_restore_leaves_nothing() {
+        let content = tempfile::tempdir().unwrap();
+        let folder = Folder::new(content.path(), Naming::default());
+        let digest = digest_of(Algorithm::Sha256, b"abc");
+        // A folder in the way: no file can take its place.
+        let taken = content.path().join("blobs/sha256").join(digest.digest());
+        fs::create_dir_all(&taken).unwrap();
+        let uploads = content.path().join("uploads");
+        fs::create_dir_all(&uploads).unwrap();
+        fs::write(uploads.join("p-1"), b"abc").unwrap();
+        let bytes = b"abc".to_vec();
+        let (named, held) = ("p-1".to_owned(), digest.clone());
+        for entry in [
+            Entry::Bytes { digest, bytes },
+            Entry::Named {
+                digest: held,
+                name: named,
+            },
+        ] {
+            folder.restore(&entry).unwrap_err();
+            assert_eq!(fs::read_dir(&uploads).unwrap().count(), 1);
+        }
+        fs::remove_dir(&taken).unwrap();
+        let digest = digest_of(Algorithm::Sha256, b"abc");
+        let bytes = b"abc".to_vec();
+        folder.restore(&Entry::Bytes { digest, bytes }).unwrap();
+        assert_eq!(fs::read(taken).unwrap(), b"abc");
     }
 }

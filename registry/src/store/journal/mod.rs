@@ -60,7 +60,7 @@ use crate::store::step::{Step, Steps};
 pub(crate) use self::backend::Backend;
 pub(crate) use self::checkpoint::{Journal, lock};
 pub(crate) use self::contents::{Folder, Kept, Naming};
-pub(crate) use self::medium::{Disk, folder_of};
+pub(crate) use self::medium::{Disk, folder_of, keep_aside};
 pub(crate) use self::record::Entry;
 pub use self::recover::JournalError;
 
@@ -134,6 +134,8 @@ struct Segment {
     kept: Vec<Kept>,
     /// A file did not get its name or a sync failed: bring everything home anew from the records.
     suspect: bool,
+    /// Everything is home and synced; only the segment's space is still to be given back.
+    home: bool,
 }
 
 impl Segment {
@@ -142,6 +144,7 @@ impl Segment {
             head,
             kept: Vec::new(),
             suspect: false,
+            home: false,
         }
     }
 }
@@ -411,31 +414,48 @@ impl Core {
     fn bring_home(&self, segment: &Segment, limit: u64) -> io::Result<()> {
         self.steps.at(Step::Checkpointing)?;
         let medium = self.medium.as_ref();
-        if segment.suspect {
-            let mut restore = |record: Record| {
-                let mut entries = record.entries.iter();
-                entries.try_for_each(|entry| self.contents.restore(entry))
-            };
-            segment::replay(medium, &segment.head, limit, &mut restore)?;
+        if !segment.home {
+            self.bring_contents_home(segment, limit)?;
+            let (layer, length) = self.overlay().frozen();
+            write_layer(medium, &layer, length)?;
+            medium.sync(Part::Index)?;
+            self.note_frozen(|frozen| frozen.home = true);
         }
-        if let Err(error) = self.contents.settle(&segment.kept) {
-            // The kernel may hold for clean what it could not write.
-            if let Some((segment, _)) = &mut self.turns().frozen {
-                segment.suspect = true;
-            }
-            return Err(error);
-        }
-        let (layer, length) = self.overlay().frozen();
-        write_layer(medium, &layer, length)?;
-        medium.sync(Part::Index)?;
         if medium.is_short() {
-            // Everything in it is at home. The newest segment alone says as much as both.
+            // The newest segment alone says as much as both.
             let part = Part::Segment(segment.head.generation);
             medium.set_len(part, 0)?;
             medium.sync(part)?;
             medium.reserve();
         }
         self.steps.at(Step::Checkpointed)
+    }
+
+    fn bring_contents_home(&self, segment: &Segment, limit: u64) -> io::Result<()> {
+        if segment.suspect {
+            let mut restore = |record: Record| {
+                let mut entries = record.entries.iter();
+                entries.try_for_each(|entry| self.contents.restore(entry))
+            };
+            let medium = self.medium.as_ref();
+            let end = segment::replay(medium, &segment.head, limit, &mut restore)?;
+            if end.sequence != limit {
+                let damaged = "a segment of the journal does not read as it was written";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
+            }
+        }
+        let settled = self.contents.settle(&segment.kept);
+        if settled.is_err() {
+            // The kernel may hold for clean what it could not write.
+            self.note_frozen(|frozen| frozen.suspect = true);
+        }
+        settled
+    }
+
+    fn note_frozen(&self, note: impl FnOnce(&mut Segment)) {
+        if let Some((segment, _)) = &mut self.turns().frozen {
+            note(segment);
+        }
     }
 
     /// Seals and checkpoints everything; afterwards the index is a plain redb file that needs no
@@ -445,7 +465,10 @@ impl Core {
         self.checkpoint()?;
         self.turn(&mut self.turns())?;
         self.checkpoint()?;
-        recover::detach(self.medium.as_ref())
+        recover::detach(self.medium.as_ref())?;
+        // The next start finds space even where others have filled the disk meanwhile.
+        self.medium.reserve();
+        Ok(())
     }
 }
 
@@ -463,7 +486,8 @@ fn current(is: bool) -> io::Result<()> {
     Err(io::Error::other("index went back to its last sealed state"))
 }
 
-/// Writes pages into the index file. Not synced.
+/// Writes pages into the index file, page 0 last and behind a sync: where it says what it said after
+/// a batch, everything of that batch is there. Page 0 itself is not synced.
 fn write_layer(medium: &dyn Medium, layer: &Layer, length: u64) -> io::Result<()> {
     let now = medium.len(Part::Index)?;
     let cut = layer.cut.map_or(now, |cut| now.min(cut * PAGE as u64));
@@ -473,8 +497,12 @@ fn write_layer(medium: &dyn Medium, layer: &Layer, length: u64) -> io::Result<()
     if length != cut {
         medium.set_len(Part::Index, length)?;
     }
-    for (number, bytes) in &layer.pages {
+    for (number, bytes) in layer.pages.iter().filter(|(number, _)| **number > 0) {
         medium.write(Part::Index, number * PAGE as u64, bytes)?;
     }
-    Ok(())
+    let Some(bytes) = layer.pages.get(&0) else {
+        return Ok(());
+    };
+    medium.sync(Part::Index)?;
+    medium.write(Part::Index, 0, bytes)
 }

@@ -182,12 +182,25 @@ impl Record {
 
     /// The payload's length, where `start` begins record `sequence` of the segment.
     pub(crate) fn expect(start: &[u8], head: &Head, sequence: u64) -> Option<u64> {
+        let (found, length) = Self::announced(start, head.generation)?;
+        (found == sequence).then_some(length)
+    }
+
+    /// The sequence and the payload's length that a record's head of this turn announces. Nothing
+    /// is verified yet.
+    pub(crate) fn announced(start: &[u8], generation: u64) -> Option<(u64, u64)> {
         let mut input = Input(start);
-        let known = input.array()? == RECORD_MAGIC
-            && input.u64()? == head.generation
-            && input.u64()? == sequence;
-        let length = input.u64()?;
-        known.then_some(length)
+        let known = input.array()? == RECORD_MAGIC && input.u64()? == generation;
+        let numbers = (input.u64()?, input.u64()?);
+        known.then_some(numbers)
+    }
+
+    /// The turn that a record's head names.
+    pub(crate) fn turn(start: &[u8]) -> Option<u64> {
+        let mut input = Input(start);
+        let known = input.array()? == RECORD_MAGIC;
+        let generation = input.u64()?;
+        known.then_some(generation)
     }
 
     /// The record out of its head and payload; `None` where the sum or the shape is wrong.

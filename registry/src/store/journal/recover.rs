@@ -13,6 +13,7 @@ use super::contents::{Contents, Kept};
 use super::medium::{Medium, Part};
 use super::overlay::PAGE;
 use super::record::{Head, Record, Sum, sum};
+use super::segment::Begin;
 use super::{Core, Limits, segment, write_layer};
 use crate::store::step::Steps;
 
@@ -37,10 +38,10 @@ pub enum JournalError {
     )]
     Foreign,
     #[error(
-        "journal segment {generation} is damaged; restore the files from a backup, or make an \
-         empty file .journal.lost to go on with what the index has"
+        "journal segment .journal.{number} is damaged; restore the files from a backup, or make an \
+         empty file .journal.lost to go on with what can be read"
     )]
-    Damaged { generation: u64 },
+    Damaged { number: u64 },
 }
 
 /// Random bytes that nobody can guess.
@@ -62,8 +63,8 @@ pub(super) fn file_base(medium: &dyn Medium) -> io::Result<Sum> {
     Ok(base_of(&sector))
 }
 
-/// Brings home what a crash left in the segments, and starts a new journal. With `forgive`, a
-/// journal that does not fit is given up instead of refused.
+/// Brings home what a crash left in the segments, and starts a new journal. With `forgive`, what does
+/// not fit or does not read is given up instead of refused.
 pub(crate) fn open(
     medium: Box<dyn Medium>,
     contents: Box<dyn Contents>,
@@ -71,52 +72,93 @@ pub(crate) fn open(
     limits: Limits,
     forgive: bool,
 ) -> Result<Core, JournalError> {
-    match survey(medium.as_ref()) {
-        Ok(heads) => replay(medium.as_ref(), contents.as_ref(), &heads)?,
-        Err(JournalError::Io(error)) => return Err(error.into()),
-        Err(error) if forgive => tracing::warn!(%error, "journal is given up as asked"),
-        Err(error) => return Err(error),
+    let found = survey(medium.as_ref())?;
+    if let Some(trouble) = found.trouble {
+        if !forgive {
+            return Err(trouble);
+        }
+        tracing::warn!(%trouble, "what the journal has beyond that is given up as asked");
     }
+    replay(medium.as_ref(), contents.as_ref(), &found.heads)?;
     detach(medium.as_ref())?;
     medium.reserve();
     let head = attach(medium.as_ref(), limits)?;
     Ok(Core::new(medium, contents, head, steps, limits)?)
 }
 
-/// The segments to replay, in order, each with the sequence where it ends.
-fn survey(medium: &dyn Medium) -> Result<Vec<(Head, u64)>, JournalError> {
+/// What the segments are good for.
+struct Survey {
+    /// The segments to replay, in order, each with the sequence where it ends.
+    heads: Vec<(Head, u64)>,
+    /// What is beyond them, or why there are none.
+    trouble: Option<JournalError>,
+}
+
+impl Survey {
+    fn of(heads: Vec<(Head, u64)>) -> Self {
+        let trouble = None;
+        Self { heads, trouble }
+    }
+
+    fn refused(trouble: JournalError) -> Self {
+        let (heads, trouble) = (Vec::new(), Some(trouble));
+        Self { heads, trouble }
+    }
+}
+
+fn survey(medium: &dyn Medium) -> io::Result<Survey> {
     let mark = read_mark(medium)?;
-    let mut heads = Vec::new();
+    let (mut heads, mut damaged) = (Vec::new(), None);
     for number in [0, 1] {
-        heads.extend(segment::read_head(medium, number)?);
+        match segment::begin_of(medium, number)? {
+            Begin::Head(head) => heads.push(head),
+            Begin::Damaged => damaged = Some(number),
+            Begin::Empty => {}
+        }
     }
     heads.sort_by_key(|head: &Head| head.generation);
     let wanted = mark.or(heads.last().map(|head| head.journal));
     heads.retain(|head| Some(head.journal) == wanted);
-    let (heads, seen) = scan(medium, heads)?;
+    let seen = scan(medium, heads)?;
+    let damaged = damaged.or(seen.damaged);
     let base = file_base(medium)?;
-    match mark {
-        Some(_) if heads.is_empty() => Err(JournalError::Missing),
-        Some(_) if seen.records == 0 || seen.bases.contains(&base) => Ok(heads),
+    let fits = seen.records == 0 || seen.bases.contains(&base);
+    Ok(match (mark, damaged) {
         // All is home already; the power went between the two halves of a close.
-        None if seen.records == 0 || seen.last == Some(base) => Ok(Vec::new()),
-        _ => Err(JournalError::Foreign),
-    }
+        (None, None) if seen.records == 0 || seen.last == Some(base) => Survey::of(Vec::new()),
+        (Some(_), None) if seen.heads.is_empty() => Survey::refused(JournalError::Missing),
+        (Some(_), None) if fits => Survey::of(seen.heads),
+        (_, None) => Survey::refused(JournalError::Foreign),
+        (mark, Some(number)) => Survey {
+            // The index is at one of these states or behind a segment that does not read.
+            heads: if mark.is_some() && fits {
+                seen.heads
+            } else {
+                Vec::new()
+            },
+            trouble: Some(JournalError::Damaged { number }),
+        },
+    })
 }
 
+/// What a reading of the segments found.
 #[derive(Default)]
 struct Seen {
+    /// The segments in order, as far as they read without a gap, with the sequence where each ends.
+    heads: Vec<(Head, u64)>,
     records: u64,
     bases: HashSet<Sum>,
     last: Option<Sum>,
+    /// The segment behind which nothing counts.
+    damaged: Option<u64>,
 }
 
-fn scan(medium: &dyn Medium, heads: Vec<Head>) -> Result<(Vec<(Head, u64)>, Seen), JournalError> {
+fn scan(medium: &dyn Medium, heads: Vec<Head>) -> io::Result<Seen> {
     let mut seen = Seen::default();
-    let mut limited = Vec::new();
-    for (at, head) in heads.iter().enumerate() {
+    let firsts: Vec<u64> = heads.iter().map(|head| head.first).collect();
+    for (at, head) in heads.into_iter().enumerate() {
         seen.bases.insert(head.base);
-        let limit = heads.get(at + 1).map(|next| next.first);
+        let limit = firsts.get(at + 1).copied();
         let mut note = |record: Record| {
             seen.records += 1;
             if let Some(page) = record.layer.pages.get(&0) {
@@ -125,14 +167,19 @@ fn scan(medium: &dyn Medium, heads: Vec<Head>) -> Result<(Vec<(Head, u64)>, Seen
             }
             Ok(())
         };
-        let reached = segment::replay(medium, head, limit.unwrap_or(u64::MAX), &mut note)?;
-        if limit.is_some_and(|limit| reached != limit) {
-            let generation = head.generation;
-            return Err(JournalError::Damaged { generation });
+        let end = segment::replay(medium, &head, limit.unwrap_or(u64::MAX), &mut note)?;
+        let whole = match limit {
+            Some(limit) => end.sequence == limit,
+            None => !segment::goes_on(medium, &head, end)?,
+        };
+        let number = head.generation % 2;
+        seen.heads.push((head, end.sequence));
+        if !whole {
+            seen.damaged = Some(number);
+            break;
         }
-        limited.push((head.clone(), reached));
     }
-    Ok((limited, seen))
+    Ok(seen)
 }
 
 fn replay(medium: &dyn Medium, contents: &dyn Contents, heads: &[(Head, u64)]) -> io::Result<()> {
@@ -146,7 +193,11 @@ fn replay(medium: &dyn Medium, contents: &dyn Contents, heads: &[(Head, u64)]) -
             }
             Ok(())
         };
-        segment::replay(medium, head, *limit, &mut apply)?;
+        let end = segment::replay(medium, head, *limit, &mut apply)?;
+        if end.sequence != *limit {
+            let changed = "a segment of the journal reads otherwise than a moment ago";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, changed));
+        }
     }
     if !heads.is_empty() {
         contents.settle(&kept)?;
@@ -170,7 +221,9 @@ pub(super) fn detach(medium: &dyn Medium) -> io::Result<()> {
     }
     let mut segments = [(None, 0), (None, 1)];
     for (generation, number) in &mut segments {
-        *generation = segment::read_head(medium, *number)?.map(|head| head.generation);
+        if let Begin::Head(head) = segment::begin_of(medium, *number)? {
+            *generation = Some(head.generation);
+        }
     }
     // The newest goes last: what it says of the index is true until it is gone.
     segments.sort();

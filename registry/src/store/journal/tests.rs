@@ -114,6 +114,50 @@ fn an_unclosed_index_without_its_journal_is_refused_until_asked() {
     assert_eq!(count(&open(crashed.path()).unwrap()), 1);
 }
 
+/// Changes one byte of a segment.
+fn damage(folder: &Path, segment: &str, at: usize) {
+    let path = folder.join(segment);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The newest segment's first batch is damaged and a synced one stands behind it: that is no crash,
+/// and what can be read of it only goes on when somebody asks for it.
+#[test]
+fn a_damaged_batch_before_a_whole_one_is_refused_until_asked() {
+    let (folder, _index, _) = three();
+    for (at, left) in [(4096 + 100, 1), (100, 1)] {
+        let crashed = copy(folder.path(), &FILES);
+        damage(crashed.path(), "i.journal.0", at);
+        for _ in 0..2 {
+            assert_eq!(refused(crashed.path()), "Damaged { number: 0 }", "at {at}");
+        }
+        fs::write(crashed.path().join("i.journal.lost"), b"").unwrap();
+        let index = open(crashed.path()).unwrap();
+        assert_eq!(count(&index), left);
+        link(&index, 9);
+        drop(index);
+        assert_eq!(count(&open(crashed.path()).unwrap()), left + 1);
+        let kept = fs::read(crashed.path().join("i.journal.0.lost")).unwrap();
+        let mut whole = fs::read(folder.path().join("i.journal.0")).unwrap();
+        whole[at] ^= 1;
+        assert!(kept == whole, "what could not be read is kept");
+    }
+}
+
+/// The batch that a crash cut short is the last one: it was not acknowledged and is passed over.
+#[test]
+fn a_torn_last_batch_is_passed_over() {
+    let (folder, _index, _) = three();
+    let crashed = copy(folder.path(), &FILES);
+    let path = crashed.path().join("i.journal.0");
+    let bytes = fs::read(&path).unwrap();
+    let magic = bytes.windows(8).rposition(|bytes| bytes == b"dpjrecd1");
+    damage(crashed.path(), "i.journal.0", magic.unwrap() + 64);
+    assert_eq!(count(&open(crashed.path()).unwrap()), 2);
+}
+
 #[test]
 fn a_journal_of_another_index_is_refused() {
     let (folder, _index, before) = three();

@@ -367,7 +367,7 @@ fn a_damaged_segment_is_refused() {
     let older = image.parts.get_mut(&Part::Segment(0)).unwrap();
     older[3 * PAGE] ^= 1;
     let error = Run::open(&Handle::new(image)).err().unwrap();
-    assert!(matches!(error, JournalError::Damaged { generation: 0 }));
+    assert!(matches!(error, JournalError::Damaged { number: 0 }));
 }
 
 /// Random batches, faults, cuts and reopens against a map.

@@ -18,7 +18,7 @@
 //! | skopeo | push of 10 layers of 50 MB by `skopeo copy --preserve-digests` |
 //! | push | the same by POST and PUT, and in PATCH chunks of 10 MB, 1 and 4 at once |
 //! | fsyncs | calls of fsync and its kin for an image of two layers, counted by strace |
-//! | pull | a blob of 500 MB, 1 and 8 clients that throw it away |
+//! | pull | a blob of 500 MB 16 times, 1 and 8 clients that do not copy it; the server's CPU |
 //! | requests | manifest by tag and digest, small blob, HEAD of a blob: 16 connections |
 //! | small-pushes | 32 clients, each blob of 1 KB + configuration + manifest + tag |
 //! | memory | the most resident memory while 16 clients push 1 GB each |

@@ -23,7 +23,7 @@
 //! | small-pushes | 32 clients, each blob of 1 KB + configuration + manifest + tag |
 //! | memory | the most resident memory while 16 clients push 1 GB each |
 //! | many-tags | lists and manifests beside 1,000,000 tags in 10,000 repositories, and beside 300 |
-//! | collection | what pushes wait for while 20,000 blobs are collected |
+//! | collection | what pushes wait for while 20,000 blobs are collected, on disk and in memory |
 
 #![allow(
     clippy::unwrap_used,

@@ -40,7 +40,11 @@ pub struct Place {
 impl Place {
     /// For whoever runs the tests.
     pub fn new() -> Self {
-        let folder = Folder::new();
+        Self::within(Folder::new())
+    }
+
+    /// In a folder of the caller's choice, for whoever runs the tests.
+    pub fn within(folder: Folder) -> Self {
         fs::create_dir(folder.join("home")).expect("home");
         Self {
             folder,

@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A folder below the system's temporary folder, mode 0755, so that a test user can reach what was
-/// given to it. Paths stay short: a unix socket's path has 108 bytes.
+/// A folder below the system's temporary folder or a given one, mode 0755, so that a test user can
+/// reach what was given to it. Paths stay short: a unix socket's path has 108 bytes.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
 impl Folder {
     pub fn new() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// Where the file system matters.
+    pub fn below(parent: &Path) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("dp-")
-            .tempdir()
+            .tempdir_in(parent)
             .expect("a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         Self(folder)

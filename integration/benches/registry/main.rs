@@ -18,12 +18,12 @@
 //! | skopeo | push of 10 layers of 50 MB by `skopeo copy --preserve-digests` |
 //! | push | the same by POST and PUT, and in PATCH chunks of 10 MB, 1 and 4 at once |
 //! | fsyncs | calls of fsync and its kin for an image of two layers, counted by strace |
-//! | pull | a blob of 500 MB, 1 and 8 clients that throw it away |
+//! | pull | a blob of 500 MB 16 times, 1 and 8 clients that do not copy it; the server's CPU |
 //! | requests | manifest by tag and digest, small blob, HEAD of a blob: 16 connections |
 //! | small-pushes | 32 clients, each blob of 1 KB + configuration + manifest + tag |
 //! | memory | the most resident memory while 16 clients push 1 GB each |
 //! | many-tags | lists and manifests beside 1,000,000 tags in 10,000 repositories, and beside 300 |
-//! | collection | what pushes wait for while 20,000 blobs are collected |
+//! | collection | what pushes wait for while 20,000 blobs are collected, on disk and in memory |
 
 #![allow(
     clippy::unwrap_used,

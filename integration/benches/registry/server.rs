@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use integration::appliance::TestAppliance;
+use integration::appliance::{Place, TestAppliance};
 use integration::folder::Folder;
 use integration::{port, probe};
 
@@ -74,18 +74,25 @@ impl Drop for Peer {
 impl Server {
     pub(crate) fn start(kind: &Kind) -> Self {
         match kind {
-            Kind::Devpod => {
-                let appliance = TestAppliance::start();
-                Self {
-                    address: appliance.registry().to_owned(),
-                    pid: appliance.pid(),
-                    life: Life::Devpod(appliance),
-                }
-            }
+            Kind::Devpod => Self::devpod(TestAppliance::start()),
             Kind::DockerRegistry(program) | Kind::Distribution(program) => {
                 Self::peer(program, "config.yml", distribution)
             }
             Kind::Zot(program) => Self::peer(program, "config.json", zot),
+        }
+    }
+
+    /// devpod with its data below a folder of another file system.
+    pub(crate) fn devpod_below(folder: &Path) -> Self {
+        let place = Place::within(Folder::below(folder));
+        Self::devpod(TestAppliance::start_at(place))
+    }
+
+    fn devpod(appliance: TestAppliance) -> Self {
+        Self {
+            address: appliance.registry().to_owned(),
+            pid: appliance.pid(),
+            life: Life::Devpod(appliance),
         }
     }
 

@@ -3,6 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
 /// What manifests may be answered as; docker-registry gives an OCI manifest to nobody else.
 pub(crate) const ACCEPT: (&str, &str) = (
     "accept",
@@ -10,6 +13,18 @@ pub(crate) const ACCEPT: (&str, &str) = (
 );
 /// Smaller bodies travel in one segment with their head.
 const JOINED: usize = 16 * 1024;
+/// Thrown away at a time: many times what a socket holds, so that a call takes all that has come.
+const DISCARDED: usize = 8 * 1024 * 1024;
+
+/// What a client does until more of a body comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wait {
+    /// Leaves the processor to others: right where there are more clients than processors.
+    Asleep,
+    /// Asks again at once. One client and one server that wake each other ten thousand times a
+    /// gigabyte tell what waking costs, and not what the server does.
+    Awake,
+}
 
 /// A kept connection.
 pub(crate) struct Connection {
@@ -78,17 +93,28 @@ impl Connection {
         reply
     }
 
-    /// Reads a body of known length with large reads and throws it away; answers its length.
-    pub(crate) fn discard(&mut self, path: &str) -> u64 {
+    /// Lets the kernel throw a body of known length away, and answers its length. Of a TCP socket,
+    /// `MSG_TRUNC` takes bytes without copying them.
+    pub(crate) fn discard(&mut self, path: &str, wait: Wait) -> u64 {
         self.request("GET", path, &[], &[]);
         let reply = self.head().expect(200);
         let length: u64 = reply.header("content-length").unwrap().parse().unwrap();
-        let mut buffer = vec![0; 1024 * 1024];
         let mut left = length - self.take_buffered(length);
+        // Only its length counts: nothing is written to it, so that it never becomes memory.
+        let mut room = vec![0; DISCARDED];
+        let flags = match wait {
+            Wait::Asleep => RecvFlags::TRUNC,
+            Wait::Awake => RecvFlags::TRUNC | RecvFlags::DONTWAIT,
+        };
         while left > 0 {
-            let count = self.stream.get_mut().read(&mut buffer).expect("a body");
-            assert!(count > 0, "the body ended early");
-            left -= count as u64;
+            // Not beyond the body: what follows it would be lost.
+            let most = room.len().min(usize::try_from(left).unwrap());
+            match recv(self.stream.get_ref(), &mut room[..most], flags) {
+                Ok((_, 0)) => panic!("the body ended early"),
+                Ok((_, count)) => left -= count as u64,
+                Err(Errno::AGAIN) => std::hint::spin_loop(),
+                Err(error) => panic!("{error}"),
+            }
         }
         length
     }

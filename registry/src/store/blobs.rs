@@ -175,6 +175,13 @@ impl Blobs {
         Ok(BlobWriter::begun(self, file, name, Hasher::new(algorithm)))
     }
 
+    /// Makes the names of the digest's folder durable.
+    pub(super) fn sync_names(&self, digest: &Digest) -> io::Result<()> {
+        Ok(fsync(
+            self.folder(Algorithm::of(digest).unwrap_or_default()),
+        )?)
+    }
+
     /// Makes stand-in names from now on. The folder must be swept by now.
     pub(super) fn start_pool(&self) -> io::Result<()> {
         let pool = Pool::start(self.0.uploads.try_clone()?)?;

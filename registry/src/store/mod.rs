@@ -260,9 +260,11 @@ impl Store {
     pub fn commit(
         &self,
         repository: &str,
-        writer: BlobWriter,
+        mut writer: BlobWriter,
         expected: &Digest,
     ) -> Result<u64, CommitBlobError> {
+        // Refused content must not stay under a name that nothing counts.
+        writer.discard_on_drop();
         let _guard = self.blobs.guards().shared(expected);
         self.check_room(repository, Some(expected), writer.written())?;
         let blob = writer.stage(Some(expected))?;

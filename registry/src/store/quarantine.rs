@@ -52,12 +52,13 @@ impl Blobs {
             }
             self.steps().at(Step::Quarantining)?;
             renameat(folder, name, damaged, &kept)?;
+            // Under the same lock: the journal, which gives names again, must not find them now.
+            self.forget_stand_ins(seen.st_ino)?;
         }
         tracing::error!(%digest, kept, "blob is damaged and was moved to the quarantine folder");
         self.steps().at(Step::Quarantined)?;
         fsync(damaged)?;
         fsync(folder)?;
-        self.forget_stand_ins(seen.st_ino)?;
         // Also when the journal dropped them a moment ago: that must not come undone by a power cut
         // that the quarantine outlives.
         fsync(self.uploads())?;

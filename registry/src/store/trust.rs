@@ -144,7 +144,15 @@ impl Store {
     pub(super) fn linkable(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         match self.index.read(|rows| held::size(rows, digest))? {
             Some(size) => self.stat_blob(digest, size),
-            None => Ok(self.blobs.size(digest)?),
+            None => {
+                // Whoever wrote it may not have synced its name yet, and no row of the journal says
+                // where else it is.
+                let size = self.blobs.size(digest)?;
+                if size.is_some() {
+                    self.blobs.sync_names(digest)?;
+                }
+                Ok(size)
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher, digest_of};
 use crate::store::blobs::{Blobs, TEMPORARY, hash_file, random_hex};
 use crate::store::journal::Entry;
 use crate::store::pool::stand_in;
@@ -121,6 +121,11 @@ impl BlobWriter {
         }
     }
 
+    /// From now on a drop removes the file, also of an upload session, with its stand-in.
+    pub(super) fn discard_on_drop(&mut self) {
+        self.keep = false;
+    }
+
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written
@@ -160,6 +165,10 @@ impl BlobWriter {
         let entry = if self.written <= SMALL {
             let mut bytes = vec![0; self.written as usize];
             self.file.read_exact_at(&mut bytes, 0)?;
+            if !is(&digest, &bytes) {
+                let changed = "content does not read back as it was written";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, changed).into());
+            }
             Entry::Bytes {
                 digest: digest.clone(),
                 bytes,
@@ -296,6 +305,10 @@ impl Drop for BlobWriter {
             }
         }
     }
+}
+
+fn is(digest: &Digest, bytes: &[u8]) -> bool {
+    digest_of(Algorithm::of(digest).unwrap_or_default(), bytes) == *digest
 }
 
 /// A blob that is ready for the journal. Dropped unsealed it leaves nothing.

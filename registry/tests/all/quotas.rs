@@ -146,3 +146,38 @@ fn racing_pushes_never_exceed_a_quota() {
     );
     assert_eq!(registry.bytes_held().unwrap(), 1000);
 }
+
+/// Two sessions fit each by itself; what is refused at the end is not kept under any name.
+#[test]
+fn a_session_that_is_refused_at_its_end_leaves_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path(), None, &[("**", "500000")]);
+    let repository: RepositoryName = "small".parse().unwrap();
+    let uploads = data.path().join("content/uploads");
+    // The first stand-ins are made beside the open.
+    let start = || loop {
+        let session = registry.start_upload(&repository, Algorithm::Sha256);
+        let session = session.unwrap();
+        if uploads.join(format!("p-{session}")).exists() {
+            break session;
+        }
+        registry.cancel_upload(&repository, &session).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    let begun = [1_u8, 2, 3].map(|byte| {
+        let content = vec![byte; 300_000];
+        let appender = registry.append(&repository, &start(), None, None);
+        let mut appender = appender.unwrap();
+        appender.write(&content).unwrap();
+        (appender, sha256(&content))
+    });
+    let committed = begun.map(|(appender, digest)| appender.commit(&repository, &digest).is_ok());
+    assert_eq!(committed, [true, false, false]);
+    let whose = std::fs::read_dir(&uploads).unwrap().map(Result::unwrap);
+    let held: Vec<u64> = whose
+        .map(|entry| entry.metadata().unwrap())
+        .filter(|file| std::os::unix::fs::MetadataExt::nlink(file) == 1)
+        .map(|file| file.len())
+        .collect();
+    assert_eq!(held.iter().sum::<u64>(), 0, "refused content is kept");
+}

@@ -127,6 +127,7 @@ fn untagged(transaction: &WriteTransaction) -> Result<(), redb::Error> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use oci_spec::image::Digest;
     use redb::TableDefinition;
@@ -136,7 +137,7 @@ mod tests {
     use super::super::{Index, links, manifests, release, untagged};
     use super::*;
     use crate::digest::{Algorithm, digest_of};
-    use crate::store::step::Steps;
+    use crate::store::step::{Step, Steps};
 
     /// What version 2 added, as text: needs, sizes, usage, total.
     fn derived(index: &Index) -> Vec<String> {
@@ -253,6 +254,36 @@ mod tests {
         drop(index);
         let again = Index::open(&path, Steps::default()).unwrap();
         assert_eq!(derived(&again), expected);
+    }
+
+    /// Wherever a sync of the index fails while it is raised, it opens later and has everything.
+    #[test]
+    fn a_failing_disk_costs_a_migration_nothing() {
+        let failed = (1..=12).filter(|fault| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("i.redb");
+            let index = Index::open(&path, Steps::default()).unwrap();
+            index
+                .write(|rows| manifests::put(rows, &manifest("a", 50, &["old"], &[1])))
+                .unwrap();
+            let expected = derived(&index);
+            drop(index);
+            downgrade(&path);
+            let (syncs, fault) = (AtomicUsize::new(0), *fault);
+            let steps = Steps::calling(move |step| {
+                let sync = step == Step::IndexSyncing;
+                if sync && syncs.fetch_add(1, Ordering::SeqCst) + 1 == fault {
+                    return Err(std::io::Error::from_raw_os_error(5));
+                }
+                Ok(())
+            });
+            let opened = Index::open(&path, steps).map(drop);
+            let again = Index::open(&path, Steps::default());
+            let again = again.unwrap_or_else(|error| panic!("fault {fault}: {error:?}"));
+            assert_eq!(derived(&again), expected, "fault {fault}");
+            opened.is_err()
+        });
+        assert!(failed.count() > 3, "the faults hit nothing");
     }
 
     /// Whatever happens, the rows that are kept in step say what the migration would find out.

@@ -33,6 +33,7 @@ pub mod usage;
 mod watched;
 
 use std::ops::Bound::{Excluded, Unbounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -96,6 +97,13 @@ fn failed(path: &Path, error: redb::Error) -> IndexError {
     }
 }
 
+fn journal_failed(path: &Path, error: JournalError) -> IndexError {
+    IndexError::Journal {
+        path: path.to_owned(),
+        source: Arc::new(error),
+    }
+}
+
 /// The open index. Dropping it waits for queued writes.
 #[derive(Debug)]
 pub struct Index {
@@ -122,7 +130,7 @@ impl Index {
         let mut file = DatabaseFile::open(path, content.clone(), steps.clone())?;
         if file.schema_version()?.is_some_and(schema::is_earlier) {
             // The journal would keep all that a migration writes in memory, twice.
-            drop(file);
+            file.close()?;
             migrate::migrate(path, &steps).map_err(|error| failed(path, error))?;
             file = DatabaseFile::open(path, content, steps.clone())?;
         }
@@ -242,10 +250,7 @@ impl DatabaseFile {
         let file = Self {
             path: path.to_owned(),
             opened: RwLock::new(None),
-            journal: journal.map_err(|error| IndexError::Journal {
-                path: path.to_owned(),
-                source: Arc::new(error),
-            })?,
+            journal: journal.map_err(|error| journal_failed(path, error))?,
         };
         if forgive {
             file.check_forgiven(&lost)?;
@@ -270,16 +275,31 @@ impl DatabaseFile {
     /// A part of the journal is lost, and the index is used as it is: redb looks at all of it first,
     /// because a checkpoint may have been at work. Only then the wish is fulfilled.
     fn check_forgiven(&self, lost: &Path) -> Result<(), IndexError> {
-        let mut database = self.database()?;
-        match database.check_integrity() {
-            Ok(whole) => tracing::warn!(whole, "index was opened without all of its journal"),
-            Err(error) => return Err(self.error(error)),
-        }
-        drop(database);
-        let folder = std::fs::File::open(journal::folder_of(lost));
-        std::fs::remove_file(lost)
-            .and_then(|()| folder?.sync_all())
-            .map_err(|error| self.error(error))
+        // redb panics at some of the nonsense that may stand there.
+        let check = || self.database().and_then(|mut it| it.check_integrity());
+        let whole = catch_unwind(AssertUnwindSafe(check))
+            .map_err(|_| JournalError::Beyond(None))
+            .and_then(|checked| checked.map_err(|error| JournalError::Beyond(Some(error.into()))))
+            .map_err(|error| journal_failed(&self.path, error))?;
+        tracing::warn!(whole, "index was opened without all of its journal");
+        let done = || {
+            self.journal.seal(Vec::new(), || true)?;
+            std::fs::remove_file(lost)?;
+            std::fs::File::open(journal::folder_of(lost))?.sync_all()
+        };
+        done().map_err(|error| self.error(error))
+    }
+
+    /// Makes the file a plain one.
+    fn close(self) -> Result<(), IndexError> {
+        let Self {
+            path,
+            opened,
+            journal,
+        } = self;
+        drop(opened);
+        let closed = journal.close();
+        closed.map_err(|error| failed(&path, error.into()))
     }
 
     fn error(&self, error: impl Into<redb::Error>) -> IndexError {
@@ -314,17 +334,16 @@ impl DatabaseFile {
     fn reopen(&self) -> Result<(), IndexError> {
         let mut slot = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            let opened = Opened::new(self.database()?);
-            *slot = Some(opened.map_err(|error| self.error(error))?);
+            let database = self.database().map_err(|error| self.error(error))?;
+            *slot = Some(Opened::new(database).map_err(|error| self.error(error))?);
         }
         Ok(())
     }
 
-    fn database(&self) -> Result<Database, IndexError> {
+    fn database(&self) -> Result<Database, redb::DatabaseError> {
         Database::builder()
             .set_cache_size(CACHE)
             .create_with_backend(self.journal.backend())
-            .map_err(|error| self.error(error))
     }
 
     /// The version that the file says, `None` where it has no tables of ours.

@@ -23,6 +23,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Journal {
     core: Arc<Core>,
     thread: Option<JoinHandle<()>>,
+    closed: bool,
     /// Keeps every other process out until all is home; redb's own processes too.
     _lock: FileBackend,
 }
@@ -46,6 +47,7 @@ impl Journal {
         Ok(Self {
             core,
             thread: Some(thread),
+            closed: false,
             _lock: lock,
         })
     }
@@ -76,8 +78,14 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
-    fn drop(&mut self) {
+impl Journal {
+    /// Brings everything home, so that the index is a plain file; tells whether it is.
+    pub(crate) fn close(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.closed = true;
         self.core.turns().closing = true;
         self.core.turned.notify_all();
         if let Some(thread) = self.thread.take() {
@@ -85,14 +93,23 @@ impl Drop for Journal {
             let _ = thread.join();
         }
         self.core.turns().threaded = false;
-        if let Err(error) = self.core.close() {
+        self.core.close()
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        if let Err(error) = self.end() {
             tracing::warn!(?error, "journal stays for the next open");
         }
     }
 }
 
-/// Locks the index at `path` as redb does, for as long as the answer lives. `None` where another
-/// process has it.
+/// Locks the index at `path` against this program and every redb since version 4.4, for as long as the
+/// answer lives. `None` where another process has it.
 pub(crate) fn lock(path: &Path) -> Result<Option<FileBackend>, redb::Error> {
     let mut options = std::fs::OpenOptions::new();
     let file = options.read(true).write(true).open(path)?;

@@ -1,5 +1,6 @@
 //! What the journal does with blob files: gives them their names again, and makes them durable.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -52,6 +53,28 @@ pub(crate) trait Contents: Debug + Send + Sync + 'static {
     fn settle(&self, kept: &[Kept]) -> io::Result<()>;
     /// Drops the names that stood in for the final ones.
     fn forget(&self, kept: &[Kept]);
+}
+
+/// The entries of a replay, the last one of each digest: an earlier one says nothing more, and giving
+/// each file its name in turn would cost a reading of each.
+#[derive(Debug, Default)]
+pub(super) struct Latest(HashMap<Digest, Entry>);
+
+impl Latest {
+    pub(super) fn take(&mut self, entries: Vec<Entry>) {
+        let keyed = entries.into_iter().map(|it| (it.digest().clone(), it));
+        self.0.extend(keyed);
+    }
+
+    /// Gives all of them their names; answers what is to be settled.
+    pub(super) fn restore(self, contents: &dyn Contents) -> io::Result<Vec<Kept>> {
+        let mut kept = Vec::with_capacity(self.0.len());
+        for entry in self.0.into_values() {
+            contents.restore(&entry)?;
+            kept.push(Kept::of(&entry));
+        }
+        Ok(kept)
+    }
 }
 
 /// The real folder. Opened when it is first needed: most checkpoints of a registry that is only
@@ -111,7 +134,8 @@ impl Folder {
         match inode(&folder, digest.digest())? {
             Some(there) if there == held => return Ok(()),
             // A writer may have healed what was damaged behind this name.
-            Some(_) if !is_whole(&uploads, name, digest)? => return Ok(()),
+            // What the disk does not give is not whole either.
+            Some(_) if !is_whole(&uploads, name, digest).unwrap_or(false) => return Ok(()),
             _ => {}
         }
         self.place(&uploads, digest, |temporary| {

@@ -107,24 +107,6 @@ pub(crate) fn segment_path(index: &Path, number: u64) -> PathBuf {
     index.with_extension(format!("journal.{}", number % 2))
 }
 
-/// Copies what the segments hold to files that end in `.lost`, before a part of it is given up: what
-/// nothing here can read may still be of use to somebody.
-pub(crate) fn keep_aside(index: &Path) -> io::Result<()> {
-    for number in [0, 1] {
-        let segment = segment_path(index, number);
-        match std::fs::metadata(&segment) {
-            Ok(file) if file.len() > 0 => {
-                let kept = index.with_extension(format!("journal.{number}.lost"));
-                std::fs::copy(&segment, kept)?;
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -14,6 +14,7 @@
 //! ```
 //!
 //! ```text
+//! aside       copies of what is given up
 //! medium      the three files, as a trait, so that a simulated disk can lose power
 //! record      bytes of segments and records; pure
 //! overlay     pages that the index file lacks, in layers
@@ -32,6 +33,7 @@
 //! page 0; after a clean close it needs none and is a plain redb file. (5) A file is given its final
 //! name only after its record is synced, so what stands under a final name is whole.
 
+mod aside;
 mod backend;
 mod checkpoint;
 mod contents;
@@ -51,16 +53,17 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
-use self::contents::Contents;
+use self::contents::{Contents, Latest};
 use self::medium::{Medium, Part};
 use self::overlay::{Layer, Overlay, PAGE};
 use self::record::{Head, Record, Sum};
 use crate::store::step::{Step, Steps};
 
+pub(crate) use self::aside::keep_aside;
 pub(crate) use self::backend::Backend;
 pub(crate) use self::checkpoint::{Journal, lock};
 pub(crate) use self::contents::{Folder, Kept, Naming};
-pub(crate) use self::medium::{Disk, folder_of, keep_aside};
+pub(crate) use self::medium::{Disk, folder_of};
 pub(crate) use self::record::Entry;
 pub use self::recover::JournalError;
 
@@ -215,8 +218,14 @@ impl Core {
         let kept: Vec<Kept> = entries.iter().map(Kept::of).collect();
         let sealed = self.append(entries, &kept, name);
         if sealed.is_err() {
-            self.turns().doubtful.extend(kept);
             self.discard();
+            let mut turns = self.turns();
+            turns.doubtful.extend(kept);
+            // Its record may stand: better it does not outlive what its callers were told. Where this
+            // fails the next batch tries again.
+            if turns.spoiled && turns.frozen.is_none() {
+                let _ = self.turn(&mut turns);
+            }
         }
         sealed
     }
@@ -433,16 +442,18 @@ impl Core {
 
     fn bring_contents_home(&self, segment: &Segment, limit: u64) -> io::Result<()> {
         if segment.suspect {
-            let mut restore = |record: Record| {
-                let mut entries = record.entries.iter();
-                entries.try_for_each(|entry| self.contents.restore(entry))
+            let mut latest = Latest::default();
+            let mut take = |record: Record| {
+                latest.take(record.entries);
+                Ok(())
             };
             let medium = self.medium.as_ref();
-            let end = segment::replay(medium, &segment.head, limit, &mut restore)?;
+            let end = segment::replay(medium, &segment.head, limit, &mut take)?;
             if end.sequence != limit {
                 let damaged = "a segment of the journal does not read as it was written";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
             }
+            latest.restore(self.contents.as_ref())?;
         }
         let settled = self.contents.settle(&segment.kept);
         if settled.is_err() {

@@ -3,7 +3,8 @@
 //! ```text
 //! segment  head (4096)  record  record  …        each record begins at a multiple of 4096
 //! head     magic 8 · journal 16 · nonce 16 · generation 8 · first sequence 8 · base 32 · sha256 32
-//! record   magic 8 · generation 8 · sequence 8 · payload length 8 · sha256 32 · payload · zeros
+//! record   magic 8 · of the nonce 8 · generation 8 · sequence 8 · payload length 8 · sha256 32
+//!          · payload · zeros
 //! payload  index length 8 · cut 8 (all ones: none) · pages 4 · entries 4
 //!          · page numbers 8 each · pages 4096 each · entries
 //! entry    kind 1 · digest (2 + n) · kind 0: bytes (4 + n); kind 1: name (2 + n)
@@ -11,7 +12,8 @@
 //!
 //! Payloads carry bytes that others chose. A record's sum covers the nonce of its segment, which is
 //! drawn anew at each turn and never leaves this file, so nothing that was pushed can pass for a
-//! record, nor can one of an earlier turn. A record never shares a sector with the one before it:
+//! record, nor can one of an earlier turn; a part of the nonce in front spares a reader from summing up
+//! what only looks like one. A record never shares a sector with the one before it:
 //! writing it cannot tear what is already synced.
 
 use std::sync::Arc;
@@ -24,7 +26,8 @@ use crate::digest::Digest;
 
 const HEAD_MAGIC: [u8; 8] = *b"dpjhead1";
 const RECORD_MAGIC: [u8; 8] = *b"dpjrecd1";
-pub(crate) const RECORD_HEAD: usize = 64;
+pub(crate) const RECORD_HEAD: usize = 72;
+const TAG: usize = 8;
 const SUM: usize = 32;
 const NO_CUT: u64 = u64::MAX;
 
@@ -56,6 +59,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    fn tag(&self) -> [u8; TAG] {
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(self.nonce.split_at(TAG).0);
+        tag
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut block = Vec::with_capacity(PAGE);
         block.extend_from_slice(&HEAD_MAGIC);
@@ -172,6 +181,7 @@ impl Record {
         let (start, payload) = out.split_at_mut(RECORD_HEAD);
         let numbers = [head.generation, self.sequence, payload.len() as u64];
         let mut fields = RECORD_MAGIC.to_vec();
+        fields.extend_from_slice(&head.tag());
         fields.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         let sum = sum(&[&head.nonce, &fields, payload]);
         fields.extend_from_slice(&sum);
@@ -182,25 +192,24 @@ impl Record {
 
     /// The payload's length, where `start` begins record `sequence` of the segment.
     pub(crate) fn expect(start: &[u8], head: &Head, sequence: u64) -> Option<u64> {
-        let (found, length) = Self::announced(start, head.generation)?;
+        let (found, length) = Self::announced(start, head)?;
         (found == sequence).then_some(length)
     }
 
     /// The sequence and the payload's length that a record's head of this turn announces. Nothing
     /// is verified yet.
-    pub(crate) fn announced(start: &[u8], generation: u64) -> Option<(u64, u64)> {
+    pub(crate) fn announced(start: &[u8], head: &Head) -> Option<(u64, u64)> {
         let mut input = Input(start);
-        let known = input.array()? == RECORD_MAGIC && input.u64()? == generation;
+        let known = input.array()? == RECORD_MAGIC
+            && input.array()? == head.tag()
+            && input.u64()? == head.generation;
         let numbers = (input.u64()?, input.u64()?);
         known.then_some(numbers)
     }
 
-    /// The turn that a record's head names.
-    pub(crate) fn turn(start: &[u8]) -> Option<u64> {
-        let mut input = Input(start);
-        let known = input.array()? == RECORD_MAGIC;
-        let generation = input.u64()?;
-        known.then_some(generation)
+    /// Whether a record of any turn seems to begin here.
+    pub(crate) fn seems_to_begin(start: &[u8]) -> bool {
+        start.starts_with(&RECORD_MAGIC)
     }
 
     /// The record out of its head and payload; `None` where the sum or the shape is wrong.
@@ -209,7 +218,7 @@ impl Record {
         if sum(&[&head.nonce, fields, payload]) != *expected {
             return None;
         }
-        let sequence = u64::from_le_bytes(fields.get(16..24)?.try_into().ok()?);
+        let sequence = u64::from_le_bytes(fields.get(24..32)?.try_into().ok()?);
         let mut input = Input(payload);
         let length = input.u64()?;
         let cut = Some(input.u64()?).filter(|cut| *cut != NO_CUT);

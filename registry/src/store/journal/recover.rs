@@ -9,11 +9,11 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::contents::{Contents, Kept};
+use super::contents::{Contents, Latest};
 use super::medium::{Medium, Part};
 use super::overlay::PAGE;
 use super::record::{Head, Record, Sum, sum};
-use super::segment::Begin;
+use super::segment::{Begin, End};
 use super::{Core, Limits, segment, write_layer};
 use crate::store::step::Steps;
 
@@ -42,6 +42,11 @@ pub enum JournalError {
          empty file .journal.lost to go on with what can be read"
     )]
     Damaged { number: u64 },
+    #[error(
+        "index cannot be used without the rest of its journal; as they were before this attempt, the \
+         index and both segments are kept beside it as files that end in .lost"
+    )]
+    Beyond(#[source] Option<Box<redb::DatabaseError>>),
 }
 
 /// Random bytes that nobody can guess.
@@ -72,12 +77,20 @@ pub(crate) fn open(
     limits: Limits,
     forgive: bool,
 ) -> Result<Core, JournalError> {
+    // What is read below may only be in the kernel's memory: the process before this one was killed
+    // before its sync. Nothing may build on that which a power cut then takes away.
+    for part in [Part::Index, Part::Segment(0), Part::Segment(1)] {
+        medium.sync(part)?;
+    }
     let found = survey(medium.as_ref())?;
     if let Some(trouble) = found.trouble {
         if !forgive {
             return Err(trouble);
         }
         tracing::warn!(%trouble, "what the journal has beyond that is given up as asked");
+    }
+    for (head, end) in &found.heads {
+        segment::harden(medium.as_ref(), head, *end)?;
     }
     replay(medium.as_ref(), contents.as_ref(), &found.heads)?;
     detach(medium.as_ref())?;
@@ -88,14 +101,14 @@ pub(crate) fn open(
 
 /// What the segments are good for.
 struct Survey {
-    /// The segments to replay, in order, each with the sequence where it ends.
-    heads: Vec<(Head, u64)>,
+    /// The segments to replay, in order, each with where it ends.
+    heads: Vec<(Head, End)>,
     /// What is beyond them, or why there are none.
     trouble: Option<JournalError>,
 }
 
 impl Survey {
-    fn of(heads: Vec<(Head, u64)>) -> Self {
+    fn of(heads: Vec<(Head, End)>) -> Self {
         let trouble = None;
         Self { heads, trouble }
     }
@@ -110,16 +123,20 @@ fn survey(medium: &dyn Medium) -> io::Result<Survey> {
     let mark = read_mark(medium)?;
     let (mut heads, mut damaged) = (Vec::new(), None);
     for number in [0, 1] {
-        match segment::begin_of(medium, number)? {
-            Begin::Head(head) => heads.push(head),
-            Begin::Damaged => damaged = Some(number),
-            Begin::Empty => {}
+        match segment::begin_of(medium, number) {
+            Ok(Begin::Head(head)) => heads.push(head),
+            Ok(Begin::Damaged) => damaged = Some(number),
+            Ok(Begin::Empty) => {}
+            Err(error) => {
+                tracing::error!(?error, number, "journal segment cannot be read");
+                damaged = Some(number);
+            }
         }
     }
     heads.sort_by_key(|head: &Head| head.generation);
     let wanted = mark.or(heads.last().map(|head| head.journal));
     heads.retain(|head| Some(head.journal) == wanted);
-    let seen = scan(medium, heads)?;
+    let seen = scan(medium, heads);
     let damaged = damaged.or(seen.damaged);
     let base = file_base(medium)?;
     let fits = seen.records == 0 || seen.bases.contains(&base);
@@ -144,8 +161,8 @@ fn survey(medium: &dyn Medium) -> io::Result<Survey> {
 /// What a reading of the segments found.
 #[derive(Default)]
 struct Seen {
-    /// The segments in order, as far as they read without a gap, with the sequence where each ends.
-    heads: Vec<(Head, u64)>,
+    /// The segments in order, as far as they read without a gap, with where each ends.
+    heads: Vec<(Head, End)>,
     records: u64,
     bases: HashSet<Sum>,
     last: Option<Sum>,
@@ -153,7 +170,7 @@ struct Seen {
     damaged: Option<u64>,
 }
 
-fn scan(medium: &dyn Medium, heads: Vec<Head>) -> io::Result<Seen> {
+fn scan(medium: &dyn Medium, heads: Vec<Head>) -> Seen {
     let mut seen = Seen::default();
     let firsts: Vec<u64> = heads.iter().map(|head| head.first).collect();
     for (at, head) in heads.into_iter().enumerate() {
@@ -165,42 +182,39 @@ fn scan(medium: &dyn Medium, heads: Vec<Head>) -> io::Result<Seen> {
                 seen.last = Some(base_of(page));
                 seen.bases.extend(seen.last);
             }
-            Ok(())
         };
-        let end = segment::replay(medium, &head, limit.unwrap_or(u64::MAX), &mut note)?;
-        let whole = match limit {
-            Some(limit) => end.sequence == limit,
-            None => !segment::goes_on(medium, &head, end)?,
+        let (end, failed) =
+            segment::read_through(medium, &head, limit.unwrap_or(u64::MAX), &mut note);
+        let cut_short = match limit {
+            Some(limit) => end.sequence != limit,
+            None => segment::goes_on(medium, &head, end).unwrap_or(true),
         };
         let number = head.generation % 2;
-        seen.heads.push((head, end.sequence));
-        if !whole {
+        seen.heads.push((head, end));
+        if failed || cut_short {
             seen.damaged = Some(number);
             break;
         }
     }
-    Ok(seen)
+    seen
 }
 
-fn replay(medium: &dyn Medium, contents: &dyn Contents, heads: &[(Head, u64)]) -> io::Result<()> {
-    let mut kept = Vec::new();
-    for (head, limit) in heads {
+fn replay(medium: &dyn Medium, contents: &dyn Contents, heads: &[(Head, End)]) -> io::Result<()> {
+    let mut latest = Latest::default();
+    for (head, seen) in heads {
         let mut apply = |record: Record| {
             write_layer(medium, &record.layer, record.length)?;
-            for entry in &record.entries {
-                contents.restore(entry)?;
-                kept.push(Kept::of(entry));
-            }
+            latest.take(record.entries);
             Ok(())
         };
-        let end = segment::replay(medium, head, *limit, &mut apply)?;
-        if end.sequence != *limit {
+        let end = segment::replay(medium, head, seen.sequence, &mut apply)?;
+        if end.sequence != seen.sequence {
             let changed = "a segment of the journal reads otherwise than a moment ago";
             return Err(io::Error::new(io::ErrorKind::InvalidData, changed));
         }
     }
     if !heads.is_empty() {
-        contents.settle(&kept)?;
+        contents.settle(&latest.restore(contents)?)?;
         medium.sync(Part::Index)?;
     }
     Ok(())
@@ -213,15 +227,14 @@ fn read_mark(medium: &dyn Medium) -> io::Result<Option<[u8; 16]>> {
     Ok((magic == MARK_MAGIC).then_some(journal))
 }
 
-/// The index needs no journal any more; and then there is none. All must be home.
+/// The index needs no journal any more; and then there is none. All must be home. What reads as done
+/// is done again: it may be so only in the kernel's memory.
 pub(super) fn detach(medium: &dyn Medium) -> io::Result<()> {
-    if read_mark(medium)?.is_some() {
-        medium.write(Part::Index, MARK_AT, &[0; 24])?;
-        medium.sync(Part::Index)?;
-    }
+    medium.write(Part::Index, MARK_AT, &[0; 24])?;
+    medium.sync(Part::Index)?;
     let mut segments = [(None, 0), (None, 1)];
     for (generation, number) in &mut segments {
-        if let Begin::Head(head) = segment::begin_of(medium, *number)? {
+        if let Ok(Begin::Head(head)) = segment::begin_of(medium, *number) {
             *generation = Some(head.generation);
         }
     }
@@ -229,10 +242,8 @@ pub(super) fn detach(medium: &dyn Medium) -> io::Result<()> {
     segments.sort();
     for (_, number) in segments {
         let part = Part::Segment(number);
-        if medium.len(part)? > 0 {
-            medium.set_len(part, 0)?;
-            medium.sync(part)?;
-        }
+        medium.set_len(part, 0)?;
+        medium.sync(part)?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(crate) fn begin_of(medium: &dyn Medium, number: u64) -> io::Result<Begin> {
     if let Some(head) = head.filter(|head| head.generation % 2 == number % 2) {
         return Ok(Begin::Head(head));
     }
-    let untouched = block.iter().all(|byte| *byte == 0) && Record::turn(start).is_none();
+    let untouched = block.iter().all(|byte| *byte == 0) && !Record::seems_to_begin(start);
     Ok(if untouched {
         Begin::Empty
     } else {
@@ -50,6 +50,18 @@ pub(crate) fn begin(medium: &dyn Medium, head: &Head, bound: u64) -> io::Result<
 pub(crate) struct End {
     pub(crate) sequence: u64,
     offset: u64,
+    /// Where the last record begins, if there is one.
+    last: Option<u64>,
+}
+
+impl End {
+    fn of(head: &Head) -> Self {
+        Self {
+            sequence: head.first,
+            offset: PAGE as u64,
+            last: None,
+        }
+    }
 }
 
 /// Hands every record below sequence `limit` to `each`, in order. A torn or foreign record is the
@@ -60,24 +72,72 @@ pub(crate) fn replay(
     limit: u64,
     each: &mut dyn FnMut(Record) -> io::Result<()>,
 ) -> io::Result<End> {
-    let mut end = End {
-        sequence: head.first,
-        offset: PAGE as u64,
-    };
+    let mut end = End::of(head);
     while end.sequence < limit {
-        let mut start = vec![0; RECORD_HEAD];
-        medium.read(Part::Segment(head.generation), end.offset, &mut start)?;
-        let Some(size) = Record::expect(&start, head, end.sequence) else {
-            break;
-        };
-        let Some((record, next)) = read_record(medium, head, end.offset, &start, size)? else {
+        let Some((record, next)) = next_record(medium, head, end)? else {
             break;
         };
         each(record)?;
-        end.sequence += 1;
-        end.offset = next;
+        end = next;
     }
     Ok(end)
+}
+
+/// As [`replay`], for a first look: what the disk does not give is the end as well. Answers too
+/// whether it was.
+pub(crate) fn read_through(
+    medium: &dyn Medium,
+    head: &Head,
+    limit: u64,
+    each: &mut dyn FnMut(Record),
+) -> (End, bool) {
+    let mut end = End::of(head);
+    while end.sequence < limit {
+        match next_record(medium, head, end) {
+            Ok(Some((record, next))) => {
+                each(record);
+                end = next;
+            }
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(?error, offset = end.offset, "journal cannot be read");
+                return (end, true);
+            }
+        }
+    }
+    (end, false)
+}
+
+fn next_record(medium: &dyn Medium, head: &Head, end: End) -> io::Result<Option<(Record, End)>> {
+    let mut start = vec![0; RECORD_HEAD];
+    medium.read(Part::Segment(head.generation), end.offset, &mut start)?;
+    let Some(size) = Record::expect(&start, head, end.sequence) else {
+        return Ok(None);
+    };
+    let found = read_record(medium, head, end.offset, &start, size)?;
+    Ok(found.map(|(record, offset)| {
+        let next = End {
+            sequence: end.sequence + 1,
+            offset,
+            last: Some(end.offset),
+        };
+        (record, next)
+    }))
+}
+
+/// Writes the head and the last record once more, as they read. Their sync may have failed before the
+/// process ended, and then the kernel takes for written what it only has in memory; earlier records
+/// have one behind them, which is written after a sync that did not fail.
+pub(crate) fn harden(medium: &dyn Medium, head: &Head, end: End) -> io::Result<()> {
+    let part = Part::Segment(head.generation);
+    medium.write(part, 0, &head.encode())?;
+    if let Some(last) = end.last {
+        let length = end.offset.min(medium.len(part)?).saturating_sub(last);
+        let mut bytes = vec![0; length as usize];
+        medium.read(part, last, &mut bytes)?;
+        medium.write(part, last, &bytes)?;
+    }
+    medium.sync(part)
 }
 
 /// The whole record at `offset`, whose head is `start`, and where the next one begins.
@@ -110,7 +170,7 @@ pub(crate) fn goes_on(medium: &dyn Medium, head: &Head, end: End) -> io::Result<
     while offset < length {
         let mut start = vec![0; RECORD_HEAD];
         medium.read(part, offset, &mut start)?;
-        if let Some((sequence, size)) = Record::announced(&start, head.generation)
+        if let Some((sequence, size)) = Record::announced(&start, head)
             && sequence > end.sequence
             && read_record(medium, head, offset, &start, size)?.is_some()
         {

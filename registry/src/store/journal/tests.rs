@@ -40,6 +40,7 @@ fn refused(folder: &Path) -> String {
         IndexError::Journal { source, .. } => match source.as_ref() {
             JournalError::Missing => "missing".to_owned(),
             JournalError::Foreign => "foreign".to_owned(),
+            JournalError::Beyond(_) => "beyond".to_owned(),
             error => format!("{error:?}"),
         },
         error => format!("{error:?}"),
@@ -144,6 +145,33 @@ fn a_damaged_batch_before_a_whole_one_is_refused_until_asked() {
         whole[at] ^= 1;
         assert!(kept == whole, "what could not be read is kept");
     }
+}
+
+/// The journal is given up and the index turns out to be of no use: both are kept as they were, by
+/// each attempt.
+#[test]
+fn an_attempt_that_fails_takes_nothing_away() {
+    let (folder, _index, _) = three();
+    let crashed = copy(folder.path(), &FILES);
+    // The checkpoint that was at work has written its first pages only: here, nonsense.
+    let index = crashed.path().join("i.redb");
+    let mut bytes = fs::read(&index).unwrap();
+    for page in bytes.chunks_mut(4096).skip(1) {
+        page[100] ^= 1;
+    }
+    fs::write(&index, &bytes).unwrap();
+    damage(crashed.path(), "i.journal.0", 4096 + 100);
+    fs::write(crashed.path().join("i.journal.lost"), b"").unwrap();
+    for attempt in ["", ".1"] {
+        assert_eq!(refused(crashed.path()), "beyond");
+        assert!(crashed.path().join("i.journal.lost").exists());
+        let kept = crashed.path().join(format!("i.redb.lost{attempt}"));
+        assert!(kept.exists(), "attempt {attempt:?}");
+    }
+    assert!(fs::read(crashed.path().join("i.redb.lost")).unwrap() == bytes);
+    let segment = fs::read(crashed.path().join("i.journal.0.lost")).unwrap();
+    let original = fs::read(folder.path().join("i.journal.0")).unwrap();
+    assert_eq!(segment.len(), original.len());
 }
 
 /// The batch that a crash cut short is the last one: it was not acknowledged and is passed over.

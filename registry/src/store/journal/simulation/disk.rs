@@ -206,6 +206,16 @@ impl Handle {
         })))
     }
 
+    /// What the next process finds after this one was killed behind these operations: all of it, the
+    /// disk has only what was synced.
+    pub(super) fn killed(base: &Image, ops: &[Op]) -> Self {
+        let handle = Self::new(base.clone());
+        for op in ops {
+            handle.note(op.clone());
+        }
+        handle
+    }
+
     pub(super) fn sim(&self) -> MutexGuard<'_, Sim> {
         self.0.lock().unwrap()
     }

@@ -327,6 +327,67 @@ fn a_power_cut_at_any_operation_loses_nothing() {
     println!("{cuts} power cuts survived");
 }
 
+/// The process is killed at every operation, the next one recovers what it finds in the kernel's
+/// memory, and the power goes while it is at it or afterwards. With `failing` the operation at which
+/// it is killed was a sync that failed: then the kernel takes for written what it has.
+fn kill_and_cut(seed: u64, failing: bool) -> usize {
+    let (disk, states) = record_run(seed, 6, fresh());
+    let (base, ops) = {
+        let sim = disk.sim();
+        (sim.base.clone(), sim.ops.clone())
+    };
+    let mut dice = Dice::new(seed + 2);
+    let mut cuts = 0;
+    for kill in 0..=ops.len() {
+        let mut before = ops[..kill].to_vec();
+        if failing && !before.last_mut().is_some_and(fail) {
+            continue;
+        }
+        let what = format!(
+            "seed {seed}, killed at {kill} of {}, failing: {failing}",
+            ops.len()
+        );
+        let disk = Handle::killed(&base, &before);
+        let run = Run::open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        check_state(&run.model(), &states, &before, &what);
+        drop(run);
+        let after = disk.sim().ops.clone();
+        for _ in 0..6 {
+            let count = kill + dice.below((after.len() - kill) as u64 + 1) as usize;
+            let what = format!("{what}, cut at {count} of {}", after.len());
+            let survives =
+                [Survives::Nothing, Survives::All, Survives::Some][dice.below(3) as usize];
+            let image = crash(&base, &after, count, survives, &mut dice);
+            let (_, model) = recovered(&image, &what);
+            check_state(&model, &states, &before, &what);
+            cuts += 1;
+        }
+    }
+    cuts
+}
+
+/// Makes a sync one that failed; false for anything else.
+fn fail(op: &mut Op) -> bool {
+    *op = match op {
+        Op::Sync(part) => Op::FailedSync(*part),
+        Op::Settle(digests) => Op::FailedSettle(std::mem::take(digests)),
+        _ => return false,
+    };
+    true
+}
+
+#[test]
+fn a_power_cut_during_the_start_after_a_kill_loses_nothing() {
+    let cuts: usize = (1..=3).map(|seed| kill_and_cut(seed, false)).sum();
+    println!("{cuts} power cuts survived");
+}
+
+#[test]
+fn a_failed_sync_that_ends_the_process_loses_nothing_acknowledged() {
+    let cuts: usize = (1..=8).map(|seed| kill_and_cut(seed, true)).sum();
+    println!("{cuts} power cuts survived");
+}
+
 /// The head of the next segment stands although writing it failed: what is sealed afterwards must
 /// not go behind it unseen.
 #[test]

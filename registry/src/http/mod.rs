@@ -12,6 +12,7 @@ mod blobs;
 mod body;
 mod connection;
 mod error;
+mod feed;
 mod front;
 pub mod health;
 mod listings;

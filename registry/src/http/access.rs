@@ -16,6 +16,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::Front;
 use super::answer::text;
 use super::error::{ApiError, Code};
+use super::observe::Told;
 use super::peer::{self, Secure};
 use super::query::Query;
 use super::route::{self, Route};
@@ -63,6 +64,7 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
         not_logged_in(access, parts, &error)
     })?;
     parts.extensions.insert(authority.caller().clone());
+    Told::tell(&parts.extensions);
     let counted = access.count(&authority, address);
     counted.map_err(|wait| too_many("too many requests", wait))?;
     Ok(authority)

@@ -48,6 +48,16 @@ where
     }
 }
 
+/// Does work to its end, also when the request that waits for it is dropped because its client went
+/// away: a change must not be made without its line in the audit log. A body that is still to come
+/// fails then, so nothing waits for ever.
+pub(super) async fn lasting<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|error| ApiError::internal(&error))
+}
+
 /// The next piece of a body; `None` at its end.
 async fn piece(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, ApiError> {
     loop {

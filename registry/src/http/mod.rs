@@ -38,7 +38,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{ALLOW, EXPECT, HeaderName};
 use http::request::Parts;
@@ -94,6 +94,15 @@ fn origin(extensions: &Extensions) -> Origin {
 }
 
 async fn handle(State(front): State<Front>, request: Request) -> Response {
+    if is_read(request.method()) {
+        return serve_one(front, request).await;
+    }
+    let served = body::lasting(serve_one(front, request)).await;
+    served.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The answer, which has its line in the audit log.
+async fn serve_one(front: Front, request: Request) -> Response {
     let (mut parts, mut body) = request.into_parts();
     let mut response = match dispatch(front.clone(), &mut parts, &mut body).await {
         Ok(response) => response,

@@ -20,6 +20,7 @@ mod events;
 mod exchange;
 mod faults;
 mod fuzz;
+mod gone;
 mod guard;
 mod heal;
 mod immutable;

@@ -6,6 +6,7 @@ use http::request::Parts;
 
 use super::super::access::admit_to;
 use super::super::error::{ApiError, Code};
+use super::super::observe::Told;
 use super::super::{Front, actor, audit};
 use crate::access::Action;
 use crate::access::audit::Event;
@@ -44,6 +45,7 @@ pub(in crate::http) async fn authorize(
     repository: Option<&RepositoryName>,
 ) -> Result<(), ApiError> {
     if parts.extensions.get::<Owner>().is_some() {
+        Told::tell(&parts.extensions);
         return Ok(());
     }
     let admitted = admit(front, parts, need, repository).await;

@@ -28,7 +28,7 @@ mod external;
 mod htpasswd;
 pub mod immutable;
 mod jwt;
-mod limit;
+pub(crate) mod limit;
 mod login;
 mod rules;
 mod scope;

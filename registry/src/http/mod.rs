@@ -23,6 +23,7 @@ pub mod observe;
 mod pace;
 mod patient;
 pub mod peer;
+mod places;
 mod query;
 mod range;
 pub mod route;
@@ -31,6 +32,7 @@ mod sendfile;
 mod server;
 pub mod tls;
 mod token;
+mod unread;
 mod uploads;
 mod warning;
 

@@ -22,7 +22,7 @@ use super::query::Query;
 use super::route::{self, Route};
 use super::tls::ClientCertificate;
 use crate::access::{
-    Access, Action, Authority, CATALOG_SCOPE, LoginError, Presented, Verdict, needed,
+    Access, Action, Authority, CATALOG_SCOPE, Caller, LoginError, Presented, Verdict, needed,
 };
 
 /// Lets the request in, or refuses it. The caller is in its extensions then.
@@ -104,6 +104,14 @@ async fn admit_anywhere(
         parts,
         scope.as_deref(),
     ))
+}
+
+/// Whether the caller who was let in has a name.
+pub(super) fn named(front: &Front, parts: &Parts) -> Result<(), ApiError> {
+    match parts.extensions.get::<Caller>() {
+        Some(caller) if !caller.is_anonymous() => Ok(()),
+        _ => Err(unauthorized(&front.access, parts, None, None)),
+    }
 }
 
 fn check(

@@ -51,4 +51,5 @@ mod sweep;
 mod tokens;
 mod transport;
 mod verifier;
+mod walks;
 mod wire;

@@ -103,6 +103,7 @@ pub struct Access {
     users: Option<Watched<Users>>,
     remembered: Remembered,
     checks: Semaphore,
+    hosts: Vec<String>,
     tokens: Tokens,
     issuer: Option<External>,
     api_tokens: ApiTokens,
@@ -173,6 +174,7 @@ impl Access {
             users: parts.users,
             remembered: Remembered::new(&parts.key),
             checks: Semaphore::new(CHECKS),
+            hosts: settings.hosts.clone(),
             tokens: Tokens::new(&parts.key, service),
             issuer: parts.issuer,
             api_tokens: parts.api_tokens,
@@ -197,6 +199,16 @@ impl Access {
     /// Whether nameless callers may do anything at all.
     pub fn knows_anonymous(&self) -> bool {
         self.rules.knows_anonymous()
+    }
+
+    /// Whether nameless callers may push everywhere: then a web page that reaches the port may too.
+    pub fn takes_nameless_pushes(&self) -> bool {
+        self.rules.allow_everywhere(None, Action::Push)
+    }
+
+    /// Names of this registry beside those that every machine has.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
     }
 
     /// How callers are asked for credentials.

@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::Front;
 use super::answer::text;
+use super::browser::refuse_pages;
 use super::error::{ApiError, Code};
 use super::observe::Told;
 use super::peer::{self, Secure};
@@ -51,6 +52,7 @@ fn decided(front: &Front, refusal: Option<&ApiError>) {
 
 /// Who sends the request, counted against the rate limit.
 pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authority, ApiError> {
+    refuse_pages(front, parts)?;
     let access = &front.access;
     access.refresh().await;
     let address = peer::counted(&parts.extensions);

@@ -10,6 +10,7 @@ mod answer;
 mod audit;
 mod blobs;
 mod body;
+mod browser;
 mod connection;
 mod error;
 mod feed;

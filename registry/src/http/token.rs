@@ -22,6 +22,7 @@ use super::access::{not_logged_in, presented};
 use super::answer::Answer;
 use super::audit;
 use super::body::collect;
+use super::browser::refuse_pages;
 use super::error::{ApiError, Code};
 use super::peer;
 use super::query::Query;
@@ -162,6 +163,7 @@ async fn identify(
     parts: &mut Parts,
     wanted: &Wanted,
 ) -> Result<Authority, ApiError> {
+    refuse_pages(front, parts)?;
     let access = &front.access;
     access.refresh().await;
     let address = peer::counted(&parts.extensions);

@@ -264,7 +264,7 @@ fn forbidden(
         return unauthorized(access, parts, scope, None);
     }
     let message = "you may not do this";
-    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message)
+    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message).of_access()
 }
 
 fn too_narrow(access: &Access, parts: &Parts, scope: &str) -> ApiError {
@@ -323,13 +323,15 @@ fn own_realm(parts: &Parts) -> Option<String> {
 pub(super) fn too_many(message: &str, wait: Duration) -> ApiError {
     let seconds = wait.as_secs_f64().ceil().max(1.0);
     let status = StatusCode::TOO_MANY_REQUESTS;
-    ApiError::new(status, Code::TooManyRequests, message).header(RETRY_AFTER, seconds.to_string())
+    ApiError::new(status, Code::TooManyRequests, message)
+        .header(RETRY_AFTER, seconds.to_string())
+        .of_access()
 }
 
 /// An immutable tag stands against it.
 pub(super) fn held(tag: &str) -> ApiError {
     let message = format!("tag {tag} is immutable");
-    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message)
+    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message).of_access()
 }
 
 /// What a handler may ask about its caller while it works on a blocking thread.

@@ -41,7 +41,7 @@ pub(super) fn refuse_pages(front: &Front, parts: &Parts) -> Result<(), ApiError>
 }
 
 fn denied(why: &str) -> Result<(), ApiError> {
-    Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why))
+    Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why).of_access())
 }
 
 /// Whether an origin is the host that is asked.

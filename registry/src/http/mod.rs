@@ -201,7 +201,7 @@ fn refuse_guarded(registry: &Registry, route: &Route, method: &Method) -> Result
         return Ok(());
     }
     match route.repository().and_then(registry.policy().guard) {
-        Some(why) => Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why)),
+        Some(why) => Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why).of_access()),
         None => Ok(()),
     }
 }

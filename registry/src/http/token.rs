@@ -104,7 +104,7 @@ async fn respond(front: &Front, mut parts: Parts, wanted: Result<Wanted, ApiErro
     let mut response = outcome.unwrap_or_else(IntoResponse::into_response);
     let never = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, never);
-    let line = audit::refused(front, &parts, response.status());
+    let line = audit::refused(front, &parts, &response);
     audit::write(front, line).await;
     response
 }

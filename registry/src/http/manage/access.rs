@@ -59,15 +59,17 @@ pub(in crate::http) async fn authorize(
         Told::tell(&parts.extensions);
         return Ok(());
     }
-    let admitted = admit(front, parts, need, repository).await;
-    if let Err(refusal) = &admitted {
-        let line = audit::refused(front, parts, refusal.status()).map(|mut line| {
-            line.repository = repository.map(ToString::to_string);
-            line
-        });
-        audit::write(front, line).await;
-    }
-    admitted
+    let Err(refusal) = admit(front, parts, need, repository).await else {
+        return Ok(());
+    };
+    // Here every refusal is one of access.
+    let refusal = refusal.of_access();
+    let line = audit::barred(front, parts, refusal.status()).map(|mut line| {
+        line.repository = repository.map(ToString::to_string);
+        line
+    });
+    audit::write(front, line).await;
+    Err(refusal)
 }
 
 async fn admit(

@@ -5,6 +5,7 @@
 //! alike. Nothing that a client sent gets into a challenge but names that were parsed, and a host
 //! whose every character is one of a host's.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use config::name::RepositoryName;
@@ -61,10 +62,7 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
         (Presented::Nothing, Some(client)) => Ok(Authority::by_certificate(&client.name)),
         _ => access.identify(&presented, address).await,
     };
-    let authority = identified.map_err(|error| {
-        parts.extensions.insert(error.clone());
-        not_logged_in(access, parts, &error)
-    })?;
+    let authority = identified.map_err(|error| failed_login(access, parts, &error, address))?;
     parts.extensions.insert(authority.caller().clone());
     Told::tell(&parts.extensions);
     let counted = access.count(&authority, address);
@@ -237,8 +235,22 @@ fn basic(credentials: &str) -> Option<Presented> {
 
 // Refusals.
 
+/// Notes a login that failed. It counts as a request of its address, whoever it claimed to be.
+pub(super) fn failed_login(
+    access: &Access,
+    parts: &mut Parts,
+    error: &LoginError,
+    address: IpAddr,
+) -> ApiError {
+    parts.extensions.insert(error.clone());
+    match access.count_failure(address) {
+        Ok(()) => not_logged_in(access, parts, error),
+        Err(wait) => too_many("too many requests", wait),
+    }
+}
+
 /// A refused login, as the token service and the other routes word it.
-pub(super) fn not_logged_in(access: &Access, parts: &Parts, error: &LoginError) -> ApiError {
+fn not_logged_in(access: &Access, parts: &Parts, error: &LoginError) -> ApiError {
     match error {
         LoginError::TooMany { wait } => too_many(&error.to_string(), *wait),
         LoginError::BadToken => {

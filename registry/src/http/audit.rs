@@ -44,7 +44,8 @@ pub(super) fn barred(front: &Front, parts: &Parts, status: StatusCode) -> Option
 
 /// Appends the line, if there is one, on a blocking thread; the answer waits for it.
 pub(super) async fn write(front: &Front, line: Option<Line>) {
-    let Some(line) = line.filter(|_| front.access.audit().is_some()) else {
+    let line = line.filter(|_| front.access.audit().is_some());
+    let Some(line) = line.and_then(|line| front.access.spare(line)) else {
         return;
     };
     let access = Arc::clone(&front.access);

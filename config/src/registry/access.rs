@@ -85,6 +85,8 @@ pub struct Access {
     /// Absolute path of the file that gets a line of JSON for each change and refusal.
     pub audit_log: Option<PathBuf>,
     pub audit_pulls: bool,
+    /// Further names of this registry, by which programs of its machine may call it.
+    pub hosts: Vec<String>,
     pub rules: Vec<Rule>,
     pub immutable: Vec<Immutable>,
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::keys::{Key, Kind, Raw, absolute, number, one, optional};
+use super::keys::{Key, Kind, Raw, absolute, hosts, number, one, optional};
 
 const fn key(
     name: &'static str,
@@ -75,6 +75,14 @@ pub(super) const TOKEN_KEYS: Key = key(
     Kind::Text,
     |s, raw| file(raw).map(|v| s.registry.access.token_keys = v),
     |s| shown(s.registry.access.token_keys.as_ref()),
+);
+
+pub(super) const HOSTS: Key = key(
+    "registry.hosts",
+    "further names by which programs of this machine call the registry",
+    Kind::List,
+    |s, raw| hosts(raw).map(|v| s.registry.access.hosts = v),
+    |s| Some(s.registry.access.hosts.join(",")),
 );
 
 pub(super) const RATE_LIMIT: Key = key(

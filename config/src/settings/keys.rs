@@ -72,6 +72,7 @@ pub(super) const KEYS: &[Key] = &[
     access::TOKEN_SERVICE,
     access::TOKEN_ISSUER,
     access::TOKEN_KEYS,
+    access::HOSTS,
     access::RATE_LIMIT,
     access::RATE_BURST,
     access::AUDIT_LOG,
@@ -400,7 +401,7 @@ fn listen(raw: &Raw) -> Result<SocketAddr, String> {
         .map_err(|_| format!("{text:?} is not an address and port, such as 127.0.0.1:5000"))
 }
 
-fn hosts(raw: &Raw) -> Result<Vec<String>, String> {
+pub(super) fn hosts(raw: &Raw) -> Result<Vec<String>, String> {
     let hosts = many(raw);
     for host in &hosts {
         // A reference's own rule decides what a host is.

@@ -58,6 +58,10 @@ pub struct Line {
     pub digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    /// Failed logins and exceeded limits, of any address, that got no line before this one: of many
+    /// at once only some do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<u64>,
 }
 
 impl Line {
@@ -71,6 +75,7 @@ impl Line {
             reference: None,
             digest: None,
             status: None,
+            suppressed: None,
         }
     }
 }

@@ -96,7 +96,7 @@ impl<K: Eq + Hash> Limiter<K> {
 }
 
 /// Whose bucket an address is: a whole /64 counts as one caller, because one host has all of it.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -28,7 +28,7 @@ mod external;
 mod htpasswd;
 pub mod immutable;
 mod jwt;
-mod limit;
+pub(crate) mod limit;
 mod login;
 mod rules;
 mod scope;
@@ -36,9 +36,10 @@ mod token;
 mod watched;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use config::name::RepositoryName;
@@ -74,6 +75,12 @@ const LOGINS: Rate = Rate {
     refill: 0.5,
     burst: 20.0,
 };
+/// Lines about failed logins and exceeded limits of one address: the log must not grow as fast as a
+/// stranger can be refused.
+const REFUSALS: Rate = Rate {
+    refill: 3.0,
+    burst: 30.0,
+};
 /// What this registry is called in tokens.
 const SERVICE: &str = "devpod";
 
@@ -103,6 +110,7 @@ pub struct Access {
     users: Option<Watched<Users>>,
     remembered: Remembered,
     checks: Semaphore,
+    hosts: Vec<String>,
     tokens: Tokens,
     issuer: Option<External>,
     api_tokens: ApiTokens,
@@ -110,6 +118,9 @@ pub struct Access {
     realm: Option<String>,
     logins: Limiter<IpAddr>,
     requests: Option<Limiter<Client>>,
+    refusals: Limiter<IpAddr>,
+    /// Lines that were left out since the last of their kind.
+    suppressed: AtomicU64,
     audit: Option<Audit>,
 }
 
@@ -173,6 +184,7 @@ impl Access {
             users: parts.users,
             remembered: Remembered::new(&parts.key),
             checks: Semaphore::new(CHECKS),
+            hosts: settings.hosts.clone(),
             tokens: Tokens::new(&parts.key, service),
             issuer: parts.issuer,
             api_tokens: parts.api_tokens,
@@ -180,6 +192,8 @@ impl Access {
             realm: settings.token_realm.clone(),
             logins: Limiter::new(LOGINS),
             requests: rate(settings).map(Limiter::new),
+            refusals: Limiter::new(REFUSALS),
+            suppressed: AtomicU64::new(0),
             audit: parts.audit,
             rules,
         }
@@ -197,6 +211,16 @@ impl Access {
     /// Whether nameless callers may do anything at all.
     pub fn knows_anonymous(&self) -> bool {
         self.rules.knows_anonymous()
+    }
+
+    /// Whether nameless callers may push everywhere: then a web page that reaches the port may too.
+    pub fn takes_nameless_pushes(&self) -> bool {
+        self.rules.allow_everywhere(None, Action::Push)
+    }
+
+    /// Names of this registry beside those that every machine has.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
     }
 
     /// How callers are asked for credentials.
@@ -324,6 +348,34 @@ impl Access {
     pub fn note(&self, line: &audit::Line) {
         if let Some(audit) = &self.audit {
             audit.write(line, self.now());
+        }
+    }
+
+    /// The line as it is to be written, unless its address has had enough of its kind.
+    pub fn spare(&self, mut line: audit::Line) -> Option<audit::Line> {
+        if !matches!(
+            line.event,
+            audit::Event::LoginFailed | audit::Event::Limited
+        ) {
+            return Some(line);
+        }
+        let address = line.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let taken = self.refusals.take(limit::network(address), self.now());
+        if taken.is_err() {
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let before = self.suppressed.swap(0, Ordering::Relaxed);
+        line.suppressed = (before > 0).then_some(before);
+        Some(line)
+    }
+
+    /// Counts a login that failed against its address, whoever it claimed to be.
+    pub fn count_failure(&self, address: IpAddr) -> Result<(), Duration> {
+        let client = Client::Network(limit::network(address));
+        match &self.requests {
+            Some(requests) => requests.take(client, self.now()),
+            None => Ok(()),
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Watched<T> {
 struct State<T> {
     content: Arc<T>,
     mark: Option<Mark>,
+    /// The state that could not be read and was complained of.
+    warned: Option<Option<Mark>>,
     looked: SystemTime,
 }
 
@@ -85,6 +87,7 @@ impl<T> Watched<T> {
             state: Mutex::new(State {
                 content: Arc::new(content),
                 mark: Some(mark),
+                warned: None,
                 looked: now,
             }),
         })
@@ -120,16 +123,24 @@ impl<T> Watched<T> {
         if mark == state.mark {
             return;
         }
-        // One complaint for each state of the file.
-        state.mark = mark;
         match read(&self.path, self.parse) {
             Ok((content, mark)) => {
                 state.content = Arc::new(content);
                 state.mark = Some(mark);
+                state.warned = None;
                 tracing::info!(path = ?self.path, "read again");
             }
             Err(error) => {
-                tracing::warn!(%error, "the changed file is not used; what it said before stays");
+                // One complaint for each state of the file.
+                if state.warned != Some(mark) {
+                    tracing::warn!(%error, "the changed file is not used; what it said before stays");
+                    state.warned = Some(mark);
+                }
+                // One that could not be read is tried again: the reason may pass (no descriptor was
+                // free) without changing the file.
+                if !matches!(error, FileError::Read { .. }) {
+                    state.mark = mark;
+                }
             }
         }
     }
@@ -163,6 +174,8 @@ fn read<T>(path: &Path, parse: Parse<T>) -> Result<(T, Mark), FileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     fn number(path: &Path, bytes: &[u8]) -> Result<u32, FileError> {
@@ -171,6 +184,31 @@ mod tests {
             path: path.to_owned(),
             reason: "no number".to_owned(),
         })
+    }
+
+    /// As [`number`], but the second reading meets a lack of descriptors.
+    fn once_busy(path: &Path, bytes: &[u8]) -> Result<u32, FileError> {
+        static READINGS: AtomicU32 = AtomicU32::new(0);
+        if READINGS.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Err(FileError::Read {
+                path: path.to_owned(),
+                source: std::io::Error::from_raw_os_error(24),
+            });
+        }
+        number(path, bytes)
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n");
+        std::fs::write(&path, "1").unwrap();
+        let watched = Watched::open(&path, once_busy, at(0)).unwrap();
+        std::fs::write(&path, "22").unwrap();
+        watched.look(at(1));
+        assert_eq!(*watched.get(), 1);
+        watched.look(at(2));
+        assert_eq!(*watched.get(), 22);
     }
 
     fn at(seconds: u64) -> SystemTime {

@@ -5,6 +5,7 @@
 //! alike. Nothing that a client sent gets into a challenge but names that were parsed, and a host
 //! whose every character is one of a host's.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use config::name::RepositoryName;
@@ -15,13 +16,15 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::Front;
 use super::answer::text;
+use super::browser::refuse_pages;
 use super::error::{ApiError, Code};
+use super::observe::Told;
 use super::peer::{self, Secure};
 use super::query::Query;
 use super::route::{self, Route};
 use super::tls::ClientCertificate;
 use crate::access::{
-    Access, Action, Authority, CATALOG_SCOPE, LoginError, Presented, Verdict, needed,
+    Access, Action, Authority, CATALOG_SCOPE, Caller, LoginError, Presented, Verdict, needed,
 };
 
 /// Lets the request in, or refuses it. The caller is in its extensions then.
@@ -50,6 +53,7 @@ fn decided(front: &Front, refusal: Option<&ApiError>) {
 
 /// Who sends the request, counted against the rate limit.
 pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authority, ApiError> {
+    refuse_pages(front, parts)?;
     let access = &front.access;
     access.refresh().await;
     let address = peer::counted(&parts.extensions);
@@ -58,11 +62,9 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
         (Presented::Nothing, Some(client)) => Ok(Authority::by_certificate(&client.name)),
         _ => access.identify(&presented, address).await,
     };
-    let authority = identified.map_err(|error| {
-        parts.extensions.insert(error.clone());
-        not_logged_in(access, parts, &error)
-    })?;
+    let authority = identified.map_err(|error| failed_login(access, parts, &error, address))?;
     parts.extensions.insert(authority.caller().clone());
+    Told::tell(&parts.extensions);
     let counted = access.count(&authority, address);
     counted.map_err(|wait| too_many("too many requests", wait))?;
     Ok(authority)
@@ -102,6 +104,14 @@ async fn admit_anywhere(
         parts,
         scope.as_deref(),
     ))
+}
+
+/// Whether the caller who was let in has a name.
+pub(super) fn named(front: &Front, parts: &Parts) -> Result<(), ApiError> {
+    match parts.extensions.get::<Caller>() {
+        Some(caller) if !caller.is_anonymous() => Ok(()),
+        _ => Err(unauthorized(&front.access, parts, None, None)),
+    }
 }
 
 fn check(
@@ -225,8 +235,22 @@ fn basic(credentials: &str) -> Option<Presented> {
 
 // Refusals.
 
+/// Notes a login that failed. It counts as a request of its address, whoever it claimed to be.
+pub(super) fn failed_login(
+    access: &Access,
+    parts: &mut Parts,
+    error: &LoginError,
+    address: IpAddr,
+) -> ApiError {
+    parts.extensions.insert(error.clone());
+    match access.count_failure(address) {
+        Ok(()) => not_logged_in(access, parts, error),
+        Err(wait) => too_many("too many requests", wait),
+    }
+}
+
 /// A refused login, as the token service and the other routes word it.
-pub(super) fn not_logged_in(access: &Access, parts: &Parts, error: &LoginError) -> ApiError {
+fn not_logged_in(access: &Access, parts: &Parts, error: &LoginError) -> ApiError {
     match error {
         LoginError::TooMany { wait } => too_many(&error.to_string(), *wait),
         LoginError::BadToken => {
@@ -252,7 +276,7 @@ fn forbidden(
         return unauthorized(access, parts, scope, None);
     }
     let message = "you may not do this";
-    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message)
+    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message).of_access()
 }
 
 fn too_narrow(access: &Access, parts: &Parts, scope: &str) -> ApiError {
@@ -311,13 +335,15 @@ fn own_realm(parts: &Parts) -> Option<String> {
 pub(super) fn too_many(message: &str, wait: Duration) -> ApiError {
     let seconds = wait.as_secs_f64().ceil().max(1.0);
     let status = StatusCode::TOO_MANY_REQUESTS;
-    ApiError::new(status, Code::TooManyRequests, message).header(RETRY_AFTER, seconds.to_string())
+    ApiError::new(status, Code::TooManyRequests, message)
+        .header(RETRY_AFTER, seconds.to_string())
+        .of_access()
 }
 
 /// An immutable tag stands against it.
 pub(super) fn held(tag: &str) -> ApiError {
     let message = format!("tag {tag} is immutable");
-    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message)
+    ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message).of_access()
 }
 
 /// What a handler may ask about its caller while it works on a blocking thread.

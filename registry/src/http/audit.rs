@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 
 use super::Front;
 use super::answer::{CONTENT_DIGEST, text};
+use super::error::AccessRefusal;
 use super::observe::RequestId;
 use super::peer;
 use super::route::Route;
@@ -17,8 +18,8 @@ use crate::access::{Caller, LoginError};
 /// The line about a request of the distribution API and its answer, if there is to be one.
 pub(super) fn served(front: &Front, parts: &Parts, response: &Response) -> Option<Line> {
     let audit = front.access.audit()?;
-    if refusal(parts, response.status()).is_some() {
-        return refused(front, parts, response.status());
+    if let Some(line) = refused(front, parts, response) {
+        return Some(line);
     }
     let route = parts.extensions.get::<Route>()?;
     let event = change(audit, route, &parts.method, response.status())?;
@@ -27,8 +28,15 @@ pub(super) fn served(front: &Front, parts: &Parts, response: &Response) -> Optio
     Some(line)
 }
 
-/// The line about a refusal for want of rights, if this is one.
-pub(super) fn refused(front: &Front, parts: &Parts, status: StatusCode) -> Option<Line> {
+/// The line about an answer that refuses for want of rights, if this is one.
+pub(super) fn refused(front: &Front, parts: &Parts, response: &Response) -> Option<Line> {
+    let known = parts.extensions.get::<LoginError>().is_some();
+    let of_access = response.extensions().get::<AccessRefusal>().is_some();
+    (known || of_access).then(|| barred(front, parts, response.status()))?
+}
+
+/// The line about a refusal of access with this status.
+pub(super) fn barred(front: &Front, parts: &Parts, status: StatusCode) -> Option<Line> {
     front.access.audit()?;
     let event = refusal(parts, status)?;
     Some(about(parts, event, status))
@@ -36,7 +44,8 @@ pub(super) fn refused(front: &Front, parts: &Parts, status: StatusCode) -> Optio
 
 /// Appends the line, if there is one, on a blocking thread; the answer waits for it.
 pub(super) async fn write(front: &Front, line: Option<Line>) {
-    let Some(line) = line.filter(|_| front.access.audit().is_some()) else {
+    let line = line.filter(|_| front.access.audit().is_some());
+    let Some(line) = line.and_then(|line| front.access.spare(line)) else {
         return;
     };
     let access = Arc::clone(&front.access);

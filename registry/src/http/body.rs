@@ -1,8 +1,8 @@
 //! Bodies between the network and blocking files.
 //!
-//! A received body is written by one blocking thread while this side reads the socket; a sent blob
-//! is read in large pieces. Neither is ever whole in memory. Small manifests are the exception, and
-//! bounded.
+//! A received body is written on blocking threads while this side reads the socket ([`Feed`]); a sent
+//! blob is read in large pieces. Neither is ever whole in memory. Small manifests are the exception,
+//! and bounded.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,11 +12,11 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
+use super::feed::Feed;
 use super::pace::Pace;
 use super::range::Span;
 use super::sendfile::{FileBody, Outgoing};
@@ -48,6 +48,16 @@ where
     }
 }
 
+/// Does work to its end, also when the request that waits for it is dropped because its client went
+/// away: a change must not be made without its line in the audit log. A body that is still to come
+/// fails then, so nothing waits for ever.
+pub(super) async fn lasting<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|error| ApiError::internal(&error))
+}
+
 /// The next piece of a body; `None` at its end.
 async fn piece(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, ApiError> {
     loop {
@@ -66,38 +76,30 @@ async fn piece(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, ApiErr
     }
 }
 
-/// Writes the body into `sink` on a blocking thread and gives the sink back. When either side
-/// fails, the sink is dropped: that is where it keeps or discards what it has.
+/// Writes the body into `sink` on blocking threads and gives the sink back. When either side fails,
+/// the sink is dropped: that is where it keeps or discards what it has.
 pub(super) async fn receive<S, E>(
     body: &mut Body,
-    mut sink: S,
+    sink: S,
     write: fn(&mut S, &[u8]) -> Result<(), E>,
 ) -> Result<S, ApiError>
 where
     S: Send + 'static,
     E: Into<ApiError> + Send + 'static,
 {
-    let (queue, mut batches) = mpsc::channel::<Vec<Bytes>>(1);
-    let writer = tokio::task::spawn_blocking(move || {
-        while let Some(batch) = batches.blocking_recv() {
-            for piece in batch {
-                write(&mut sink, &piece)?;
-            }
-        }
-        Ok::<S, E>(sink)
-    });
-    let broken = forward(body, &queue).await;
-    drop(queue);
+    let mut feed = Feed::new(sink, write);
+    let broken = forward(body, &mut feed).await;
     // What came before the break is written before the sink goes.
-    let sink = match writer.await {
-        Ok(result) => result.map_err(Into::into)?,
-        Err(error) => return Err(ApiError::internal(&error)),
-    };
+    let sink = feed.finish().await?;
     broken.map(|()| sink)
 }
 
 /// Hands a body over in batches until it ends or nobody takes them.
-async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<(), ApiError> {
+async fn forward<S, E>(body: &mut Body, feed: &mut Feed<S, E>) -> Result<(), ApiError>
+where
+    S: Send + 'static,
+    E: Into<ApiError> + Send + 'static,
+{
     let (mut batch, mut size) = (Vec::new(), 0);
     let mut pace = Pace::default();
     let ended = loop {
@@ -106,7 +108,7 @@ async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<()
         let found = match timeout(LINGER, &mut next).await {
             Ok(found) => found,
             Err(_) => {
-                if !batch.is_empty() && queue.send(std::mem::take(&mut batch)).await.is_err() {
+                if !batch.is_empty() && !feed.push(std::mem::take(&mut batch)).await {
                     return Ok(());
                 }
                 size = 0;
@@ -123,13 +125,15 @@ async fn forward(body: &mut Body, queue: &mpsc::Sender<Vec<Bytes>>) -> Result<()
         }
         if size >= BATCH {
             size = 0;
-            if queue.send(std::mem::take(&mut batch)).await.is_err() {
+            if !feed.push(std::mem::take(&mut batch)).await {
                 return Ok(());
             }
         }
     };
     // Whoever does not take it has failed, and says so itself.
-    let _ = queue.send(batch).await;
+    if !batch.is_empty() {
+        feed.push(batch).await;
+    }
     ended
 }
 

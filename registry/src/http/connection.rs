@@ -1,7 +1,10 @@
 //! One connection from its handshake to its end.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,23 +13,25 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::Watcher;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::patient::Patient;
 use super::peer::{Peer, Secure};
 use super::sendfile::{FileStream, Outgoing};
 use super::server::{Limits, Transport};
 use super::tls::{self, ClientCertificate};
+use super::unread::{Fate, Offered, Streams};
 
 /// Everything that belongs to one connection.
 pub(super) struct Connection {
     pub(super) router: Router,
     pub(super) transport: Transport,
-    pub(super) watcher: Watcher,
+    /// True once the server ends: then no further requests are taken.
+    pub(super) ending: watch::Receiver<bool>,
 }
 
 /// What a connection tells its requests.
@@ -90,40 +95,80 @@ impl Connection {
 
     /// One that brings no request in time is dropped: the builder waits for the first bytes without
     /// a timer of its own.
-    async fn answer<S>(self, stream: S, mark: Mark)
+    async fn answer<S>(mut self, stream: S, mark: Mark)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limits = self.transport.limits;
-        let seen = Arc::new(AtomicBool::new(false));
+        let (seen, streams) = (Arc::new(AtomicBool::new(false)), Streams::default());
         let builder = builder(limits);
         let service = {
-            let (seen, inner) = (Arc::clone(&seen), TowerToHyperService::new(self.router));
+            let (seen, streams) = (Arc::clone(&seen), streams.clone());
+            let inner = TowerToHyperService::new(self.router);
             service_fn(move |mut request: Request<Incoming>| {
                 seen.store(true, Ordering::Relaxed);
                 mark.put(&mut request);
-                inner.call(request.map(Body::new))
+                // Streams of HTTP/1 are connections, which have their limits.
+                let busy = (request.version() == Version::HTTP_2).then(|| streams.begin());
+                let answered = inner.call(request.map(Body::new));
+                async move {
+                    let response = answered.await?;
+                    Ok::<_, Infallible>(match busy {
+                        Some(busy) => response.map(|body| Body::new(Offered::new(body, busy))),
+                        None => response,
+                    })
+                }
             })
         };
         let stream = Patient::new(stream, limits.unread);
-        let served = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
-        let silent = async {
-            tokio::time::sleep(limits.headers).await;
-            if seen.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            result = self.watcher.watch(served) => {
-                if let Err(error) = result {
-                    tracing::debug!(?error, "connection ended");
+        let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut silent = pin!(silence(limits, &seen));
+        let look = look_every(limits);
+        let mut last = false;
+        loop {
+            tokio::select! {
+                result = served.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(?error, "connection ended");
+                    }
+                    return;
                 }
+                () = &mut silent => {
+                    return tracing::debug!("connection brought no request");
+                }
+                _ = self.ending.wait_for(|ending| *ending), if !last => {
+                    last = true;
+                    served.as_mut().graceful_shutdown();
+                }
+                () = sleep(look) => match streams.fate(limits) {
+                    Fate::GoOn => {}
+                    Fate::Rest if !last => {
+                        last = true;
+                        served.as_mut().graceful_shutdown();
+                    }
+                    // Its keep-alive ends one that does not go.
+                    Fate::Rest => {}
+                    Fate::End => {
+                        return tracing::debug!("connection does not take its answers");
+                    }
+                },
             }
-            () = silent => tracing::debug!("connection brought no request"),
         }
     }
+}
+
+/// Ends when a connection has brought nothing in time.
+async fn silence(limits: Limits, seen: &AtomicBool) {
+    sleep(limits.headers).await;
+    if seen.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// How often the streams of a connection are looked at.
+fn look_every(limits: Limits) -> Duration {
+    let shortest = limits.headers.min(limits.unread);
+    (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(15))
 }
 
 fn builder(limits: Limits) -> Builder<TokioExecutor> {
@@ -139,7 +184,8 @@ fn builder(limits: Limits) -> Builder<TokioExecutor> {
         // hyper's defaults let one blob push take the whole connection's window.
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
-        .max_concurrent_streams(128)
+        // More than any client needs; each may pin a piece of a blob and a descriptor for a while.
+        .max_concurrent_streams(100)
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(limits.headers)
         .keep_alive_timeout(limits.headers);

@@ -66,7 +66,13 @@ pub(super) struct ApiError {
     message: String,
     detail: Value,
     headers: Vec<(HeaderName, HeaderValue)>,
+    of_access: bool,
 }
+
+/// In an answer's extensions: it says no because of who asks, so it is one for the audit log. Others
+/// with the same status are not: a full quota, another registry's refusal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AccessRefusal;
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
@@ -76,6 +82,7 @@ impl ApiError {
             message: message.into(),
             detail: Value::Null,
             headers: Vec::new(),
+            of_access: false,
         }
     }
 
@@ -172,6 +179,12 @@ impl ApiError {
         self
     }
 
+    /// The refusal is one of access.
+    pub(super) fn of_access(mut self) -> Self {
+        self.of_access = true;
+        self
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -188,6 +201,9 @@ impl IntoResponse for ApiError {
         *response.status_mut() = self.status;
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
+        if self.of_access {
+            response.extensions_mut().insert(AccessRefusal);
+        }
         for (name, value) in self.headers {
             response.headers_mut().insert(name, value);
         }
@@ -297,7 +313,7 @@ impl From<PutManifestError> for ApiError {
                     .detail(json!({ "digests": missing.iter().take(100).collect::<Vec<_>>() }))
             }
             PutManifestError::Immutable { .. } => {
-                Self::new(StatusCode::FORBIDDEN, Code::Denied, message)
+                Self::new(StatusCode::FORBIDDEN, Code::Denied, message).of_access()
             }
             PutManifestError::Store(error) => error.into(),
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use config::registry::retention::Rule;
+use tokio::sync::Semaphore;
 
 use super::health::Health;
 use super::manage::Reach;
@@ -28,6 +29,8 @@ pub struct Front {
     pub mirror: Arc<Mirror>,
     /// How long tags are kept.
     pub retention: Arc<[Rule]>,
+    /// Walks of the whole store that somebody asks for over the network: one at a time.
+    pub walks: Arc<Semaphore>,
     /// Who may do what; by default everybody everything.
     pub access: Arc<Access>,
 }
@@ -42,6 +45,7 @@ impl Front {
             mirror: Arc::new(Mirror::none(registry.clone())),
             transport: Transport::default(),
             retention: Arc::default(),
+            walks: Arc::new(Semaphore::new(1)),
             access: Arc::new(Access::open_to_all()),
             registry,
         }

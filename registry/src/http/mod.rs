@@ -10,8 +10,10 @@ mod answer;
 mod audit;
 mod blobs;
 mod body;
+mod browser;
 mod connection;
 mod error;
+mod feed;
 mod front;
 pub mod health;
 mod listings;
@@ -22,6 +24,7 @@ pub mod observe;
 mod pace;
 mod patient;
 pub mod peer;
+mod places;
 mod query;
 mod range;
 pub mod route;
@@ -30,6 +33,7 @@ mod sendfile;
 mod server;
 pub mod tls;
 mod token;
+mod unread;
 mod uploads;
 mod warning;
 
@@ -37,7 +41,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{ALLOW, EXPECT, HeaderName};
 use http::request::Parts;
@@ -93,6 +97,15 @@ fn origin(extensions: &Extensions) -> Origin {
 }
 
 async fn handle(State(front): State<Front>, request: Request) -> Response {
+    if is_read(request.method()) {
+        return serve_one(front, request).await;
+    }
+    let served = body::lasting(serve_one(front, request)).await;
+    served.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The answer, which has its line in the audit log.
+async fn serve_one(front: Front, request: Request) -> Response {
     let (mut parts, mut body) = request.into_parts();
     let mut response = match dispatch(front.clone(), &mut parts, &mut body).await {
         Ok(response) => response,
@@ -188,7 +201,7 @@ fn refuse_guarded(registry: &Registry, route: &Route, method: &Method) -> Result
         return Ok(());
     }
     match route.repository().and_then(registry.policy().guard) {
-        Some(why) => Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why)),
+        Some(why) => Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why).of_access()),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -101,6 +101,29 @@ fn endpoint(route: &Route) -> &'static str {
     }
 }
 
+/// Where the door leaves who asks, and for what, while the request is served: all that is known of
+/// one whose answer never comes. In a request's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    template: &'static str,
+    seen: Arc<OnceLock<Seen>>,
+}
+
+impl Told {
+    /// Says it once; a request has one caller.
+    pub(super) fn tell(extensions: &http::Extensions) {
+        let Some(told) = extensions.get::<Self>() else {
+            return;
+        };
+        let route = extensions.get::<Route>();
+        let mut seen = Seen::of(route, super::actor(extensions));
+        if route.is_none() {
+            seen.endpoint = told.template;
+        }
+        let _ = told.seen.set(seen);
+    }
+}
+
 /// Of routes that axum decides, by their template.
 fn template(path: Option<&MatchedPath>) -> &'static str {
     match path.map(MatchedPath::as_str) {
@@ -120,14 +143,19 @@ pub(super) async fn observe(
 ) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
+    let told = Told {
+        template: template(request.extensions().get()),
+        seen: Arc::default(),
+    };
+    request.extensions_mut().insert(told.clone());
     let mut record = Record {
         begun: Instant::now(),
         method: request.method().clone(),
-        template: template(request.extensions().get()),
+        told,
         metrics: Arc::clone(&front.metrics),
         received: Arc::default(),
         sent: 0,
-        status: StatusCode::OK,
+        status: gone(),
         seen: None,
         id,
     };
@@ -143,6 +171,11 @@ pub(super) async fn observe(
     record.seen = response.extensions_mut().remove();
     record.status = response.status();
     follow(record, response)
+}
+
+/// The client went away before there was an answer; no status of HTTP says so, but nginx's does.
+fn gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 /// An answer that is in memory is counted at once, another when its body ends.
@@ -165,7 +198,7 @@ const AT_ONCE: u64 = 64 * 1024;
 struct Record {
     begun: Instant,
     method: Method,
-    template: &'static str,
+    told: Told,
     metrics: Arc<Metrics>,
     received: Arc<AtomicU64>,
     sent: u64,
@@ -182,10 +215,12 @@ impl Drop for Record {
 }
 
 impl Record {
+    fn seen(&self) -> Option<&Seen> {
+        self.seen.as_ref().or_else(|| self.told.seen.get())
+    }
+
     fn endpoint(&self) -> &'static str {
-        self.seen
-            .as_ref()
-            .map_or(self.template, |seen| seen.endpoint)
+        self.seen().map_or(self.told.template, |seen| seen.endpoint)
     }
 
     fn count(&self) {
@@ -211,7 +246,7 @@ impl Record {
     /// many.
     fn log(&self) {
         let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (seen, status) = (self.seen.as_ref(), self.status.as_u16());
+        let (seen, status) = (self.seen(), self.status.as_u16());
         let repository = seen
             .and_then(|seen| seen.repository.as_ref())
             .map(RepositoryName::as_str);

@@ -1,7 +1,7 @@
 //! How long the next piece of a body is waited for. Pure but for the clock of the runtime.
 //!
 //! Silence ends a request, and so does a trickle: a client that sends a byte a minute would
-//! otherwise hold its session, its thread and its file for ever.
+//! otherwise hold its session and its file for ever.
 
 use std::time::Duration;
 

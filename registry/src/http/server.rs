@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Front;
 use super::connection::Connection;
+use super::places::Places;
 use super::tls::Tls;
 use crate::metrics::OpenConnection;
 use crate::service::Registry;
@@ -25,9 +25,11 @@ use crate::service::Registry;
 /// How many connections are served and how long they may dawdle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// At once; further ones wait in the kernel's queue.
+    /// At once; further ones wait in the kernel's queue. An address that is not this machine's may
+    /// have a quarter of them.
     pub connections: usize,
-    /// For the headers of a request, and so also between two requests of a connection.
+    /// For the headers of a request, and so also between two requests of a connection; over HTTP/2
+    /// a connection that had none for so long is told to go.
     pub headers: Duration,
     /// For a client to take at least some of what it asked for.
     pub unread: Duration,
@@ -118,7 +120,8 @@ pub async fn serve_router(
     let transport = transport.into();
     let limits = transport.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
+    let (end, ending) = watch::channel(false);
+    let peers = Places::default();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -131,31 +134,33 @@ pub async fn serve_router(
             Some(_) = connections.join_next() => continue,
             accepted = accept => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(?error, "connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        let Some(own) = peers.enter(peer.ip(), limits.connections) else {
+            tracing::debug!(%peer, "address has too many connections");
+            continue;
+        };
         let connection = Connection {
             router: router.clone(),
             transport: transport.clone(),
-            watcher: graceful.watcher(),
+            ending: ending.clone(),
         };
         let open = OpenConnection::on(&transport.open);
         connections.spawn(async move {
             connection.serve(stream).await;
-            drop(open);
-            drop(place);
+            drop((open, own, place));
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits.shutdown, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    end.send_replace(true);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.shutdown, ended).await.is_err() {
         tracing::warn!("requests were cut off at shutdown");
     }
     connections.shutdown().await;

@@ -71,17 +71,31 @@ struct Inner {
 struct State {
     config: Arc<ServerConfig>,
     stamps: Vec<Option<Stamp>>,
+    /// The files of which a warning told last that they cannot be read.
+    warned: Vec<Option<Stamp>>,
     looked: Instant,
 }
 
-/// What changes when a file is replaced or written.
+/// What changes when a file is replaced, written or made readable. The time of the inode's change
+/// cannot be set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, i64, i64);
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
 
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
-        let time = (metadata.mtime(), metadata.mtime_nsec());
-        Self(metadata.ino(), metadata.size(), time.0, time.1)
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
     }
 }
 
@@ -93,6 +107,7 @@ impl Tls {
         let state = State {
             config: Arc::new(config(&files)?),
             stamps,
+            warned: Vec::new(),
             looked: Instant::now(),
         };
         let state = Mutex::new(state);
@@ -106,19 +121,7 @@ impl Tls {
             state.looked = Instant::now();
             let found = stamps(&self.0.files);
             if found != state.stamps {
-                state.stamps = found;
-                match config(&self.0.files) {
-                    Ok(config) => {
-                        tracing::info!("certificates were reloaded");
-                        state.config = Arc::new(config);
-                    }
-                    Err(error) => {
-                        tracing::warn!(
-                            ?error,
-                            "new certificates cannot be used, the old ones stay"
-                        );
-                    }
-                }
+                state.follow(found, config(&self.0.files));
             }
         }
         Arc::clone(&state.config)
@@ -127,6 +130,29 @@ impl Tls {
     /// The handshake.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         TlsAcceptor::from(self.current()).accept(stream).await
+    }
+}
+
+impl State {
+    /// Takes up changed files, or says once why not. Ones that could not be read are tried again: the
+    /// reason may pass (no descriptor was free) without changing them.
+    fn follow(&mut self, found: Vec<Option<Stamp>>, read: Result<ServerConfig, TlsError>) {
+        let error = match read {
+            Ok(config) => {
+                tracing::info!("certificates were reloaded");
+                self.config = Arc::new(config);
+                self.stamps = found;
+                return;
+            }
+            Err(error) => error,
+        };
+        if found != self.warned {
+            tracing::warn!(?error, "new certificates cannot be used, the old ones stay");
+            self.warned.clone_from(&found);
+        }
+        if !matches!(error, TlsError::Read { .. }) {
+            self.stamps = found;
+        }
     }
 }
 
@@ -218,4 +244,55 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{FileTimes, OpenOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_write_with_its_time_set_back_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "one").unwrap();
+        let before = std::fs::metadata(&path).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        std::fs::write(&path, "two").unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let times = FileTimes::new().set_modified(before.modified().unwrap());
+        file.set_times(times).unwrap();
+        let after = std::fs::metadata(&path).unwrap();
+        assert_eq!(before.modified().unwrap(), after.modified().unwrap());
+        assert_ne!(Stamp::of(&before), Stamp::of(&after));
+    }
+
+    #[test]
+    fn files_that_could_not_be_read_are_tried_again() {
+        let builder =
+            ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap();
+        let resolver = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
+        let config = builder.with_no_client_auth().with_cert_resolver(resolver);
+        let mut state = State {
+            config: Arc::new(config),
+            stamps: vec![None],
+            warned: Vec::new(),
+            looked: Instant::now(),
+        };
+        let path = PathBuf::from("key");
+        let found = vec![None, None];
+        let source = io::Error::from_raw_os_error(24);
+        let busy = TlsError::Read {
+            path: path.clone(),
+            source,
+        };
+        state.follow(found.clone(), Err(busy));
+        assert_ne!(state.stamps, found, "the next look tries again");
+        let wanted = "certificates";
+        state.follow(found.clone(), Err(TlsError::Pem { path, wanted }));
+        assert_eq!(state.stamps, found, "nonsense stays nonsense");
+    }
 }

@@ -18,10 +18,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Front;
-use super::access::{not_logged_in, presented};
+use super::access::{failed_login, presented};
 use super::answer::Answer;
 use super::audit;
 use super::body::collect;
+use super::browser::refuse_pages;
 use super::error::{ApiError, Code};
 use super::peer;
 use super::query::Query;
@@ -103,7 +104,7 @@ async fn respond(front: &Front, mut parts: Parts, wanted: Result<Wanted, ApiErro
     let mut response = outcome.unwrap_or_else(IntoResponse::into_response);
     let never = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, never);
-    let line = audit::refused(front, &parts, response.status());
+    let line = audit::refused(front, &parts, &response);
     audit::write(front, line).await;
     response
 }
@@ -162,6 +163,7 @@ async fn identify(
     parts: &mut Parts,
     wanted: &Wanted,
 ) -> Result<Authority, ApiError> {
+    refuse_pages(front, parts)?;
     let access = &front.access;
     access.refresh().await;
     let address = peer::counted(&parts.extensions);
@@ -170,12 +172,8 @@ async fn identify(
         None => access.identify(&wanted.presented, address).await,
     };
     let identified = identified.map_err(|error| {
-        parts.extensions.insert(error.clone());
-        basic(
-            not_logged_in(access, parts, &error),
-            access.service(),
-            &error,
-        )
+        let refusal = failed_login(access, parts, &error, address);
+        basic(refusal, access.service(), &error)
     })?;
     // A token cannot be prolonged by itself.
     let nobody = identified.caller().is_anonymous() && !access.knows_anonymous();
@@ -193,6 +191,7 @@ async fn identify(
 /// At the token service a refusal asks for the password, never for a token.
 fn basic(error: ApiError, service: &str, cause: &LoginError) -> ApiError {
     match cause {
+        _ if error.status() == StatusCode::TOO_MANY_REQUESTS => error,
         LoginError::TooMany { .. } => error,
         _ => error.header(WWW_AUTHENTICATE, format!("Basic realm=\"{service}\"")),
     }

@@ -31,6 +31,38 @@ async fn callers_are_limited_by_name_and_by_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_count_and_do_not_fill_the_log() {
+    let guarded = Guarded::with(|data| Settings {
+        rate_limit: 40,
+        rate_burst: 50,
+        audit_log: Some(data.join("audit")),
+        ..users(data)
+    });
+    let door = guarded.tcp().await;
+    let mut found = Vec::new();
+    let bearer = [("authorization", "Bearer nonsense")];
+    for path in ["/v2/", "/token"].into_iter().cycle().take(120) {
+        found.push(door.send("GET", path, &bearer, "").await.status.as_u16());
+    }
+    let wrong = found.iter().filter(|status| **status == 401).count();
+    let limited = found.iter().filter(|status| **status == 429).count();
+    assert_eq!((wrong, limited), (50, 70), "{found:?}");
+    // Who has a name is counted by it.
+    let login = [("authorization", &*basic("ann", "ann-pw"))];
+    door.send("GET", "/v2/", &login, "").await.expect(200);
+    guarded.pass(1);
+    door.send("GET", "/v2/", &bearer, "").await.expect(401);
+    let log = std::fs::read_to_string(guarded.data.path().join("audit")).unwrap();
+    assert_eq!(log.lines().count(), 31, "{log}");
+    let last = log.lines().last().unwrap();
+    let last: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!(
+        (&last["event"], &last["suppressed"]),
+        (&"login_failed".into(), &90.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn passwords_cannot_be_guessed_fast_and_others_go_on() {
     let guarded = Guarded::with(users);
     let door = guarded.tcp().await;

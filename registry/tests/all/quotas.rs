@@ -181,3 +181,24 @@ fn a_session_that_is_refused_at_its_end_leaves_nothing() {
         .collect();
     assert_eq!(held.iter().sum::<u64>(), 0, "refused content is kept");
 }
+
+/// The audit log is about who may do what; a full quota is about nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quota_is_no_denial_for_the_audit_log() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path(), None, &[("**", "10")]);
+    let settings = registry::access::Settings {
+        audit_log: Some(data.path().join("audit")),
+        ..Default::default()
+    };
+    let clock = std::sync::Arc::new(std::time::SystemTime::now);
+    let mut front = Front::new(registry);
+    let access = registry::access::Access::open(&settings, data.path(), clock).unwrap();
+    front.access = std::sync::Arc::new(access);
+    let door = Door::Router(router(front));
+    let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&[1; 20]));
+    refused(door.send("POST", &path, &[], vec![1; 20]).await, &["quota"]);
+    door.push_blob("a", b"small").await;
+    let log = std::fs::read_to_string(data.path().join("audit")).unwrap();
+    assert!(log.contains("\"push\"") && !log.contains("denied"), "{log}");
+}

@@ -133,3 +133,45 @@ async fn a_body_that_trickles_is_ended_too() {
     drop(slow.pieces);
     assert_eq!(slow.status.await.unwrap(), 201);
 }
+
+/// One registry with so many blocking threads; a hundred uploads wait for their clients.
+#[test]
+fn uploads_that_wait_hold_no_thread() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .unwrap();
+    let checked = runtime.block_on(async {
+        let data = tempfile::tempdir().unwrap();
+        let door = router_door(data.path());
+        let checked = async {
+            let digest = door.push_blob("waiting", b"here").await;
+            let mut slow = Vec::new();
+            for _ in 0..100 {
+                let location = door.start("waiting").await;
+                let one = Slow::begin(&door, "PATCH", &location);
+                one.pieces.send(Bytes::from_static(b"abc")).await.unwrap();
+                slow.push((location, one));
+            }
+            for (location, _) in &slow {
+                while door.get(location).await.header("range") != "0-2" {
+                    settle().await;
+                }
+            }
+            let found = door.get(&format!("/v2/waiting/blobs/{digest}")).await;
+            assert_eq!(found.expect(200).body, "here");
+            for (location, one) in slow {
+                one.pieces.send(Bytes::from_static(b"def")).await.unwrap();
+                drop(one.pieces);
+                assert_eq!(one.status.await.unwrap(), 202);
+                let put = format!("{location}?digest={}", sha256(b"abcdef"));
+                door.send("PUT", &put, &[], "").await.expect(201);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(8), checked).await
+    });
+    // Threads that still wait must not keep the test.
+    runtime.shutdown_background();
+    checked.expect("a look at the registry finds a thread");
+}

@@ -180,6 +180,89 @@ async fn http2_without_tls_gets_the_same_bytes() {
     assert!(response.into_body().collect().await.unwrap().to_bytes() == blob);
 }
 
+/// A registry with one place for a connection.
+async fn serve_one(registry: &Registry, limits: Limits) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits {
+        connections: 1,
+        ..limits
+    };
+    let router = router(Front::new(registry.clone()));
+    let never = std::future::pending();
+    tokio::spawn(serve_router(listener, router, limits, never));
+    address
+}
+
+type Sender = hyper::client::conn::http2::SendRequest<Body>;
+
+async fn http2(address: SocketAddr) -> Sender {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    // A client that takes nothing is sent no more than this.
+    builder.initial_stream_window_size(1000);
+    let handshake = builder.handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn ask(
+    sender: &mut Sender,
+    address: SocketAddr,
+    path: &str,
+) -> http::Response<hyper::body::Incoming> {
+    let request = Request::get(format!("http://{address}{path}"));
+    let request = request.body(Body::empty()).unwrap();
+    sender.send_request(request).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_not_read_end_their_connection() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let limits = Limits {
+        unread: Duration::from_millis(600),
+        ..Limits::default()
+    };
+    let address = serve_one(&registry, limits).await;
+    let door = tcp(&registry).await;
+    // One of many pieces, one of a single piece, one that is in memory at once.
+    for size in [3 << 20, 200 << 10, 3000] {
+        let digest = door.push_blob("a", &content(size)).await;
+        let mut sender = http2(address).await;
+        let blob = format!("/v2/a/blobs/{digest}");
+        let stuck = ask(&mut sender, address, &blob).await;
+        // Its connection is alive and goes on with other requests meanwhile.
+        ask(&mut sender, address, "/v2/").await;
+        let next = Door::Tcp(address);
+        let next = tokio::time::timeout(Duration::from_secs(20), next.get("/v2/"));
+        next.await.expect("the place is free").expect(200);
+        assert!(stuck.into_body().collect().await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_connections_without_requests_are_let_go() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let limits = Limits {
+        headers: Duration::from_millis(400),
+        ..Limits::default()
+    };
+    let address = serve_one(&registry, limits).await;
+    let mut sender = http2(address).await;
+    for _ in 0..4 {
+        let body = ask(&mut sender, address, "/v2/").await.into_body();
+        body.collect().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let next = Door::Tcp(address);
+    let next = tokio::time::timeout(Duration::from_secs(20), next.get("/v2/"));
+    next.await.expect("the place is free").expect(200);
+    assert!(sender.is_closed());
+}
+
 /// An authority, with which certificates are made.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 

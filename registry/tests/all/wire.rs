@@ -262,3 +262,48 @@ async fn a_reset_in_the_middle_leaves_a_session_to_go_on_with() {
         .await
         .expect("the session goes on");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_pages_may_not_push_to_an_open_registry() {
+    let data = tempfile::tempdir().unwrap();
+    let (door, address) = serve(data.path()).await;
+    let path = format!("/v2/page/blobs/uploads/?digest={}", sha256(b"abc"));
+    for (headers, expected) in [
+        ("host: evil.example:5000\r\n", "403"),
+        (
+            "host: localhost:5000\r\norigin: http://evil.example\r\n",
+            "403",
+        ),
+        ("host: localhost:5000\r\norigin: null\r\n", "403"),
+        (
+            "host: localhost:5000\r\norigin: http://localhost:5000\r\n",
+            "201",
+        ),
+        ("host: localhost:5000\r\n", "201"),
+        ("host: 127.0.0.1\r\n", "201"),
+        ("host: registry:5000\r\n", "201"),
+    ] {
+        let sent = format!(
+            "POST {path} HTTP/1.1\r\n{headers}content-length: 3\r\nconnection: close\r\n\r\nabc"
+        );
+        let answer = exchange(address, sent.as_bytes()).await;
+        assert_eq!(statuses(&answer), [expected], "{headers} {answer}");
+        assert_eq!(answer.contains("DENIED"), expected == "403", "{answer}");
+    }
+    for path in ["/v2/", "/v2/_catalog", "/api/v1/repositories"] {
+        let reply = door.send("GET", path, &[("origin", "http://evil.example")], "");
+        assert_eq!(reply.await.status, 403, "{path}");
+    }
+    // HTTP/2 names its host otherwise.
+    let stream = TcpStream::connect(address).await.unwrap();
+    let io = TokioIo::new(stream);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    for (host, expected) in [("evil.example", 403), ("localhost:5000", 200)] {
+        let request = Request::get(format!("http://{host}/v2/"));
+        let request = request.body(Body::empty()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{host}");
+    }
+}

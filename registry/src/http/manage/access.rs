@@ -1,20 +1,32 @@
 //! Who may use the management API. Every handler asks [`authorize`], and nobody else decides.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use config::name::RepositoryName;
 use http::StatusCode;
 use http::request::Parts;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
-use super::super::access::admit_to;
+use super::super::access::{admit_to, named, too_many};
 use super::super::error::{ApiError, Code};
+use super::super::observe::Told;
 use super::super::{Front, actor, audit};
 use crate::access::Action;
 use crate::access::audit::Event;
+
+/// So long a walk waits for the one before it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a request wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Need {
     /// To know something.
     Look,
+    /// To know what takes a walk of the whole store, or what others are doing. From a network only
+    /// somebody with a name may.
+    Inspect,
     /// To change or remove something.
     Change,
 }
@@ -44,17 +56,20 @@ pub(in crate::http) async fn authorize(
     repository: Option<&RepositoryName>,
 ) -> Result<(), ApiError> {
     if parts.extensions.get::<Owner>().is_some() {
+        Told::tell(&parts.extensions);
         return Ok(());
     }
-    let admitted = admit(front, parts, need, repository).await;
-    if let Err(refusal) = &admitted {
-        let line = audit::refused(front, parts, refusal.status()).map(|mut line| {
-            line.repository = repository.map(ToString::to_string);
-            line
-        });
-        audit::write(front, line).await;
-    }
-    admitted
+    let Err(refusal) = admit(front, parts, need, repository).await else {
+        return Ok(());
+    };
+    // Here every refusal is one of access.
+    let refusal = refusal.of_access();
+    let line = audit::barred(front, parts, refusal.status()).map(|mut line| {
+        line.repository = repository.map(ToString::to_string);
+        line
+    });
+    audit::write(front, line).await;
+    Err(refusal)
 }
 
 async fn admit(
@@ -70,13 +85,32 @@ async fn admit(
         return denied(why);
     }
     let action = match need {
-        Need::Look => Action::Pull,
+        Need::Look | Need::Inspect => Action::Pull,
         Need::Change => Action::Admin,
     };
     admit_to(front, parts, action, repository).await?;
+    if need == Need::Inspect && front.reach == Reach::Network {
+        named(front, parts)?;
+    }
     match repository.and_then(front.registry.policy().guard) {
         Some(why) if need == Need::Change => denied(why),
         _ => Ok(()),
+    }
+}
+
+/// The right to walk the whole store, once nobody else does; the walk keeps it until it ends. The
+/// owner need not wait for others.
+pub(super) async fn walk(
+    front: &Front,
+    parts: &Parts,
+) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    if parts.extensions.get::<Owner>().is_some() {
+        return Ok(None);
+    }
+    let walks = Arc::clone(&front.walks);
+    match timeout(PATIENCE, walks.acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(Some(permit)),
+        _ => Err(too_many("somebody else asks this now", PATIENCE)),
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::Front;
 use super::super::answer::Answer;
 use super::super::body::blocking;
 use super::super::error::{ApiError, Code};
-use super::access::{Need, authorize};
+use super::access::{Need, authorize, walk};
 use super::storage::{JSON, read};
 use super::{Refusal, acting};
 use crate::events::envelope::rfc3339;
@@ -181,13 +181,21 @@ pub(super) async fn retention(
     let (mut parts, mut body) = request.into_parts();
     let request: RetentionRequest = read(&parts, &mut body).await?;
     let need = if request.dry_run {
-        Need::Look
+        Need::Inspect
     } else {
         Need::Change
     };
     authorize(&front, &mut parts, need, None).await?;
+    let permit = match request.dry_run {
+        true => walk(&front, &parts).await?,
+        false => None,
+    };
     let (registry, rules) = (acting(&front, &parts), Arc::clone(&front.retention));
-    let expired = blocking(move || registry.expire_tags(&rules, request.dry_run)).await?;
+    let expired = blocking(move || {
+        let _permit = permit;
+        registry.expire_tags(&rules, request.dry_run)
+    });
+    let expired = expired.await?;
     let tags = expired.into_iter().map(ExpiredTag::from).collect();
     Answer::new(StatusCode::OK).json(JSON, &ExpiredTags { tags })
 }

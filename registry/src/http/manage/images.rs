@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::super::Front;
 use super::super::answer::Answer;
-use super::super::body::blocking;
+use super::super::body::{blocking, lasting};
 use super::super::error::{ApiError, Code};
 use super::super::query::encode;
 use super::super::route::RouteError;
@@ -202,6 +202,16 @@ async fn remove_target(
     mut parts: Parts,
 ) -> Result<Response, ApiError> {
     authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
+    lasting(remove_noted(front, name, target, parts)).await?
+}
+
+/// The removal, and its line in the audit log.
+async fn remove_noted(
+    front: Front,
+    name: RepositoryName,
+    target: Target,
+    parts: Parts,
+) -> Result<Response, ApiError> {
     let registry = acting(&front, &parts);
     let (of, wanted) = (name.clone(), target.clone());
     if blocking(move || registry.delete_target(&of, &wanted)).await? {

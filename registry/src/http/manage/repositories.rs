@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use config::name::RepositoryName;
 use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::super::Front;
 use super::super::answer::Answer;
-use super::super::body::blocking;
+use super::super::body::{blocking, lasting};
 use super::super::error::ApiError;
 use super::access::{Need, authorize, removed as gone};
 use super::images::no_repository;
@@ -91,6 +92,15 @@ pub(super) async fn remove(
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;
     authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
+    lasting(remove_noted(front, name, parts)).await?
+}
+
+/// The removal, and its line in the audit log.
+async fn remove_noted(
+    front: Front,
+    name: RepositoryName,
+    parts: Parts,
+) -> Result<Response, ApiError> {
     let (registry, of) = (acting(&front, &parts), name.clone());
     let removed = blocking(move || registry.delete_repository(&of)).await?;
     let (manifests, blobs) = removed.ok_or_else(|| no_repository(&name))?;

@@ -16,7 +16,7 @@ use super::super::answer::text;
 use super::super::body::{blocking, collect as read_all};
 use super::super::error::{ApiError, Code};
 use super::super::route::RouteError;
-use super::access::{Need, authorize};
+use super::access::{Need, authorize, walk};
 use super::page::Paging;
 use super::{Refusal, acting};
 use crate::events::Event;
@@ -88,8 +88,13 @@ pub(super) async fn usage(
     State(front): State<Front>,
     mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, &mut parts, Need::Look, None).await?;
-    let usage = blocking(move || front.registry.disk_usage()).await?;
+    authorize(&front, &mut parts, Need::Inspect, None).await?;
+    let permit = walk(&front, &parts).await?;
+    let usage = blocking(move || {
+        let _permit = permit;
+        front.registry.disk_usage()
+    });
+    let usage = usage.await?;
     Answer::new(StatusCode::OK).json(JSON, &usage)
 }
 
@@ -105,13 +110,21 @@ pub(super) async fn collect(
     let (mut parts, mut body) = request.into_parts();
     let request: CollectRequest = read(&parts, &mut body).await?;
     let need = if request.dry_run {
-        Need::Look
+        Need::Inspect
     } else {
         Need::Change
     };
     authorize(&front, &mut parts, need, None).await?;
+    let permit = match request.dry_run {
+        true => walk(&front, &parts).await?,
+        false => None,
+    };
     let registry = acting(&front, &parts);
-    let collected = blocking(move || run(&registry, request.dry_run)).await?;
+    let collected = blocking(move || {
+        let _permit = permit;
+        run(&registry, request.dry_run)
+    });
+    let collected = collected.await?;
     if !request.dry_run {
         let Collected {
             links,
@@ -161,7 +174,7 @@ pub(super) async fn uploads(
     paging: Paging,
     mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, &mut parts, Need::Look, None).await?;
+    authorize(&front, &mut parts, Need::Inspect, None).await?;
     let (last, limit) = (
         paging.last.clone(),
         paging.n.unwrap_or(MAX_UPLOADS).clamp(1, MAX_UPLOADS),
@@ -209,7 +222,7 @@ pub(super) async fn events(
     State(front): State<Front>,
     mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, &mut parts, Need::Look, None).await?;
+    authorize(&front, &mut parts, Need::Inspect, None).await?;
     let report = blocking(move || front.registry.event_report()).await?;
     Answer::new(StatusCode::OK).json(JSON, &state(report))
 }

@@ -51,6 +51,8 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) digest: Digest,
+    /// Whose registry is asked for it. Why it did not come says nothing to other repositories.
+    pub(super) here: RepositoryName,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) file: OnceLock<File>,
     /// Where it will be shown.
@@ -67,6 +69,7 @@ impl Arrival {
     pub(super) fn new(digest: Digest, repository: RepositoryName) -> Self {
         Self {
             digest,
+            here: repository.clone(),
             progress: watch::Sender::new(Progress::default()),
             file: OnceLock::new(),
             claims: Mutex::new(Claims {

@@ -215,6 +215,54 @@ async fn a_download_for_one_repository_serves_another_that_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_failure_of_one_registry_is_no_answer_of_another() {
+    for trouble in [None, Some(Trouble::Unreachable), Some(Trouble::Denied)] {
+        let (bench, other) = Bench::with_another().await;
+        let content = large(14);
+        let digest = bench.origin.push_blob("team/y", &content).await;
+        bench.there.silent.send_replace(true);
+        let at = |name: &str| format!("/v2/{name}/blobs/{digest}");
+        let ask = |path: String| {
+            let door = bench.door.clone();
+            tokio::spawn(async move { door.get(&path).await })
+        };
+        let first = ask(at("docker.io/library/x"));
+        eventually("one is on its way", || bench.there.asked("blob") == 1).await;
+        let second = ask(at("b.example/team/y"));
+        eventually("the other is granted", || other.asked("size") == 1).await;
+        // Time to join; nothing can be seen of that from here.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        bench.there.fail(trouble);
+        bench.there.silent.send_replace(false);
+        let status = match trouble {
+            None => 404,
+            Some(Trouble::Denied) => 403,
+            Some(_) => 504,
+        };
+        first.await.unwrap().expect(status);
+        assert_eq!(second.await.unwrap().expect(200).body, content);
+        assert_eq!(other.asked("blob"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_registry_does_not_hold_up_another() {
+    let (bench, other) = Bench::with_another().await;
+    let content = large(15);
+    let digest = bench.origin.push_blob("team/y", &content).await;
+    bench.there.silent.send_replace(true);
+    let silent = format!("/v2/docker.io/library/x/blobs/{digest}");
+    let door = bench.door.clone();
+    let first = tokio::spawn(async move { door.get(&silent).await });
+    eventually("one is on its way", || bench.there.asked("blob") == 1).await;
+    let path = format!("/v2/b.example/team/y/blobs/{digest}");
+    assert_eq!(bench.door.get(&path).await.expect(200).body, content);
+    assert_eq!(other.asked("blob"), 1);
+    bench.there.silent.send_replace(false);
+    first.await.unwrap().expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_file_is_fetched_again() {
     let bench = Bench::new().await;
     let content = large(9);

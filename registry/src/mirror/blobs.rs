@@ -39,6 +39,9 @@ impl Mirror {
                 return Ok(Found::Here);
             }
             self.refuse_missing(kept, &key(kept, digest))?;
+            if self.flights.arrival(digest).is_none() {
+                self.refuse_away(kept)?;
+            }
             match self.flights.board(digest, &kept.here, terms) {
                 Boarded::Joined(seat) if seat.arrival().here != kept.here => {
                     let opened = tokio::time::timeout(PATIENCE, opened(seat)).await;
@@ -102,7 +105,6 @@ impl Mirror {
             arrival: seat.arrival().clone(),
             granted,
             flights: self.flights.clone(),
-            permits: self.permits.clone(),
             pause: self.options.pause,
         }
     }
@@ -115,13 +117,25 @@ impl Mirror {
     }
 
     async fn ask_size(&self, kept: &Kept, digest: &Digest) -> Result<Option<u64>, MirrorError> {
+        self.refuse_away(kept)?;
         let asked = kept.source.upstream.blob_size(&kept.there, digest);
         asked
             .await
             .map_err(|error| self.missed(kept, digest, error.into()))
     }
 
-    /// Remembers that the other registry does not have it.
+    /// Whoever waits for a registry that could not be reached a moment ago waits in vain. One that
+    /// answered, if only to complain, may well have the blob: registries limit and lose manifests
+    /// and blobs apart.
+    fn refuse_away(&self, kept: &Kept) -> Result<(), MirrorError> {
+        let trouble = self.troubles.of(kept.host(), self.now());
+        match trouble.filter(|known| known.error.trouble == Trouble::Unreachable) {
+            Some(trouble) => Err(trouble.error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers that the other registry does not have it, or is away.
     fn missed(&self, kept: &Kept, digest: &Digest, error: MirrorError) -> MirrorError {
         match error {
             MirrorError::Upstream(error) if error.trouble == Trouble::NotFound => {
@@ -129,6 +143,13 @@ impl Mirror {
                 let until = now + self.options.negative_ttl.as_secs();
                 self.misses.add(key(kept, digest), now, until);
                 kept.unknown(digest)
+            }
+            MirrorError::Upstream(error) if error.trouble == Trouble::Unreachable => {
+                // One failure, told to all who shared the download, is noted once.
+                if self.refuse_away(kept).is_ok() {
+                    self.troubled(kept, &error);
+                }
+                error.into()
             }
             error => error,
         }

@@ -64,7 +64,7 @@ pub struct Source {
 pub struct Options {
     /// Seconds since 1970.
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// Blobs on their way at the same time; further ones wait.
+    /// Blobs on their way from one registry at the same time; further ones wait.
     pub downloads: usize,
     /// Before a broken download is taken up again; doubled with every failure in a row.
     pub pause: Duration,
@@ -122,6 +122,7 @@ impl From<StoreError> for MirrorError {
 #[derive(Debug, Clone)]
 pub struct Kept {
     source: Arc<Source>,
+    permits: Arc<Semaphore>,
     /// As it is kept: `docker.io/library/x`.
     here: RepositoryName,
     /// As its registry calls it: `library/x`.
@@ -156,11 +157,11 @@ pub struct Scope {
 #[derive(Debug)]
 pub struct Mirror {
     registry: Registry,
-    sources: Vec<Arc<Source>>,
+    /// Each with its own downloads: one that is away takes nothing from the others.
+    sources: Vec<(Arc<Source>, Arc<Semaphore>)>,
     namings: Vec<Naming>,
     options: Options,
     flights: Flights,
-    permits: Arc<Semaphore>,
     misses: Misses,
     troubles: Troubles,
     turns: Turns,
@@ -175,12 +176,13 @@ impl Mirror {
     }
 
     pub fn new(registry: Registry, sources: Vec<Source>, options: Options) -> Self {
+        let permits = options.downloads.max(1);
+        let own = |source| (Arc::new(source), Arc::new(Semaphore::new(permits)));
         Self {
             registry,
             namings: sources.iter().map(|source| source.naming.clone()).collect(),
-            sources: sources.into_iter().map(Arc::new).collect(),
+            sources: sources.into_iter().map(own).collect(),
             flights: Flights::default(),
-            permits: Arc::new(Semaphore::new(options.downloads.max(1))),
             misses: Misses::default(),
             troubles: Troubles::default(),
             turns: Turns::default(),
@@ -196,10 +198,11 @@ impl Mirror {
 
     /// The other registry's repository that `repository` is kept for, if it is mirrored.
     pub fn kept(&self, repository: &RepositoryName) -> Option<Kept> {
-        self.sources.iter().find_map(|source| {
+        self.sources.iter().find_map(|(source, permits)| {
             let there = source.naming.namespace.original(repository)?;
             Some(Kept {
                 source: Arc::clone(source),
+                permits: Arc::clone(permits),
                 here: repository.clone(),
                 there,
             })

@@ -263,6 +263,48 @@ async fn a_silent_registry_does_not_hold_up_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_registry_takes_no_downloads_from_others() {
+    let (bench, _other) = Bench::with_another().await;
+    bench.there.silent.send_replace(true);
+    let mut waiting = tokio::task::JoinSet::new();
+    for seed in 0..20_u8 {
+        let path = format!("/v2/docker.io/library/x/blobs/{}", sha256(&[seed]));
+        let door = bench.door.clone();
+        waiting.spawn(async move { door.get(&path).await });
+    }
+    eventually("all downloads are taken", || {
+        bench.there.asked("blob") == 16
+    })
+    .await;
+    let digest = bench.origin.push_blob("team/y", &large(16)).await;
+    let path = format!("/v2/b.example/team/y/blobs/{digest}");
+    let answer = tokio::time::timeout(PATIENCE, bench.door.get(&path)).await;
+    assert_eq!(answer.unwrap().expect(200).body, large(16));
+    bench.there.silent.send_replace(false);
+    waiting.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_away_is_not_waited_for_again() {
+    let bench = Bench::new().await;
+    let digest = bench.origin.push_blob("library/x", b"one").await;
+    let other = bench.origin.push_blob("library/x", b"two").await;
+    let at = |digest| format!("/v2/docker.io/library/x/blobs/{digest}");
+    bench.there.fail(Trouble::Unreachable);
+    bench.door.get(&at(&digest)).await.expect(504);
+    let asked = bench.there.asked("blob");
+    for path in [at(&digest), at(&other)] {
+        bench.door.get(&path).await.expect(504);
+        bench.door.send("HEAD", &path, &[], "").await.expect(504);
+    }
+    assert_eq!(bench.there.asked("blob"), asked);
+    assert_eq!(bench.there.asked("size"), 0);
+    bench.there.fail(None);
+    bench.later(10);
+    bench.door.get(&at(&other)).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_file_is_fetched_again() {
     let bench = Bench::new().await;
     let content = large(9);

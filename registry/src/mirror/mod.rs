@@ -209,6 +209,20 @@ impl Mirror {
         })
     }
 
+    /// The names that a client's name for a repository can stand for here, without a look at what is
+    /// here; with the parameter `ns`, of which a token's scope tells nothing, that is any upstream's.
+    pub fn meanings(&self, repository: &RepositoryName, read: bool) -> Vec<RepositoryName> {
+        let meant = match names::meant(&self.namings, repository, None, read) {
+            Meant::Kept { repository, .. } | Meant::KeptUnlessOurs { repository } => {
+                Some(repository)
+            }
+            _ => None,
+        };
+        let namings = self.namings.iter();
+        let by_parameter = namings.filter_map(|naming| naming.namespace.keep(repository));
+        meant.into_iter().chain(by_parameter).collect()
+    }
+
     /// Which repository a request means. `read` is whether it changes nothing. Blocking.
     pub fn scope(
         &self,

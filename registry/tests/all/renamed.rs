@@ -9,6 +9,46 @@ use super::guard::{Guarded, rules, users};
 use super::tokens::token;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_name_what_is_kept_and_clients_what_they_know() {
+    let bench = super::elsewhere::Bench::new().await;
+    super::door::push_image(&bench.origin, "library/x", "1", b"one").await;
+    let mut guarded = Guarded::with(|data| Settings {
+        challenge: Some(Challenge::Token),
+        rules: rules(&["docker.io/library/x ann pull"]),
+        ..users(data)
+    });
+    let mut front = Front::new(bench.here.clone());
+    (front.mirror, front.access) = (bench.mirror.clone(), guarded.access.clone());
+    guarded.door = Door::Router(router(front));
+    for (asked, path, status) in [
+        // dockerd's registry-mirrors, containerd, a prefix, the name as it is kept.
+        ("library/x", "library/x/manifests/1", 200),
+        ("library/x", "library/x/manifests/1?ns=docker.io", 200),
+        ("hub/library/x", "hub/library/x/manifests/1", 200),
+        (
+            "docker.io/library/x",
+            "docker.io/library/x/manifests/1",
+            200,
+        ),
+        ("library/y", "library/y/manifests/1", 403),
+        ("hub/library/y", "hub/library/y/manifests/1", 403),
+    ] {
+        let got = token(&guarded, "ann", &format!("repository:{asked}:pull,push")).await;
+        let path = format!("/v2/{path}");
+        guarded
+            .send(&got, "GET", &path, &[], "")
+            .await
+            .expect(status);
+    }
+    // What may only be read is granted for reading only, and to nobody else.
+    for (user, granted) in [("ann", "repository:library/x:pull"), ("bob", "")] {
+        let path = "/token?service=devpod&scope=repository:library/x:pull,push,delete";
+        let reply = guarded.ask(user, "GET", path).await.without_version(200);
+        assert_eq!(reply.json()["scope"], granted, "{user}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_asked_for_by_the_clients_name_opens_a_mirrored_image() {
     let bench = super::elsewhere::Bench::new().await;
     super::door::push_image(&bench.origin, "library/x", "1", b"one").await;

@@ -132,7 +132,9 @@ async fn serve(front: &Front, parts: &mut Parts, wanted: Wanted) -> Result<Respo
         "issued_at": OffsetDateTime::from(issued.at).format(&Rfc3339).unwrap_or_default(),
         "scope": issued.granted.join(" "),
     });
-    let refresh = match wanted.offline {
+    // Who came with a refresh token keeps that one, and its end: a login without the password must
+    // not prolong itself.
+    let refresh = match wanted.offline && wanted.refresh.is_none() {
         true => access.issue_refresh(&authority).map_err(broken)?,
         false => None,
     };

@@ -69,13 +69,13 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
 }
 
 /// The door of the management API: whether the caller may do this to a repository, or with `None`
-/// to the registry as a whole.
+/// to the registry as a whole. Answers who it is.
 pub(super) async fn admit_to(
     front: &Front,
     parts: &mut Parts,
     action: Action,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Authority, ApiError> {
     let admitted = admit_anywhere(front, parts, action, repository).await;
     decided(front, admitted.as_ref().err());
     admitted
@@ -86,14 +86,14 @@ async fn admit_anywhere(
     parts: &mut Parts,
     action: Action,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Authority, ApiError> {
     let authority = identify(front, parts).await?;
     let allowed = match repository {
         Some(name) => front.access.may(&authority, action, name) == Verdict::Allowed,
         None => front.access.may_everywhere(&authority, action),
     };
     if allowed {
-        return Ok(());
+        return Ok(authority);
     }
     let scope = repository.map(|name| needed(action, name));
     Err(forbidden(

@@ -4,11 +4,12 @@ use config::name::RepositoryName;
 use http::StatusCode;
 use http::request::Parts;
 
-use super::super::access::admit_to;
+use super::super::access::{Asker, admit_to};
 use super::super::error::{ApiError, Code};
 use super::super::{Front, actor, audit};
 use crate::access::Action;
 use crate::access::audit::Event;
+use crate::access::immutable::Immutable;
 
 /// What a request wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +37,15 @@ pub enum Reach {
 
 /// Whether the request may go on; the caller is in its extensions then. It is about one repository,
 /// or with `None` about the registry as a whole. Who may pull may look; changes want the action
-/// `admin`.
+/// `admin`. Answers who asks; `None` is the owner.
 pub(in crate::http) async fn authorize(
     front: &Front,
     parts: &mut Parts,
     need: Need,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Option<Asker>, ApiError> {
     if parts.extensions.get::<Owner>().is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let admitted = admit(front, parts, need, repository).await;
     if let Err(refusal) = &admitted {
@@ -54,7 +55,12 @@ pub(in crate::http) async fn authorize(
         });
         audit::write(front, line).await;
     }
-    admitted
+    admitted.map(Some)
+}
+
+/// The tags that stand against whoever asks: the same as for a request of the distribution API.
+pub(super) fn kept(asker: Option<Asker>, repository: &RepositoryName) -> Immutable {
+    asker.map_or_else(Immutable::default, |asker| asker.kept(repository))
 }
 
 async fn admit(
@@ -62,7 +68,7 @@ async fn admit(
     parts: &mut Parts,
     need: Need,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Asker, ApiError> {
     let denied = |why| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why));
     if front.reach == Reach::Network && front.access.is_open() {
         let why = "without access rules the management API is not open to the network; \
@@ -73,10 +79,10 @@ async fn admit(
         Need::Look => Action::Pull,
         Need::Change => Action::Admin,
     };
-    admit_to(front, parts, action, repository).await?;
+    let authority = admit_to(front, parts, action, repository).await?;
     match repository.and_then(front.registry.policy().guard) {
         Some(why) if need == Need::Change => denied(why),
-        _ => Ok(()),
+        _ => Ok(Asker::new(front, authority)),
     }
 }
 

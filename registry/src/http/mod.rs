@@ -2,7 +2,7 @@
 //!
 //! One handler serves all of `/v2/`: the route is decided by [`route`], the verbs are the service's,
 //! and refusals become responses in `error`. Who asks, and whether they may, is decided at the door
-//! ([`crate::access`]) once it is known which repository is meant. Nothing blocks an async thread:
+//! ([`crate::access`]), where it is also decided which repository is meant. Nothing blocks an async thread:
 //! files and index are touched on blocking threads only.
 
 mod access;
@@ -113,9 +113,11 @@ async fn handle(State(front): State<Front>, request: Request) -> Response {
 async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Response, ApiError> {
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
-    let scoped = scope::of(&front, route, &query, &parts.method).await?;
-    let authority = access::admit(&front, parts, &scoped.route).await?;
-    let asker = Asker::new(&front, authority);
+    let asking = scope::read(&front, route, &query, &parts.method)?;
+    let (asker, scoped) = access::admit(&front, parts, asking).await?;
+    if let Some(unknown) = scoped.unknown {
+        return Err(unknown);
+    }
     refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
     let brought = mirrored::bring(&front, &scoped, parts).await?;
     let response = match brought.response {

@@ -142,7 +142,7 @@ impl Kept {
     }
 }
 
-/// What a request means, after a look at what is here.
+/// What a request means, after a look at what is here and who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scope {
     /// The repository to use in place of the one that was named.
@@ -151,6 +151,19 @@ pub struct Scope {
     pub namespace: Option<Namespace>,
     /// It is the default upstream's only because no repository of ours has the name.
     pub by_default: bool,
+    /// It is a repository of a registry of which nothing is known here: to be refused, but only to
+    /// those who might read it.
+    pub unknown: bool,
+}
+
+impl Scope {
+    fn renamed(repository: RepositoryName, namespace: Option<Namespace>) -> Self {
+        Self {
+            repository: Some(repository),
+            namespace,
+            ..Self::default()
+        }
+    }
 }
 
 /// All upstreams of a registry.
@@ -223,36 +236,63 @@ impl Mirror {
         meant.into_iter().chain(by_parameter).collect()
     }
 
-    /// Which repository a request means. `read` is whether it changes nothing. Blocking.
+    /// The names that a refusal may tell to whoever asks for `repository`, the usual one first:
+    /// they depend on names only, never on what is here. `meant` is whether a token must name what is
+    /// meant, where the default upstream may be; other tokens need the name that was used.
+    pub fn told(
+        &self,
+        repository: &RepositoryName,
+        namespace: Option<Namespace>,
+        read: bool,
+        meant: bool,
+    ) -> Vec<RepositoryName> {
+        match names::meant(&self.namings, repository, namespace, read) {
+            Meant::Kept { repository, .. } => vec![repository],
+            Meant::KeptUnlessOurs { .. } if !meant => vec![repository.clone()],
+            Meant::KeptUnlessOurs { repository: kept }
+            | Meant::KeptIfHere {
+                repository: kept, ..
+            } => vec![repository.clone(), kept],
+            _ => vec![repository.clone()],
+        }
+    }
+
+    /// Which repository a request means. `read` is whether it changes nothing; `shows` is whether
+    /// the caller may read a repository. One that the caller may not read decides nothing, so that
+    /// the answer does not tell whether it is here. Blocking.
     pub fn scope(
         &self,
         repository: &RepositoryName,
         namespace: Option<Namespace>,
         read: bool,
+        shows: impl Fn(&RepositoryName) -> bool,
     ) -> Result<Scope, MirrorError> {
-        let renamed = |repository, namespace, by_default| Scope {
-            repository: Some(repository),
-            namespace,
-            by_default,
-        };
         match names::meant(&self.namings, repository, namespace, read) {
             Meant::Itself => Ok(Scope::default()),
             Meant::Kept {
                 repository,
                 namespace,
-            } => Ok(renamed(repository, namespace, false)),
-            Meant::KeptUnlessOurs { repository: kept } => match self.has(repository)? {
-                true => Ok(Scope::default()),
-                false => Ok(renamed(kept, None, true)),
-            },
+            } => Ok(Scope::renamed(repository, namespace)),
+            Meant::KeptUnlessOurs { repository: kept } => {
+                match shows(repository) && self.has(repository)? {
+                    true => Ok(Scope::default()),
+                    false => Ok(Scope {
+                        by_default: true,
+                        ..Scope::renamed(kept, None)
+                    }),
+                }
+            }
             Meant::KeptIfHere {
                 repository,
                 namespace,
-            } => match self.has(&repository)? {
-                true => Ok(renamed(repository, Some(namespace), false)),
+            } => match shows(&repository) && self.has(&repository)? {
+                true => Ok(Scope::renamed(repository, Some(namespace))),
                 // Without any upstream the parameter decides nothing, as it always was.
                 false if self.is_none() => Ok(Scope::default()),
-                false => Err(nobody(&namespace)),
+                false => Ok(Scope {
+                    unknown: true,
+                    ..Scope::renamed(repository, Some(namespace))
+                }),
             },
             Meant::Nothing { .. } if self.is_none() => Ok(Scope::default()),
             Meant::Nothing { namespace } => Err(nobody(&namespace)),
@@ -315,7 +355,7 @@ impl Mirror {
     }
 }
 
-fn nobody(namespace: &Namespace) -> MirrorError {
+pub(crate) fn nobody(namespace: &Namespace) -> MirrorError {
     MirrorError::Namespace {
         host: namespace.to_string(),
     }

@@ -4,7 +4,7 @@ use config::registry::access::Challenge;
 use registry::access::Settings;
 use registry::http::{Front, router};
 
-use super::door::Door;
+use super::door::{Door, sha256};
 use super::guard::{Guarded, rules, users};
 use super::tokens::token;
 
@@ -70,4 +70,79 @@ async fn a_token_asked_for_by_the_clients_name_opens_a_mirrored_image() {
         let refused = door.send("GET", path, &headers, "").await.status;
         assert!([401, 403].contains(&refused.as_u16()), "{refused}");
     }
+}
+
+fn scopes(reply: &super::door::Reply) -> String {
+    reply.header("www-authenticate").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_not_read_a_repository_does_not_learn_whether_it_is_here() {
+    let bench = super::elsewhere::Bench::new().await;
+    let inside = Door::Router(router(Front::new(bench.here.clone())));
+    for name in ["ours/there", "seen/there"] {
+        super::door::push_image(&inside, name, "1", b"one").await;
+    }
+    let text = super::door::image(&sha256(b"{}"), &[], "");
+    let put = registry::service::ManifestPut {
+        target: &"1".parse().unwrap(),
+        tags: &[],
+        media_type: None,
+        bytes: text.as_bytes(),
+        references: registry::service::References::Sparse,
+    };
+    let name = "private.example/there".parse().unwrap();
+    bench.here.put_manifest(&name, &put).unwrap();
+    let mut guarded = Guarded::with(|data| Settings {
+        challenge: Some(Challenge::Token),
+        rules: rules(&[
+            "docker.io/** ann pull",
+            "seen/** ann,bob pull",
+            "private.example/** eve pull",
+        ]),
+        ..users(data)
+    });
+    let mut front = Front::new(bench.here.clone());
+    (front.mirror, front.access) = (bench.mirror.clone(), guarded.access.clone());
+    guarded.door = Door::Router(router(front));
+    for user in ["", "ann", "bob"] {
+        for path in [
+            "ours/NAME/tags/list",
+            "ours/NAME/manifests/1",
+            "NAME/tags/list?ns=private.example",
+            "NAME/manifests/1?ns=private.example",
+        ] {
+            let mut answers = Vec::new();
+            for name in ["there", "gone"] {
+                let path = format!("/v2/{}", path.replace("NAME", name));
+                let reply = guarded.ask(user, "GET", &path).await;
+                let challenge = scopes(&reply).replace(name, "NAME");
+                answers.push((reply.status, reply.code(), challenge));
+            }
+            assert_eq!(answers[0], answers[1], "{user} {path}");
+        }
+    }
+    // Who may read it does learn it.
+    for (path, status) in [
+        ("/v2/seen/there/manifests/1", 200),
+        ("/v2/seen/gone/manifests/1", 403),
+    ] {
+        guarded.ask("bob", "GET", path).await.expect(status);
+    }
+    // By what the challenge says, too.
+    for (name, status) in [("there", 200), ("gone", 404)] {
+        let path = format!("/v2/{name}/manifests/1?ns=private.example");
+        let challenge = scopes(&guarded.ask("", "GET", &path).await.expect(401));
+        let (_, scope) = challenge.split_once("scope=\"").unwrap();
+        let wanted = scope.trim_end_matches('"').replace(' ', "+");
+        let got = token(&guarded, "eve", &wanted).await;
+        guarded
+            .send(&got, "GET", &path, &[], "")
+            .await
+            .expect(status);
+    }
+    let reply = guarded.ask("", "GET", "/v2/library/x/manifests/1").await;
+    let challenge = scopes(&reply.expect(401));
+    let scope = "scope=\"repository:library/x:pull\"";
+    assert!(challenge.ends_with(scope), "{challenge}");
 }

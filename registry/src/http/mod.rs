@@ -119,15 +119,23 @@ async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Re
         return Err(unknown);
     }
     refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
-    let brought = mirrored::bring(&front, &scoped, parts).await?;
-    let response = match brought.response {
-        Some(response) => response,
-        None => {
-            let registry = front.registry.on_behalf_of(origin(&parts.extensions));
-            answer(registry, asker, scoped.route, &query, parts, body).await?
+    let registry = front.registry.on_behalf_of(origin(&parts.extensions));
+    let mut looks = 0;
+    let (response, warning) = loop {
+        looks += 1;
+        let brought = mirrored::bring(&front, &scoped, parts).await?;
+        if let Some(response) = brought.response {
+            break (response, brought.warning);
+        }
+        let (registry, asker, route) = (registry.clone(), asker.clone(), scoped.route.clone());
+        match answer(registry, asker, route, &query, parts, body).await {
+            // An eviction came between; the other registry still has it.
+            Err(error) if brought.seen && looks == 1 && error.status() == StatusCode::NOT_FOUND => {
+            }
+            answered => break (answered?, brought.warning),
         }
     };
-    Ok(scope::mark(response, scoped.namespace, brought.warning))
+    Ok(scope::mark(response, scoped.namespace, warning))
 }
 
 /// The answer with what the registry has.

@@ -1,8 +1,8 @@
 //! Users and their passwords: a file as `htpasswd -B` writes it. Bcrypt only.
 //!
 //! A password is checked at most once in five minutes: a right one is remembered as a keyed hash of
-//! name, password and the file's own hash, so a changed file forgets it by itself. An unknown name
-//! costs as much as a known one.
+//! name, password and the file's own hash, so a changed file forgets it by itself. A wrong password
+//! costs the same for every name, known or not.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -91,13 +91,21 @@ impl Users {
             Some(hash) => Candidate {
                 hash: hash.clone(),
                 known: true,
+                // A hash that was parsed has a cost.
+                rest: cost(hash).unwrap_or(self.cost)..self.cost,
             },
             None => Candidate {
-                hash: format!("$2b${:02}${}", self.cost, ".".repeat(53)),
+                hash: nobodys(self.cost),
                 known: false,
+                rest: 0..0,
             },
         }
     }
+}
+
+/// A hash that no password has.
+fn nobodys(cost: u32) -> String {
+    format!("$2b${cost:02}${}", ".".repeat(53))
 }
 
 /// The cost of a bcrypt hash `$2y$CC$` with 22 letters of salt and 31 of hash.
@@ -123,14 +131,22 @@ fn cost(hash: &str) -> Result<u32, &'static str> {
 pub(super) struct Candidate {
     hash: String,
     known: bool,
+    /// Costs of checks that come after one that failed. Each cost is twice the work of the one below,
+    /// so those from this hash's to below the highest make up what is missing to the highest.
+    rest: std::ops::Range<u32>,
 }
 
 impl Candidate {
-    /// Blocking, for milliseconds to seconds: whether this is the password. The work is the same
-    /// for a name that nobody has.
+    /// Blocking, for milliseconds to seconds: whether this is the password. The work of finding
+    /// that it is not is the same for all names, and for one that nobody has.
     pub(super) fn verify(&self, password: &Secret) -> bool {
         // Bytes after the 72nd do not count, as for every program that reads these files.
         let right = bcrypt::verify(password.expose(), &self.hash).unwrap_or(false);
+        if !right {
+            for cost in self.rest.clone() {
+                let _ = bcrypt::verify(password.expose(), &nobodys(cost));
+            }
+        }
         right & self.known
     }
 }
@@ -259,6 +275,20 @@ mod tests {
         // It is a hash that bcrypt works on, rather than one that it refuses at once.
         assert!(matches!(bcrypt::verify("pw", &unknown.hash), Ok(false)));
         assert!(!unknown.known);
+    }
+
+    #[test]
+    fn a_wrong_password_is_as_much_work_for_every_name() {
+        let lines = [("ann", 4), ("bob", 5), ("eve", 7)];
+        let line = |(name, cost)| format!("{name}:{}\n", bcrypt::hash("pw", cost).unwrap());
+        let users = parse(&lines.map(line).concat()).unwrap();
+        for name in ["ann", "bob", "eve", "nobody"] {
+            let candidate = users.candidate(name);
+            let first = cost(&candidate.hash).unwrap();
+            let work = candidate.rest.clone().chain([first]).map(|cost| 1 << cost);
+            assert_eq!(work.sum::<u32>(), 1 << 7, "{name}");
+            assert_eq!(candidate.verify(&secret("pw")), name != "nobody");
+        }
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::credentials::Secret;
+use config::name::RepositoryName;
+use config::registry::access::Action;
 
 use super::api_token::{ApiToken, ApiTokens};
-use super::caller::{Authority, Base, Caller, Presented, Via};
+use super::caller::{Authority, Base, Caller, Presented, Verdict, Via};
 use super::htpasswd::Candidate;
 use super::jwt::{self, Grant};
 use super::scope::Scope;
@@ -175,9 +177,20 @@ impl Access {
         }
     }
 
-    /// A token for the caller that grants what of `scopes` the caller may.
-    pub fn issue(&self, authority: &Authority, scopes: &[Scope]) -> std::io::Result<Issued> {
-        let may = |name: &_, action| self.may(authority, action, name) == super::Verdict::Allowed;
+    /// A token for the caller that grants what of `scopes` the caller may. Clients ask by the names
+    /// that they use; `meanings` says what else these can be called here, which is what rules name.
+    /// A grant is never more than what the rules say when it is used.
+    pub fn issue(
+        &self,
+        authority: &Authority,
+        scopes: &[Scope],
+        meanings: impl Fn(&RepositoryName, Action) -> Vec<RepositoryName>,
+    ) -> std::io::Result<Issued> {
+        let allowed = |name: &_, action| self.may(authority, action, name) == Verdict::Allowed;
+        let may = |name: &_, action| {
+            let mut others = meanings(name, action).into_iter();
+            allowed(name, action) || others.any(|other| allowed(&other, action))
+        };
         let grants: Vec<Grant> = scopes.iter().filter_map(|s| s.granted(may)).collect();
         let api_token = authority.api_token().map(|token| token.id.clone());
         let subject = Subject {

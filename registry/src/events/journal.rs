@@ -1,7 +1,7 @@
 //! Who wants to know what, and the way of an event into the index.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use config::registry::webhook::Webhook;
@@ -97,6 +97,20 @@ impl Journal {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes back what could not be written, before what came since. The oldest fall off.
+    fn gather_again(&self, mut events: Vec<Vec<u8>>) {
+        let mut gathered = self.gathered();
+        let room = MAX_GATHERED.saturating_sub(gathered.len());
+        let over = events.len().saturating_sub(room);
+        for event in events.drain(over..).rev() {
+            gathered.push_front(event);
+        }
+        if over > 0 {
+            self.count("dropped", over as u64);
+        }
+        self.gathering.notify_one();
+    }
+
     fn gather(&self, event: Vec<u8>) {
         let mut gathered = self.gathered();
         if gathered.len() < MAX_GATHERED {
@@ -175,8 +189,13 @@ impl Registry {
         };
         let events: Vec<Vec<u8>> = journal.gathered().drain(..).collect();
         if !events.is_empty() {
-            let index = self.store().index();
-            index.write(move |transaction| rows::append(transaction, &events))?;
+            let events = Arc::new(events);
+            let (index, pulls) = (self.store().index(), Arc::clone(&events));
+            let written = index.write(move |transaction| rows::append(transaction, &pulls));
+            if let Err(error) = written {
+                journal.gather_again(Arc::unwrap_or_clone(events));
+                return Err(error.into());
+            }
             self.noted();
         }
         Ok(())
@@ -188,5 +207,25 @@ impl Registry {
             return Ok(0);
         }
         Ok(self.store().index().read(rows::queue)?.events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_written_comes_first_again_and_is_bounded() {
+        let journal = Journal::new(Vec::new());
+        journal.gather(b"new".to_vec());
+        journal.gather_again(vec![b"1".to_vec(), b"2".to_vec()]);
+        let all: Vec<_> = journal.gathered().iter().cloned().collect();
+        assert_eq!(all, [&b"1"[..], b"2", b"new"]);
+        let dropped = metrics::Result { result: "dropped" };
+        assert_eq!(journal.counts().get_or_create(&dropped).get(), 0);
+        journal.gather_again(vec![b"0".to_vec(); MAX_GATHERED]);
+        assert_eq!(journal.gathered().len(), MAX_GATHERED);
+        assert_eq!(journal.counts().get_or_create(&dropped).get(), 3);
+        assert_eq!(journal.gathered().back().unwrap(), b"new");
     }
 }

@@ -18,29 +18,35 @@ use super::Front;
 use super::answer::text;
 use super::browser::refuse_pages;
 use super::error::{ApiError, Code};
-use super::observe::Told;
+use super::observe;
 use super::peer::{self, Secure};
 use super::query::Query;
 use super::route::{self, Route};
+use super::scope::{self, Asking, Scoped, Told};
 use super::tls::ClientCertificate;
 use crate::access::{
     Access, Action, Authority, CATALOG_SCOPE, Caller, LoginError, Presented, Verdict, needed,
 };
 
-/// Lets the request in, or refuses it. The caller is in its extensions then.
+/// Lets the request in, or refuses it. The caller, and which repository is meant, are in its
+/// extensions then.
 pub(super) async fn admit(
     front: &Front,
     parts: &mut Parts,
-    route: &Route,
-) -> Result<Authority, ApiError> {
+    asking: Asking,
+) -> Result<(Asker, Scoped), ApiError> {
+    let (route, told) = asking.told();
+    parts.extensions.insert(route);
+    parts.extensions.insert(told);
+    let identified = identify(front, parts).await;
+    let authority = identified.inspect_err(|refusal| decided(front, Some(refusal)))?;
+    let asker = Asker::new(front, authority);
+    let scoped = scope::of(front, asking, asker.clone(), &parts.method).await?;
     // For the audit, which comes when the route has been served.
-    parts.extensions.insert(route.clone());
-    let admitted = match identify(front, parts).await {
-        Ok(authority) => check(&front.access, &authority, parts, route).map(|()| authority),
-        Err(refusal) => Err(refusal),
-    };
-    decided(front, admitted.as_ref().err());
-    admitted
+    parts.extensions.insert(scoped.route.clone());
+    let checked = check(&front.access, &asker.authority, parts, &scoped.route);
+    decided(front, checked.as_ref().err());
+    checked.map(|()| (asker, scoped))
 }
 
 fn decided(front: &Front, refusal: Option<&ApiError>) {
@@ -64,20 +70,20 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
     };
     let authority = identified.map_err(|error| failed_login(access, parts, &error, address))?;
     parts.extensions.insert(authority.caller().clone());
-    Told::tell(&parts.extensions);
+    observe::Told::tell(&parts.extensions);
     let counted = access.count(&authority, address);
     counted.map_err(|wait| too_many("too many requests", wait))?;
     Ok(authority)
 }
 
 /// The door of the management API: whether the caller may do this to a repository, or with `None`
-/// to the registry as a whole.
+/// to the registry as a whole. Answers who it is.
 pub(super) async fn admit_to(
     front: &Front,
     parts: &mut Parts,
     action: Action,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Authority, ApiError> {
     let admitted = admit_anywhere(front, parts, action, repository).await;
     decided(front, admitted.as_ref().err());
     admitted
@@ -88,14 +94,14 @@ async fn admit_anywhere(
     parts: &mut Parts,
     action: Action,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Authority, ApiError> {
     let authority = identify(front, parts).await?;
     let allowed = match repository {
         Some(name) => front.access.may(&authority, action, name) == Verdict::Allowed,
         None => front.access.may_everywhere(&authority, action),
     };
     if allowed {
-        return Ok(());
+        return Ok(authority);
     }
     let scope = repository.map(|name| needed(action, name));
     Err(forbidden(
@@ -130,9 +136,9 @@ fn check(
     let asked = asked.unwrap_or(repository);
     match access.may_as(authority, action, repository, asked) {
         Verdict::Allowed => check_source(access, authority, parts, route),
-        Verdict::TokenTooNarrow => Err(too_narrow(access, parts, &needed(action, repository))),
+        Verdict::TokenTooNarrow => Err(too_narrow(access, parts, &told(parts, action))),
         Verdict::Forbidden => {
-            let scope = needed(action, repository);
+            let scope = told(parts, action);
             Err(forbidden(access, authority, parts, Some(&scope)))
         }
     }
@@ -146,7 +152,7 @@ fn check_source(
     parts: &Parts,
     route: &Route,
 ) -> Result<(), ApiError> {
-    let Route::Uploads(repository) = route else {
+    let Route::Uploads(_) = route else {
         return Ok(());
     };
     let query = Query::parse(parts.uri.query());
@@ -158,7 +164,7 @@ fn check_source(
     };
     match access.may(authority, Action::Pull, &source) {
         Verdict::TokenTooNarrow => {
-            let target = needed(Action::Push, repository);
+            let target = told(parts, Action::Push);
             let scopes = format!("{target} {}", needed(Action::Pull, &source));
             Err(too_narrow(access, parts, &scopes))
         }
@@ -187,6 +193,14 @@ fn check_listing(
             _ => Err(too_narrow(access, parts, CATALOG_SCOPE)),
         },
     }
+}
+
+/// The scope of a challenge: it names what the request may have meant, whatever is here.
+fn told(parts: &Parts, action: Action) -> String {
+    let names = parts.extensions.get::<Told>().into_iter();
+    let scopes = names.flat_map(|told| &told.0);
+    let scopes: Vec<_> = scopes.map(|name| needed(action, name)).collect();
+    scopes.join(" ")
 }
 
 /// What a request does to its repository. A method that means nothing is refused later, but not to
@@ -256,10 +270,8 @@ fn not_logged_in(access: &Access, parts: &Parts, error: &LoginError) -> ApiError
         LoginError::BadToken => {
             // A client whose token has just expired must learn what to ask a new one for.
             let route = parts.extensions.get::<Route>();
-            let repository = route.and_then(Route::repository);
-            let scope = route
-                .zip(repository)
-                .map(|(route, name)| needed(action(route, &parts.method), name));
+            let route = route.filter(|route| route.repository().is_some());
+            let scope = route.map(|route| told(parts, action(route, &parts.method)));
             unauthorized(access, parts, scope.as_deref(), Some("invalid_token"))
         }
         LoginError::Wrong { .. } => unauthorized(access, parts, None, None),

@@ -30,6 +30,8 @@ pub(super) struct Brought {
     pub(super) response: Option<Response>,
     /// What the client should be told.
     pub(super) warning: Option<String>,
+    /// The registry had what is asked for a moment ago.
+    pub(super) seen: bool,
 }
 
 /// Brings what a request reads, if its repository is kept for another registry.
@@ -72,6 +74,7 @@ async fn fetch(
             let freshness = brought.map_err(|e| ApiError::mirror(e, Code::ManifestUnknown))?;
             Ok(Brought {
                 response: None,
+                seen: true,
                 warning: match freshness {
                     Freshness::Fresh => None,
                     Freshness::Stale { warning } => Some(warning),
@@ -82,10 +85,11 @@ async fn fetch(
             let answered = match pulls {
                 true => get(front, kept, digest, &parts.headers).await,
                 // Who pushes asks so whether a blob is here; what is elsewhere is no answer to that.
-                false if scoped.by_default => Ok(None),
+                false if scoped.by_default => return Ok(Brought::default()),
                 false => head(front, kept, digest).await,
             };
             Ok(Brought {
+                seen: true,
                 response: answered?,
                 warning: None,
             })

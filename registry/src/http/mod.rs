@@ -2,7 +2,7 @@
 //!
 //! One handler serves all of `/v2/`: the route is decided by [`route`], the verbs are the service's,
 //! and refusals become responses in `error`. Who asks, and whether they may, is decided at the door
-//! ([`crate::access`]) once it is known which repository is meant. Nothing blocks an async thread:
+//! ([`crate::access`]), where it is also decided which repository is meant. Nothing blocks an async thread:
 //! files and index are touched on blocking threads only.
 
 mod access;
@@ -126,19 +126,29 @@ async fn serve_one(front: Front, request: Request) -> Response {
 async fn dispatch(front: Front, parts: &mut Parts, body: &mut Body) -> Result<Response, ApiError> {
     let query = Query::parse(parts.uri.query());
     let route = route::parse(parts.uri.path())?;
-    let scoped = scope::of(&front, route, &query, &parts.method).await?;
-    let authority = access::admit(&front, parts, &scoped.route).await?;
-    let asker = Asker::new(&front, authority);
+    let asking = scope::read(&front, route, &query, &parts.method)?;
+    let (asker, scoped) = access::admit(&front, parts, asking).await?;
+    if let Some(unknown) = scoped.unknown {
+        return Err(unknown);
+    }
     refuse_guarded(&front.registry, &scoped.route, &parts.method)?;
-    let brought = mirrored::bring(&front, &scoped, parts).await?;
-    let response = match brought.response {
-        Some(response) => response,
-        None => {
-            let registry = front.registry.on_behalf_of(origin(&parts.extensions));
-            answer(registry, asker, scoped.route, &query, parts, body).await?
+    let registry = front.registry.on_behalf_of(origin(&parts.extensions));
+    let mut looks = 0;
+    let (response, warning) = loop {
+        looks += 1;
+        let brought = mirrored::bring(&front, &scoped, parts).await?;
+        if let Some(response) = brought.response {
+            break (response, brought.warning);
+        }
+        let (registry, asker, route) = (registry.clone(), asker.clone(), scoped.route.clone());
+        match answer(registry, asker, route, &query, parts, body).await {
+            // An eviction came between; the other registry still has it.
+            Err(error) if brought.seen && looks == 1 && error.status() == StatusCode::NOT_FOUND => {
+            }
+            answered => break (answered?, brought.warning),
         }
     };
-    Ok(scope::mark(response, scoped.namespace, brought.warning))
+    Ok(scope::mark(response, scoped.namespace, warning))
 }
 
 /// The answer with what the registry has.

@@ -27,7 +27,7 @@ use super::error::{ApiError, Code};
 use super::peer;
 use super::query::Query;
 use crate::access::audit::Event;
-use crate::access::{Authority, LoginError, MAX_SCOPES, Presented, Scope, TOKEN_LIFE};
+use crate::access::{Action, Authority, LoginError, MAX_SCOPES, Presented, Scope, TOKEN_LIFE};
 
 /// A form holds a password or a token, and scopes.
 const MAX_FORM: usize = 64 * 1024;
@@ -123,7 +123,9 @@ async fn serve(front: &Front, parts: &mut Parts, wanted: Wanted) -> Result<Respo
     let scopes = scopes(&wanted.query)?;
     let authority = identify(front, parts, &wanted).await?;
     let broken = |error: std::io::Error| ApiError::internal(&error);
-    let issued = access.issue(&authority, &scopes).map_err(broken)?;
+    let meanings = |name: &_, action| front.mirror.meanings(name, action == Action::Pull);
+    let issued = access.issue(&authority, &scopes, meanings);
+    let issued = issued.map_err(broken)?;
     let mut answer = json!({
         "token": issued.token.expose(),
         "access_token": issued.token.expose(),
@@ -131,7 +133,9 @@ async fn serve(front: &Front, parts: &mut Parts, wanted: Wanted) -> Result<Respo
         "issued_at": OffsetDateTime::from(issued.at).format(&Rfc3339).unwrap_or_default(),
         "scope": issued.granted.join(" "),
     });
-    let refresh = match wanted.offline {
+    // Who came with a refresh token keeps that one, and its end: a login without the password must
+    // not prolong itself.
+    let refresh = match wanted.offline && wanted.refresh.is_none() {
         true => access.issue_refresh(&authority).map_err(broken)?,
         false => None,
     };

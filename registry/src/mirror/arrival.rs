@@ -35,9 +35,11 @@ pub(super) struct Progress {
 impl Progress {
     /// The offset up to which a reader that stops at `end` may go.
     fn released(&self, end: u64) -> u64 {
+        // Where the size is not known, any byte may be the last.
+        let last = self.size.unwrap_or(self.written).min(end);
         match self.end {
             Some(Ok(())) => end.min(self.written),
-            _ => self.written.min(end.saturating_sub(1)),
+            _ => self.written.min(last.saturating_sub(1)),
         }
     }
 
@@ -51,6 +53,8 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) digest: Digest,
+    /// Whose registry is asked for it. Why it did not come says nothing to other repositories.
+    pub(super) here: RepositoryName,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) file: OnceLock<File>,
     /// Where it will be shown.
@@ -67,6 +71,7 @@ impl Arrival {
     pub(super) fn new(digest: Digest, repository: RepositoryName) -> Self {
         Self {
             digest,
+            here: repository.clone(),
             progress: watch::Sender::new(Progress::default()),
             file: OnceLock::new(),
             claims: Mutex::new(Claims {
@@ -209,7 +214,10 @@ mod tests {
         };
         assert_eq!(progress.released(10), 9);
         assert_eq!(progress.released(5), 4);
-        assert_eq!(progress.released(u64::MAX), 10);
+        assert_eq!(progress.released(u64::MAX), 9);
+        progress.size = None;
+        assert_eq!(progress.released(u64::MAX), 9);
+        assert_eq!(progress.released(5), 4);
         progress.end = Some(Ok(()));
         assert_eq!(progress.released(10), 10);
         assert_eq!(progress.released(u64::MAX), 10);

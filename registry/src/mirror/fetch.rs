@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::arrival::Arrival;
@@ -35,7 +35,6 @@ pub(super) struct Fetch {
     /// Whether the other registry has said that its repository has the blob.
     pub(super) granted: bool,
     pub(super) flights: Flights,
-    pub(super) permits: Arc<Semaphore>,
     pub(super) pause: Duration,
 }
 
@@ -63,7 +62,7 @@ impl Fetch {
     /// All bytes, unverified; `None` where the blob is here already.
     async fn receive(&self) -> Result<Option<BlobWriter>, MirrorError> {
         // The semaphore is never closed, so there is always a permit coming.
-        let _permit = self.permits.acquire().await;
+        let _permit = self.kept.permits.acquire().await;
         if self.borrow().await? {
             return Ok(None);
         }

@@ -1,4 +1,5 @@
-//! Which blobs are on their way: one download for each digest, however many want it.
+//! Which blobs are on their way: one download for each digest, however many want it; a second one
+//! only for a repository whose clients would otherwise depend on another registry's failures.
 //!
 //! A download whose last client has gone goes on when more than half of the blob is here: the next
 //! pull of the image is near. Otherwise it stops, and nothing of it is kept.
@@ -14,7 +15,7 @@ use crate::digest::Digest;
 
 /// All downloads. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Flights(Arc<Mutex<HashMap<Digest, Flight>>>);
+pub(super) struct Flights(Arc<Mutex<HashMap<Digest, Vec<Flight>>>>);
 
 #[derive(Debug)]
 struct Flight {
@@ -30,6 +31,27 @@ pub(super) struct Seat {
     arrival: Arc<Arrival>,
 }
 
+/// Whose download will do for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Terms {
+    /// One that is for its repository already.
+    Known,
+    /// Anybody's: its registry has said that the repository has the blob.
+    Granted,
+    /// Only one from its own registry: another's has failed it.
+    Alone,
+}
+
+impl Terms {
+    fn take(self, arrival: &Arrival, repository: &RepositoryName) -> bool {
+        match self {
+            Self::Known => arrival.is_for(repository),
+            Self::Granted => arrival.claim(repository),
+            Self::Alone => arrival.here == *repository,
+        }
+    }
+}
+
 /// What a client finds that asks for a blob.
 pub(super) enum Boarded {
     /// Somebody else has begun.
@@ -41,30 +63,31 @@ pub(super) enum Boarded {
 }
 
 impl Flights {
-    fn all(&self) -> MutexGuard<'_, HashMap<Digest, Flight>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Flight>>> {
         // Every change is one insertion, removal or count, so a poisoned map is still whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place. `granted` is whether the repository is known to have the blob.
+    /// Takes a place.
     pub(super) fn board(
         &self,
         digest: &Digest,
         repository: &RepositoryName,
-        granted: bool,
+        terms: Terms,
     ) -> Boarded {
-        let mut flights = self.all();
-        if let Some(flight) = flights.get_mut(digest) {
-            let in_time = if granted {
-                flight.arrival.claim(repository)
-            } else {
-                flight.arrival.is_for(repository)
-            };
-            if !in_time {
-                return Boarded::Elsewhere;
-            }
+        let mut all = self.all();
+        let flights = all.entry(digest.clone()).or_default();
+        let own = flights.iter().position(|f| f.arrival.here == *repository);
+        let found = own.or_else(|| {
+            let mut arrivals = flights.iter().map(|flight| &flight.arrival);
+            arrivals.position(|arrival| terms.take(arrival, repository))
+        });
+        if let Some(flight) = found.and_then(|at| flights.get_mut(at)) {
             flight.wanted += 1;
             return Boarded::Joined(self.seat(&flight.arrival));
+        }
+        if !flights.is_empty() && terms != Terms::Alone {
+            return Boarded::Elsewhere;
         }
         let flight = Flight {
             arrival: Arc::new(Arrival::new(digest.clone(), repository.clone())),
@@ -72,31 +95,35 @@ impl Flights {
             abandoned: Arc::default(),
         };
         let first = Boarded::First(self.seat(&flight.arrival), Arc::clone(&flight.abandoned));
-        flights.insert(digest.clone(), flight);
+        flights.push(flight);
         first
     }
 
     /// Whether the blob is on its way for anybody, to wait for its end.
     pub(super) fn arrival(&self, digest: &Digest) -> Option<Arc<Arrival>> {
         let flights = self.all();
-        flights
-            .get(digest)
-            .map(|flight| Arc::clone(&flight.arrival))
+        let first = flights.get(digest)?.first()?;
+        Some(Arc::clone(&first.arrival))
     }
 
     /// The download is over; whoever comes now finds its outcome elsewhere.
     pub(super) fn landed(&self, arrival: &Arc<Arrival>) {
-        let mut flights = self.all();
-        let same = |flight: &Flight| Arc::ptr_eq(&flight.arrival, arrival);
-        if flights.get(&arrival.digest).is_some_and(same) {
-            flights.remove(&arrival.digest);
-        }
+        remove(&mut self.all(), arrival);
     }
 
     fn seat(&self, arrival: &Arc<Arrival>) -> Seat {
         Seat {
             flights: self.clone(),
             arrival: Arc::clone(arrival),
+        }
+    }
+}
+
+fn remove(flights: &mut HashMap<Digest, Vec<Flight>>, arrival: &Arc<Arrival>) {
+    if let Some(same) = flights.get_mut(&arrival.digest) {
+        same.retain(|flight| !Arc::ptr_eq(&flight.arrival, arrival));
+        if same.is_empty() {
+            flights.remove(&arrival.digest);
         }
     }
 }
@@ -110,16 +137,15 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut flights = self.flights.all();
-        let Some(flight) = flights.get_mut(&self.arrival.digest) else {
+        let same = |flight: &&mut Flight| Arc::ptr_eq(&flight.arrival, &self.arrival);
+        let all = flights.get_mut(&self.arrival.digest);
+        let Some(flight) = all.and_then(|all| all.iter_mut().find(same)) else {
             return;
         };
-        if !Arc::ptr_eq(&flight.arrival, &self.arrival) {
-            return;
-        }
         flight.wanted -= 1;
         if flight.wanted == 0 && !self.arrival.progress.borrow().is_mostly_here() {
             flight.abandoned.notify_one();
-            flights.remove(&self.arrival.digest);
+            remove(&mut flights, &self.arrival);
         }
     }
 }

@@ -170,17 +170,23 @@ impl Mirror {
             return kept.unknown(&key.1);
         }
         if error.may_pass() {
-            let asked = error.retry_after.map_or(0, |asked| asked.as_secs());
-            let rest = self.options.rest.as_secs().max(asked).min(MAX_REST);
-            let trouble = Remembered {
-                since: now,
-                until: now + rest,
-                error: error.clone(),
-            };
-            tracing::warn!(host = kept.host(), %error, "upstream failed");
-            self.troubles.add(kept.host(), trouble);
+            self.troubled(kept, &error);
         }
         error.into()
+    }
+
+    /// Remembers that the registry failed a moment ago.
+    pub(super) fn troubled(&self, kept: &Kept, error: &UpstreamError) {
+        let now = self.now();
+        let asked = error.retry_after.map_or(0, |asked| asked.as_secs());
+        let rest = self.options.rest.as_secs().max(asked).min(MAX_REST);
+        let trouble = Remembered {
+            since: now,
+            until: now + rest,
+            error: error.clone(),
+        };
+        tracing::warn!(host = kept.host(), %error, "upstream failed");
+        self.troubles.add(kept.host(), trouble);
     }
 
     /// What the other registry does not have, or could not be asked for since `begun`, while this

@@ -64,7 +64,7 @@ pub struct Source {
 pub struct Options {
     /// Seconds since 1970.
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// Blobs on their way at the same time; further ones wait.
+    /// Blobs on their way from one registry at the same time; further ones wait.
     pub downloads: usize,
     /// Before a broken download is taken up again; doubled with every failure in a row.
     pub pause: Duration,
@@ -122,6 +122,7 @@ impl From<StoreError> for MirrorError {
 #[derive(Debug, Clone)]
 pub struct Kept {
     source: Arc<Source>,
+    permits: Arc<Semaphore>,
     /// As it is kept: `docker.io/library/x`.
     here: RepositoryName,
     /// As its registry calls it: `library/x`.
@@ -141,7 +142,7 @@ impl Kept {
     }
 }
 
-/// What a request means, after a look at what is here.
+/// What a request means, after a look at what is here and who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scope {
     /// The repository to use in place of the one that was named.
@@ -150,17 +151,30 @@ pub struct Scope {
     pub namespace: Option<Namespace>,
     /// It is the default upstream's only because no repository of ours has the name.
     pub by_default: bool,
+    /// It is a repository of a registry of which nothing is known here: to be refused, but only to
+    /// those who might read it.
+    pub unknown: bool,
+}
+
+impl Scope {
+    fn renamed(repository: RepositoryName, namespace: Option<Namespace>) -> Self {
+        Self {
+            repository: Some(repository),
+            namespace,
+            ..Self::default()
+        }
+    }
 }
 
 /// All upstreams of a registry.
 #[derive(Debug)]
 pub struct Mirror {
     registry: Registry,
-    sources: Vec<Arc<Source>>,
+    /// Each with its own downloads: one that is away takes nothing from the others.
+    sources: Vec<(Arc<Source>, Arc<Semaphore>)>,
     namings: Vec<Naming>,
     options: Options,
     flights: Flights,
-    permits: Arc<Semaphore>,
     misses: Misses,
     troubles: Troubles,
     turns: Turns,
@@ -175,12 +189,13 @@ impl Mirror {
     }
 
     pub fn new(registry: Registry, sources: Vec<Source>, options: Options) -> Self {
+        let permits = options.downloads.max(1);
+        let own = |source| (Arc::new(source), Arc::new(Semaphore::new(permits)));
         Self {
             registry,
             namings: sources.iter().map(|source| source.naming.clone()).collect(),
-            sources: sources.into_iter().map(Arc::new).collect(),
+            sources: sources.into_iter().map(own).collect(),
             flights: Flights::default(),
-            permits: Arc::new(Semaphore::new(options.downloads.max(1))),
             misses: Misses::default(),
             troubles: Troubles::default(),
             turns: Turns::default(),
@@ -196,46 +211,88 @@ impl Mirror {
 
     /// The other registry's repository that `repository` is kept for, if it is mirrored.
     pub fn kept(&self, repository: &RepositoryName) -> Option<Kept> {
-        self.sources.iter().find_map(|source| {
+        self.sources.iter().find_map(|(source, permits)| {
             let there = source.naming.namespace.original(repository)?;
             Some(Kept {
                 source: Arc::clone(source),
+                permits: Arc::clone(permits),
                 here: repository.clone(),
                 there,
             })
         })
     }
 
-    /// Which repository a request means. `read` is whether it changes nothing. Blocking.
+    /// The names that a client's name for a repository can stand for here, without a look at what is
+    /// here; with the parameter `ns`, of which a token's scope tells nothing, that is any upstream's.
+    pub fn meanings(&self, repository: &RepositoryName, read: bool) -> Vec<RepositoryName> {
+        let meant = match names::meant(&self.namings, repository, None, read) {
+            Meant::Kept { repository, .. } | Meant::KeptUnlessOurs { repository } => {
+                Some(repository)
+            }
+            _ => None,
+        };
+        let namings = self.namings.iter();
+        let by_parameter = namings.filter_map(|naming| naming.namespace.keep(repository));
+        meant.into_iter().chain(by_parameter).collect()
+    }
+
+    /// The names that a refusal may tell to whoever asks for `repository`, the usual one first:
+    /// they depend on names only, never on what is here. `meant` is whether a token must name what is
+    /// meant, where the default upstream may be; other tokens need the name that was used.
+    pub fn told(
+        &self,
+        repository: &RepositoryName,
+        namespace: Option<Namespace>,
+        read: bool,
+        meant: bool,
+    ) -> Vec<RepositoryName> {
+        match names::meant(&self.namings, repository, namespace, read) {
+            Meant::Kept { repository, .. } => vec![repository],
+            Meant::KeptUnlessOurs { .. } if !meant => vec![repository.clone()],
+            Meant::KeptUnlessOurs { repository: kept }
+            | Meant::KeptIfHere {
+                repository: kept, ..
+            } => vec![repository.clone(), kept],
+            _ => vec![repository.clone()],
+        }
+    }
+
+    /// Which repository a request means. `read` is whether it changes nothing; `shows` is whether
+    /// the caller may read a repository. One that the caller may not read decides nothing, so that
+    /// the answer does not tell whether it is here. Blocking.
     pub fn scope(
         &self,
         repository: &RepositoryName,
         namespace: Option<Namespace>,
         read: bool,
+        shows: impl Fn(&RepositoryName) -> bool,
     ) -> Result<Scope, MirrorError> {
-        let renamed = |repository, namespace, by_default| Scope {
-            repository: Some(repository),
-            namespace,
-            by_default,
-        };
         match names::meant(&self.namings, repository, namespace, read) {
             Meant::Itself => Ok(Scope::default()),
             Meant::Kept {
                 repository,
                 namespace,
-            } => Ok(renamed(repository, namespace, false)),
-            Meant::KeptUnlessOurs { repository: kept } => match self.has(repository)? {
-                true => Ok(Scope::default()),
-                false => Ok(renamed(kept, None, true)),
-            },
+            } => Ok(Scope::renamed(repository, namespace)),
+            Meant::KeptUnlessOurs { repository: kept } => {
+                match shows(repository) && self.has(repository)? {
+                    true => Ok(Scope::default()),
+                    false => Ok(Scope {
+                        by_default: true,
+                        ..Scope::renamed(kept, None)
+                    }),
+                }
+            }
             Meant::KeptIfHere {
                 repository,
                 namespace,
-            } => match self.has(&repository)? {
-                true => Ok(renamed(repository, Some(namespace), false)),
+            } => match shows(&repository) && self.has(&repository)? {
+                true => Ok(Scope::renamed(repository, Some(namespace))),
                 // Without any upstream the parameter decides nothing, as it always was.
                 false if self.is_none() => Ok(Scope::default()),
-                false => Err(nobody(&namespace)),
+                false => Ok(Scope {
+                    unknown: true,
+                    ..Scope::renamed(repository, Some(namespace))
+                }),
             },
             Meant::Nothing { .. } if self.is_none() => Ok(Scope::default()),
             Meant::Nothing { namespace } => Err(nobody(&namespace)),
@@ -298,7 +355,7 @@ impl Mirror {
     }
 }
 
-fn nobody(namespace: &Namespace) -> MirrorError {
+pub(crate) fn nobody(namespace: &Namespace) -> MirrorError {
     MirrorError::Namespace {
         host: namespace.to_string(),
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Listing, Registry};
+use super::{Deleted, Listing, Registry};
+use crate::access::immutable::Immutable;
 use crate::digest::Digest;
 use crate::events::envelope::rfc3339;
 use crate::manifest::MAX_MANIFEST;
@@ -289,16 +290,17 @@ impl Registry {
         Ok(serde_json::from_slice(&bytes).ok())
     }
 
-    /// Removes an image as its name says: a tag alone, or a manifest with all its tags. False where
-    /// there is none. What only it needed goes with the next collection.
+    /// Removes an image as its name says: a tag alone, or a manifest with all its tags; but nothing
+    /// that an immutable tag of `keep` needs. What only it needed goes with the next collection.
     pub fn delete_target(
         &self,
         repository: &RepositoryName,
         target: &Target,
-    ) -> Result<bool, StoreError> {
+        keep: &Immutable,
+    ) -> Result<Deleted, StoreError> {
         match target {
-            Target::Tag(tag) => self.delete_tag(repository, tag),
-            Target::Digest(digest) => self.delete_manifest(repository, digest),
+            Target::Tag(tag) => self.delete_tag_keeping(repository, tag, keep),
+            Target::Digest(digest) => self.delete_manifest_keeping(repository, digest, keep),
         }
     }
 

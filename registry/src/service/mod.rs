@@ -29,7 +29,7 @@ pub use self::images::{Child, Image, ImageDetail, Layer, Platform};
 pub use self::immutable::Deleted;
 pub use self::listing::{Listing, Referrers, TaggedImage};
 pub use self::manifests::{Manifest, ManifestPut, PutManifestError, Stored};
-pub use self::repositories::RepositoryRow;
+pub use self::repositories::{Emptied, RepositoryRow};
 pub use self::retention::Expired;
 pub use self::scrub::{Schedule, Scrubber};
 use self::uploads::OpenSessions;

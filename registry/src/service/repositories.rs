@@ -6,14 +6,30 @@ use utoipa::ToSchema;
 
 use super::images::USUAL_PAGE;
 use super::{Listing, Registry};
+use crate::access::immutable::Immutable;
 use crate::events::envelope::rfc3339;
 use crate::events::{EventKind, Subject};
 use crate::store::StoreError;
 use crate::store::index::holdings::{self, RepositorySums};
-use crate::store::index::{self, Page, catalog, events};
+use crate::store::index::{self, Page, catalog, events, immutable};
 
 /// The sums of a repository are a walk over its rows.
 const MAX_REPOSITORIES: usize = 1000;
+/// How the removal of a repository ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Emptied {
+    Done {
+        manifests: u64,
+        blobs: u64,
+    },
+    /// There was no such repository.
+    Absent,
+    /// This tag is immutable.
+    Held {
+        tag: String,
+    },
+}
+
 /// Rows that one transaction removes: others wait for it.
 const REMOVED_AT_ONCE: usize = 256;
 
@@ -80,28 +96,41 @@ impl Registry {
         })?)
     }
 
-    /// Removes everything that a repository holds; answers how many manifests and blobs that were.
+    /// Removes everything that a repository holds, unless a tag in it is one of `keep`; answers how
+    /// many manifests and blobs that were.
     /// Large ones go in several transactions, so that nobody waits long; when it is interrupted,
     /// the rest can be removed again. Files go with the next collection.
     pub fn delete_repository(
         &self,
         repository: &RepositoryName,
-    ) -> Result<Option<(u64, u64)>, StoreError> {
+        keep: &Immutable,
+    ) -> Result<Emptied, StoreError> {
         let store = self.store().index();
         if !store.read(|rows| index::has_repository(rows, repository.as_str()))? {
-            return Ok(None);
+            return Ok(Emptied::Absent);
         }
         let notes = self.note(&Subject::new(EventKind::Delete, repository));
         let (now, mut manifests, mut blobs) = (self.store().now(), 0, 0);
         loop {
             let (name, notes) = (repository.to_string(), notes.clone());
-            let (some, more) = store.write(move |rows| {
+            let keep = keep.clone();
+            let removed = store.write(move |rows| {
+                let holds = |tag: &str| keep.holds(&name, tag);
+                if keep.concerns(&name)
+                    && let Some(tag) = immutable::first(rows, &name, &holds)?
+                {
+                    return Ok(Err(tag));
+                }
                 let (some, more) = catalog::remove_some(rows, &name, REMOVED_AT_ONCE, now)?;
                 if some + more < REMOVED_AT_ONCE {
                     events::append(rows, notes.rows())?;
                 }
-                Ok((some, more))
+                Ok(Ok((some, more)))
             })?;
+            let (some, more) = match removed {
+                Ok(removed) => removed,
+                Err(tag) => return Ok(Emptied::Held { tag }),
+            };
             manifests += some as u64;
             blobs += more as u64;
             if some + more < REMOVED_AT_ONCE {
@@ -110,6 +139,6 @@ impl Registry {
         }
         self.store().tags_changed();
         self.noted();
-        Ok(Some((manifests, blobs)))
+        Ok(Emptied::Done { manifests, blobs })
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Script {
     pub(crate) trouble: Mutex<Option<Trouble>>,
     /// Bytes of a blob's body after which it waits.
     pub(crate) hold: watch::Sender<u64>,
+    /// Who asks for a blob waits while this is true.
+    pub(crate) silent: watch::Sender<bool>,
     /// Offsets at which the connection breaks, each once.
     pub(crate) breaks: Mutex<Vec<u64>>,
     /// Manifests and bodies of blobs are not what they should be.
@@ -56,6 +58,7 @@ impl Script {
             asked: Mutex::default(),
             trouble: Mutex::default(),
             hold: watch::Sender::new(u64::MAX),
+            silent: watch::Sender::new(false),
             breaks: Mutex::default(),
             lies: AtomicBool::new(false),
             says_size: AtomicBool::new(true),
@@ -75,6 +78,10 @@ impl Script {
 
     fn note(&self, what: &'static str) -> Result<(), UpstreamError> {
         *self.asked.lock().unwrap().entry(what).or_default() += 1;
+        self.troubled()
+    }
+
+    fn troubled(&self) -> Result<(), UpstreamError> {
         match *self.trouble.lock().unwrap() {
             Some(trouble) => Err(UpstreamError::new(trouble, "the test says no")),
             None => Ok(()),
@@ -145,6 +152,9 @@ impl Upstream for Elsewhere {
     ) -> Asked<'a, RemoteBlob> {
         Box::pin(async move {
             self.0.note("blob")?;
+            let mut silent = self.0.silent.subscribe();
+            silent.wait_for(|silent| !silent).await.unwrap();
+            self.0.troubled()?;
             let found = self.0.registry.open_blob(repository, digest).unwrap();
             let (file, size) = found.ok_or_else(not_found)?;
             let start = match self.0.has_ranges.load(Ordering::SeqCst) {
@@ -238,7 +248,7 @@ impl Bench {
         let here = Registry::open(options, policy).unwrap();
         let there = Arc::new(Script::new(origin.clone()));
         let now = Arc::new(AtomicU64::new(1_000_000));
-        let mirror = Arc::new(mirror(&here, &there, &now));
+        let mirror = Arc::new(mirror(&here, vec![docker_io(&there)], &now));
         Self {
             origin: tcp(&origin).await,
             door: serve(&here, &mirror).await,
@@ -249,6 +259,22 @@ impl Bench {
             data,
             _other: other,
         }
+    }
+
+    /// The same with a second registry, `b.example`, which fails by itself. Both have all of
+    /// `origin`.
+    pub(crate) async fn with_another() -> (Self, Arc<Script>) {
+        let mut bench = Self::new().await;
+        let other = Arc::new(Script::new(bench.there.registry.clone()));
+        let naming = Naming {
+            namespace: "b.example".parse().unwrap(),
+            prefix: None,
+            default: false,
+        };
+        let sources = vec![docker_io(&bench.there), source(&other, naming)];
+        bench.mirror = Arc::new(mirror(&bench.here, sources, &bench.now));
+        bench.door = serve(&bench.here, &bench.mirror).await;
+        (bench, other)
     }
 
     pub(crate) fn later(&self, seconds: u64) {
@@ -265,23 +291,31 @@ impl Bench {
     }
 }
 
-fn mirror(here: &Registry, there: &Arc<Script>, now: &Arc<AtomicU64>) -> Mirror {
-    let clock = Arc::clone(now);
-    let source = Source {
-        naming: Naming {
-            namespace: "docker.io".parse().unwrap(),
-            prefix: Some("hub".parse().unwrap()),
-            default: true,
-        },
+fn docker_io(there: &Arc<Script>) -> Source {
+    let naming = Naming {
+        namespace: "docker.io".parse().unwrap(),
+        prefix: Some("hub".parse().unwrap()),
+        default: true,
+    };
+    source(there, naming)
+}
+
+fn source(there: &Arc<Script>, naming: Naming) -> Source {
+    Source {
+        naming,
         tags_ttl: Duration::from_secs(TTL),
         upstream: Box::new(Elsewhere(Arc::clone(there))),
-    };
+    }
+}
+
+fn mirror(here: &Registry, sources: Vec<Source>, now: &Arc<AtomicU64>) -> Mirror {
+    let clock = Arc::clone(now);
     let options = Options {
         clock: Arc::new(move || clock.load(Ordering::SeqCst)),
         pause: Duration::from_millis(1),
         ..Options::default()
     };
-    Mirror::new(here.clone(), vec![source], options)
+    Mirror::new(here.clone(), sources, options)
 }
 
 async fn serve(here: &Registry, mirror: &Arc<Mirror>) -> Door {

@@ -142,3 +142,37 @@ async fn nobody_without_a_name_is_an_admin() {
     let tag = "v1".parse().unwrap();
     assert!(guarded.registry.delete_tag(&name, &tag).unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_management_api_is_no_way_around_it() {
+    let open = Guarded::with(|_| Settings {
+        immutable: immutable("**", &["v*"]),
+        ..Settings::default()
+    });
+    for (guarded, nobody, path) in [(open, true, "a"), (guarded(), false, "team/app")] {
+        let text = guarded.push(path, "latest").await;
+        guarded.push(path, "v1").await;
+        let digest = sha256(text.as_bytes());
+        let repository = format!("/api/v1/repositories/{}", path.replace('/', "%2F"));
+        for held in [
+            format!("{repository}/tags/v1"),
+            format!("{repository}/images/v1"),
+            format!("{repository}/images/{digest}"),
+            repository.clone(),
+        ] {
+            let user = if nobody { "" } else { "ann" };
+            let reply = guarded.ask(user, "DELETE", &held).await;
+            assert_eq!(reply.without_version(403).code(), "DENIED", "{held}");
+        }
+        let free = format!("{repository}/tags/latest");
+        let (user, rest) = if nobody { ("", 403) } else { ("root", 200) };
+        guarded
+            .ask(user, "DELETE", &free)
+            .await
+            .without_version(204);
+        guarded
+            .ask(user, "DELETE", &repository)
+            .await
+            .without_version(rest);
+    }
+}

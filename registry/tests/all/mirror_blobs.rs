@@ -215,6 +215,96 @@ async fn a_download_for_one_repository_serves_another_that_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_failure_of_one_registry_is_no_answer_of_another() {
+    for trouble in [None, Some(Trouble::Unreachable), Some(Trouble::Denied)] {
+        let (bench, other) = Bench::with_another().await;
+        let content = large(14);
+        let digest = bench.origin.push_blob("team/y", &content).await;
+        bench.there.silent.send_replace(true);
+        let at = |name: &str| format!("/v2/{name}/blobs/{digest}");
+        let ask = |path: String| {
+            let door = bench.door.clone();
+            tokio::spawn(async move { door.get(&path).await })
+        };
+        let first = ask(at("docker.io/library/x"));
+        eventually("one is on its way", || bench.there.asked("blob") == 1).await;
+        let second = ask(at("b.example/team/y"));
+        eventually("the other is granted", || other.asked("size") == 1).await;
+        // Time to join; nothing can be seen of that from here.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        bench.there.fail(trouble);
+        bench.there.silent.send_replace(false);
+        let status = match trouble {
+            None => 404,
+            Some(Trouble::Denied) => 403,
+            Some(_) => 504,
+        };
+        first.await.unwrap().expect(status);
+        assert_eq!(second.await.unwrap().expect(200).body, content);
+        assert_eq!(other.asked("blob"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_registry_does_not_hold_up_another() {
+    let (bench, other) = Bench::with_another().await;
+    let content = large(15);
+    let digest = bench.origin.push_blob("team/y", &content).await;
+    bench.there.silent.send_replace(true);
+    let silent = format!("/v2/docker.io/library/x/blobs/{digest}");
+    let door = bench.door.clone();
+    let first = tokio::spawn(async move { door.get(&silent).await });
+    eventually("one is on its way", || bench.there.asked("blob") == 1).await;
+    let path = format!("/v2/b.example/team/y/blobs/{digest}");
+    assert_eq!(bench.door.get(&path).await.expect(200).body, content);
+    assert_eq!(other.asked("blob"), 1);
+    bench.there.silent.send_replace(false);
+    first.await.unwrap().expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_registry_takes_no_downloads_from_others() {
+    let (bench, _other) = Bench::with_another().await;
+    bench.there.silent.send_replace(true);
+    let mut waiting = tokio::task::JoinSet::new();
+    for seed in 0..20_u8 {
+        let path = format!("/v2/docker.io/library/x/blobs/{}", sha256(&[seed]));
+        let door = bench.door.clone();
+        waiting.spawn(async move { door.get(&path).await });
+    }
+    eventually("all downloads are taken", || {
+        bench.there.asked("blob") == 16
+    })
+    .await;
+    let digest = bench.origin.push_blob("team/y", &large(16)).await;
+    let path = format!("/v2/b.example/team/y/blobs/{digest}");
+    let answer = tokio::time::timeout(PATIENCE, bench.door.get(&path)).await;
+    assert_eq!(answer.unwrap().expect(200).body, large(16));
+    bench.there.silent.send_replace(false);
+    waiting.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_away_is_not_waited_for_again() {
+    let bench = Bench::new().await;
+    let digest = bench.origin.push_blob("library/x", b"one").await;
+    let other = bench.origin.push_blob("library/x", b"two").await;
+    let at = |digest| format!("/v2/docker.io/library/x/blobs/{digest}");
+    bench.there.fail(Trouble::Unreachable);
+    bench.door.get(&at(&digest)).await.expect(504);
+    let asked = bench.there.asked("blob");
+    for path in [at(&digest), at(&other)] {
+        bench.door.get(&path).await.expect(504);
+        bench.door.send("HEAD", &path, &[], "").await.expect(504);
+    }
+    assert_eq!(bench.there.asked("blob"), asked);
+    assert_eq!(bench.there.asked("size"), 0);
+    bench.there.fail(None);
+    bench.later(10);
+    bench.door.get(&at(&other)).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_file_is_fetched_again() {
     let bench = Bench::new().await;
     let content = large(9);

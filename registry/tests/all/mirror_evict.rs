@@ -164,6 +164,23 @@ async fn an_eviction_breaks_no_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_at_the_same_moment_hides_nothing() {
+    let bench = Bench::new().await;
+    offer(&bench, "x", b"x").await;
+    let path = "/v2/hub/library/x/manifests/1";
+    for round in 0..100_u64 {
+        bench.door.get(path).await.expect(200);
+        bench.later(LEASE + 1);
+        bench.mirror.flush().unwrap();
+        let mirror = bench.mirror.clone();
+        let evicting = tokio::task::spawn_blocking(move || mirror.evict(0, &|_| false));
+        tokio::time::sleep(std::time::Duration::from_micros(round * 20)).await;
+        bench.door.get(path).await.expect(200);
+        evicting.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_last_pull_outlives_a_restart() {
     let bench = Bench::new().await;
     offer(&bench, "x", b"x").await;

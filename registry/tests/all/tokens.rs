@@ -286,6 +286,17 @@ async fn docker_and_containerd_log_in_by_form() {
     form(&guarded, &"x".repeat(100_000))
         .await
         .without_version(413);
+    // It does not prolong itself: thirty days after the password it is over.
+    let offline = format!("{again}&access_type=offline");
+    guarded.pass(23 * 24 * 3600 - 1);
+    let reply = form(&guarded, &offline).await.without_version(200);
+    assert_eq!(reply.json()["refresh_token"], refresh);
+    guarded.pass(1);
+    form(&guarded, &offline).await.without_version(401);
+    let reply = form(&guarded, login).await.without_version(200);
+    let renewed = reply.json()["refresh_token"].as_str().unwrap().to_owned();
+    let again = again.replace(&refresh, &renewed);
+    form(&guarded, &again).await.without_version(200);
     // With the password, the login that was kept instead of it ends.
     let path = guarded.data.path().join("users");
     let hash = bcrypt::hash("new", 4).unwrap();

@@ -9,12 +9,13 @@ use http::request::Parts;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::super::access::{admit_to, named, too_many};
+use super::super::access::{Asker, admit_to, named, too_many};
 use super::super::error::{ApiError, Code};
 use super::super::observe::Told;
 use super::super::{Front, actor, audit};
 use crate::access::Action;
 use crate::access::audit::Event;
+use crate::access::immutable::Immutable;
 
 /// So long a walk waits for the one before it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,22 +49,22 @@ pub enum Reach {
 
 /// Whether the request may go on; the caller is in its extensions then. It is about one repository,
 /// or with `None` about the registry as a whole. Who may pull may look; changes want the action
-/// `admin`.
+/// `admin`. Answers who asks; `None` is the owner.
 pub(in crate::http) async fn authorize(
     front: &Front,
     parts: &mut Parts,
     need: Need,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Option<Asker>, ApiError> {
     if parts.extensions.get::<Owner>().is_some() {
         Told::tell(&parts.extensions);
-        return Ok(());
+        return Ok(None);
     }
-    let Err(refusal) = admit(front, parts, need, repository).await else {
-        return Ok(());
+    let refusal = match admit(front, parts, need, repository).await {
+        Ok(asker) => return Ok(Some(asker)),
+        // Here every refusal is one of access.
+        Err(refusal) => refusal.of_access(),
     };
-    // Here every refusal is one of access.
-    let refusal = refusal.of_access();
     let line = audit::barred(front, parts, refusal.status()).map(|mut line| {
         line.repository = repository.map(ToString::to_string);
         line
@@ -72,12 +73,17 @@ pub(in crate::http) async fn authorize(
     Err(refusal)
 }
 
+/// The tags that stand against whoever asks: the same as for a request of the distribution API.
+pub(super) fn kept(asker: Option<Asker>, repository: &RepositoryName) -> Immutable {
+    asker.map_or_else(Immutable::default, |asker| asker.kept(repository))
+}
+
 async fn admit(
     front: &Front,
     parts: &mut Parts,
     need: Need,
     repository: Option<&RepositoryName>,
-) -> Result<(), ApiError> {
+) -> Result<Asker, ApiError> {
     let denied = |why| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, why));
     if front.reach == Reach::Network && front.access.is_open() {
         let why = "without access rules the management API is not open to the network; \
@@ -88,13 +94,13 @@ async fn admit(
         Need::Look | Need::Inspect => Action::Pull,
         Need::Change => Action::Admin,
     };
-    admit_to(front, parts, action, repository).await?;
+    let authority = admit_to(front, parts, action, repository).await?;
     if need == Need::Inspect && front.reach == Reach::Network {
         named(front, parts)?;
     }
     match repository.and_then(front.registry.policy().guard) {
         Some(why) if need == Need::Change => denied(why),
-        _ => Ok(()),
+        _ => Ok(Asker::new(front, authority)),
     }
 }
 

@@ -9,16 +9,18 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::Front;
+use super::super::access::held;
 use super::super::answer::Answer;
 use super::super::body::{blocking, lasting};
 use super::super::error::{ApiError, Code};
 use super::super::query::encode;
 use super::super::route::RouteError;
 use super::Refusal;
-use super::access::{Need, authorize, removed};
+use super::access::{Need, authorize, kept, removed};
 use super::page::Paging;
 use super::{acting, repository, request_id};
-use crate::service::{Image, ImageDetail};
+use crate::access::immutable::Immutable;
+use crate::service::{Deleted, Image, ImageDetail};
 use crate::store::index::Page;
 
 /// Images, and where the list goes on.
@@ -201,8 +203,9 @@ async fn remove_target(
     target: Target,
     mut parts: Parts,
 ) -> Result<Response, ApiError> {
-    authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
-    lasting(remove_noted(front, name, target, parts)).await?
+    let asker = authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
+    let keep = kept(asker, &name);
+    lasting(remove_noted(front, name, target, parts, keep)).await?
 }
 
 /// The removal, and its line in the audit log.
@@ -211,15 +214,18 @@ async fn remove_noted(
     name: RepositoryName,
     target: Target,
     parts: Parts,
+    keep: Immutable,
 ) -> Result<Response, ApiError> {
     let registry = acting(&front, &parts);
     let (of, wanted) = (name.clone(), target.clone());
-    if blocking(move || registry.delete_target(&of, &wanted)).await? {
-        tracing::info!(repository = %name, %target, request = ?request_id(&parts), "image removed");
-        removed(&front, &parts, &name, Some(target.to_string())).await;
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(no_image(&name, &target))
+    match blocking(move || registry.delete_target(&of, &wanted, &keep)).await? {
+        Deleted::Done => {
+            tracing::info!(repository = %name, %target, request = ?request_id(&parts), "image removed");
+            removed(&front, &parts, &name, Some(target.to_string())).await;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Deleted::Absent => Err(no_image(&name, &target)),
+        Deleted::Held { tag } => Err(held(&tag)),
     }
 }
 

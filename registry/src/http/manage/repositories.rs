@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::Front;
+use super::super::access::held;
 use super::super::answer::Answer;
 use super::super::body::{blocking, lasting};
 use super::super::error::ApiError;
-use super::access::{Need, authorize, removed as gone};
+use super::access::{Need, authorize, kept, removed as gone};
 use super::images::no_repository;
 use super::page::Paging;
 use super::{Refusal, acting, repository, request_id};
-use crate::service::RepositoryRow;
+use crate::access::immutable::Immutable;
+use crate::service::{Emptied, RepositoryRow};
 
 /// Repositories, and where the list goes on.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -91,8 +93,9 @@ pub(super) async fn remove(
     mut parts: Parts,
 ) -> Result<Response, ApiError> {
     let name = repository(&name)?;
-    authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
-    lasting(remove_noted(front, name, parts)).await?
+    let asker = authorize(&front, &mut parts, Need::Change, Some(&name)).await?;
+    let keep = kept(asker, &name);
+    lasting(remove_noted(front, name, parts, keep)).await?
 }
 
 /// The removal, and its line in the audit log.
@@ -100,10 +103,15 @@ async fn remove_noted(
     front: Front,
     name: RepositoryName,
     parts: Parts,
+    keep: Immutable,
 ) -> Result<Response, ApiError> {
     let (registry, of) = (acting(&front, &parts), name.clone());
-    let removed = blocking(move || registry.delete_repository(&of)).await?;
-    let (manifests, blobs) = removed.ok_or_else(|| no_repository(&name))?;
+    let removed = blocking(move || registry.delete_repository(&of, &keep)).await?;
+    let (manifests, blobs) = match removed {
+        Emptied::Done { manifests, blobs } => (manifests, blobs),
+        Emptied::Absent => return Err(no_repository(&name)),
+        Emptied::Held { tag } => return Err(held(&tag)),
+    };
     tracing::info!(repository = %name, manifests, blobs, request = ?request_id(&parts), "repository removed");
     gone(&front, &parts, &name, None).await;
     let name = name.to_string();

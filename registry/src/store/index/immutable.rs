@@ -26,6 +26,26 @@ pub fn moved<'a>(
     Ok(None)
 }
 
+/// The first tag of the repository that `holds` says is immutable.
+pub fn first(
+    transaction: &WriteTransaction,
+    repository: &str,
+    holds: &dyn Fn(&str) -> bool,
+) -> Result<Option<String>, redb::Error> {
+    let table = transaction.open_table(TAGS)?;
+    for row in table.range((repository, "")..)? {
+        let (key, _) = row?;
+        let (of, tag) = key.value();
+        if of != repository {
+            break;
+        }
+        if holds(tag) {
+            return Ok(Some(tag.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// A tag that `holds` says is immutable and whose image needs the manifest or blob, by however many
 /// indexes in between.
 pub fn needing(

@@ -4,6 +4,9 @@
 //! a lock; damaged ones go to the quarantine folder. How far it is stands in `<content>/scrub.json`,
 //! so that a restart, or the next call, goes on there. What is in the page cache is verified there:
 //! a blob that is always in use is read from the disk only after it was not for a while.
+//!
+//! Many damaged blobs at once are no blobs that rotted but a controller, a cable or a file system
+//! that fails. Then a scrub ends early, so that it does not empty a store that may be whole.
 
 use std::fs;
 use std::io;
@@ -25,6 +28,9 @@ const PAGE: usize = 128;
 const MARK: u64 = 256 * 1024 * 1024;
 /// Read at once; less where a second has no room for that.
 const PIECE: u64 = 256 * 1024;
+
+/// So many damaged blobs end a scrub.
+pub const TOO_MANY: u64 = 64;
 
 /// How a scrub goes.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +71,10 @@ pub struct Scrub {
     pub missing: u64,
     /// Blobs that the disk did not give. They stay where they are: a cable may be loose.
     pub unreadable: u64,
+    /// It ended early, because so many blobs were damaged ([`TOO_MANY`]).
+    pub failing: bool,
+    /// Blobs that rows name and of which there is only the damaged file, at its end.
+    pub only_copies: u64,
 }
 
 /// Something that a scrub tells while it goes.
@@ -130,13 +140,20 @@ impl Store {
                 .map_err(StoreError::from)?;
             if page.is_empty() {
                 scrub.finished = Some(self.now());
-                self.keep(&scrub);
-                return Ok(scrub);
+                return self.end(scrub);
             }
             for digest in page {
-                if self.visit(&digest, &mut scrub, options, told)?.is_break() {
-                    self.keep(&scrub);
-                    return Ok(scrub);
+                let gone_on = self.visit(&digest, &mut scrub, options, told)?;
+                if scrub.quarantined >= TOO_MANY {
+                    scrub.failing = true;
+                    scrub.finished = Some(self.now());
+                    tracing::error!(
+                        quarantined = scrub.quarantined,
+                        "the scrub ends early: so many damaged blobs mean that the disk, its controller or the file system fails; look at it before the next scrub"
+                    );
+                }
+                if gone_on.is_break() || scrub.failing {
+                    return self.end(scrub);
                 }
                 if scrub.bytes - marked >= MARK {
                     marked = scrub.bytes;
@@ -145,6 +162,12 @@ impl Store {
             }
             self.keep(&scrub);
         }
+    }
+
+    fn end(&self, mut scrub: Scrub) -> Result<Scrub, ScrubError> {
+        scrub.only_copies = self.only_copies()?;
+        self.keep(&scrub);
+        Ok(scrub)
     }
 
     fn begin(&self, options: &ScrubOptions) -> Result<Scrub, StoreError> {

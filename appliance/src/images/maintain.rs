@@ -232,7 +232,7 @@ mod tests {
         assert!(blobs.get(&gone).unwrap().is_some(), "work may rely on it");
         drop(pass);
         let done = later.maintain().unwrap();
-        assert_eq!(done.swept.blobs, 1, "its configuration rests for an hour");
+        assert_eq!(done.swept.blobs, 1, "its configuration rests for a day");
         assert!(blobs.get(&gone).unwrap().is_none());
         assert!(blobs.get(&kept).unwrap().is_some());
         stop.cancel();

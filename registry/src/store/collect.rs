@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! manifests  that nothing has named for a while    rows, 4 candidates to a transaction
-//! links      that no manifest needs                rows, found in pages, 32 to a transaction
+//! links      that no manifest needs, where nobody  rows, found in pages, 32 to a transaction
+//!            pushes just now
 //! files      that no row names                     one unlink at a time, alone with that digest
 //! ```
 //!
@@ -169,9 +170,7 @@ impl Store {
         let mut removed = 0;
         let mut last = None;
         loop {
-            let (found, next) = self
-                .index
-                .read(|rows| links::unneeded(rows, before, last.as_ref(), PAGE))?;
+            let (found, next) = self.unneeded(before, last.as_ref())?;
             for batch in found.chunks(LINKS) {
                 removed += and_rest(|| self.unlink_links(batch.to_vec(), before))?;
             }
@@ -180,6 +179,23 @@ impl Store {
                 return Ok(removed);
             }
         }
+    }
+
+    /// The next links that may go. Those of a repository that somebody pushes to stay, however old:
+    /// the blob that is on its way may take longer than any grace, and the manifest comes after it.
+    fn unneeded(
+        &self,
+        before: u64,
+        last: Option<&links::Place>,
+    ) -> Result<links::Unneeded, StoreError> {
+        let (mut found, next) = self
+            .index
+            .read(|rows| links::unneeded(rows, before, last, PAGE))?;
+        if !found.is_empty() {
+            let pushed_to = self.sessions.repositories()?;
+            found.retain(|(repository, _)| !pushed_to.contains(repository));
+        }
+        Ok((found, next))
     }
 
     fn unlink_links(&self, batch: Vec<(String, Digest)>, before: u64) -> Result<u64, IndexError> {
@@ -273,9 +289,7 @@ impl Store {
         let before = self.before(grace.links);
         let mut last = None;
         loop {
-            let (found, next) = self
-                .index
-                .read(|rows| links::unneeded(rows, before, last.as_ref(), PAGE))?;
+            let (found, next) = self.unneeded(before, last.as_ref())?;
             let found = found.into_iter();
             doomed
                 .links

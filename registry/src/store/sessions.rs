@@ -6,6 +6,7 @@
 //! power cut may shorten the file: then the client is told the shorter offset and goes on from
 //! there. A session is no acknowledged content; what is acknowledged is checked by its digest.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -200,6 +201,18 @@ impl Sessions {
     pub fn list(&self) -> io::Result<Vec<SessionId>> {
         let names = names(self.blobs.uploads())?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// The repositories that sessions belong to: somebody is pushing there.
+    pub(super) fn repositories(&self) -> io::Result<HashSet<String>> {
+        let mut found = HashSet::new();
+        for id in self.list()? {
+            found.extend(
+                self.record(&id)?
+                    .map(|record| record.repository.to_string()),
+            );
+        }
+        Ok(found)
     }
 
     /// When the session last received bytes.

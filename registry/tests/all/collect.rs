@@ -321,6 +321,34 @@ async fn what_is_under_way_outlives_a_collection() {
     assert_eq!(door.get(&blob).await.expect(200).body, "layer");
 }
 
+/// A push whose last blob takes longer than the grace keeps its first ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_push_keeps_its_early_blobs() {
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(Duration::ZERO), clock);
+    let door = door(&registry);
+    let config = door.push_blob("a", b"{}").await;
+    let elsewhere = door.push_blob("b", b"nobody pushes here").await;
+    let location = door.start("a").await;
+    door.send("PATCH", &location, &[], "la").await.expect(202);
+    LATER.store(3 * 3600, Ordering::SeqCst);
+    assert_eq!(collect(&registry).links, 1, "of the other repository");
+    door.get(&format!("/v2/b/blobs/{elsewhere}"))
+        .await
+        .expect(404);
+    door.send("PATCH", &location, &[], "yer").await.expect(202);
+    let layer = sha256(b"layer");
+    let put = format!("{location}?digest={layer}");
+    door.send("PUT", &put, &[], "").await.expect(201);
+    // Between the last blob and the manifest no session is open: that is what the grace is for.
+    registry.collect().unwrap();
+    let text = image(&config, &[&layer], "");
+    door.push_manifest("a", "v1", &text).await.expect(201);
+    assert!(Grace::default().links >= 24 * HOUR);
+}
+
 /// A blob that nothing needs, and that a client has just been told is here, stays for its manifest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_was_asked_for_stays_for_its_manifest() {

@@ -204,7 +204,7 @@ impl Sessions {
     }
 
     /// The repositories that sessions belong to: somebody is pushing there.
-    pub(super) fn repositories(&self) -> io::Result<HashSet<String>> {
+    pub(crate) fn repositories(&self) -> io::Result<HashSet<String>> {
         let mut found = HashSet::new();
         for id in self.list()? {
             found.extend(

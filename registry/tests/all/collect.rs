@@ -349,6 +349,46 @@ async fn a_long_push_keeps_its_early_blobs() {
     assert!(Grace::default().links >= 24 * HOUR);
 }
 
+/// Letting an image go takes no blob from a push that was told that the blob is here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_image_leaves_a_push_what_it_was_told_of() {
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(Duration::ZERO), clock);
+    let door = door(&registry);
+    let layer = format!("/v2/a/blobs/{}", sha256(b"layer"));
+    let release = |tag: &str| {
+        let tag = tag.parse().unwrap();
+        assert!(registry.release_tag(&name("a"), &tag).unwrap());
+        registry.store().collect(QUICK, &|_| false).unwrap()
+    };
+
+    // It sent the layer again.
+    push_image(&door, "a", "v1", b"layer").await;
+    LATER.store(60, Ordering::SeqCst);
+    let sent = door.push_blob("a", b"layer").await;
+    assert_eq!(release("v1").blobs, 2, "the manifest and the configuration");
+    let config = door.push_blob("a", b"{}").await;
+    let text = image(&config, &[&sent], "");
+    door.push_manifest("a", "v2", &text).await.expect(201);
+
+    // It found the layer and sends another one.
+    LATER.store(120, Ordering::SeqCst);
+    let location = door.start("a").await;
+    door.send("HEAD", &layer, &[], "").await.expect(200);
+    assert_eq!(release("v2").blobs, 1, "the manifest");
+    let other = sha256(b"other");
+    let put = format!("{location}?digest={other}");
+    door.send("PUT", &put, &[], "other").await.expect(201);
+    let text = image(&config, &[&sent, &other], "");
+    door.push_manifest("a", "v3", &text).await.expect(201);
+
+    // Nobody pushes any more: all of it goes at once.
+    assert_eq!(release("v3").blobs, 4);
+    door.get(&layer).await.expect(404);
+}
+
 /// A blob that nothing needs, and that a client has just been told is here, stays for its manifest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_was_asked_for_stays_for_its_manifest() {

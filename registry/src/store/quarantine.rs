@@ -110,8 +110,8 @@ impl Store {
     pub(super) fn forget_oldest(&self) -> Result<(), StoreError> {
         for (name, digest) in self.blobs.quarantined()?.into_iter().skip(KEPT) {
             let held = self.index.read(|rows| links::is_held(rows, &digest))?;
-            // A file with the right name may be damaged as well.
-            if !held || self.blobs.is_whole(&digest)? {
+            // A file with the right name may be damaged or unreadable as well.
+            if !held || self.blobs.is_whole(&digest).unwrap_or(false) {
                 self.blobs.forget_quarantined(&name)?;
             }
         }

@@ -151,6 +151,33 @@ async fn a_tag_that_comes_back_or_no_end_keeps_it() {
     assert_eq!(collect(&registry).manifests, 1);
 }
 
+/// A tag that came, and went again, between the look at a candidate and its removal: it rests anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_was_named_meanwhile_stays() {
+    use registry::store::index::{release, untagged};
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(HOUR), clock);
+    let door = door(&registry);
+    let old = push_image(&door, "a", "latest", b"old").await;
+    push_image(&door, "a", "latest", b"new").await;
+    LATER.store(2 * 3600, Ordering::SeqCst);
+    let index = registry.store().index();
+    let seen = index.read(|rows| untagged::page(rows, None, 10)).unwrap();
+    let candidate = seen.first().unwrap().clone();
+    assert_eq!(candidate.digest, sha256(old.as_bytes()));
+    let (repository, tag) = (name("a"), "again".parse().unwrap());
+    assert!(registry.tag(&repository, &tag, &candidate.digest).unwrap());
+    assert!(registry.delete_tag(&repository, &tag).unwrap());
+    let collected = index.write(move |rows| release::collect(rows, &candidate, "", 2 * 3600));
+    assert_eq!(collected.unwrap(), release::Collected::default());
+    assert_eq!(status(&door, "a", &old).await, 200);
+    assert_eq!(collect(&registry).manifests, 0);
+    LATER.store(4 * 3600, Ordering::SeqCst);
+    assert_eq!(collect(&registry).manifests, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_indexs_children_go_with_it_and_not_before() {
     let data = tempfile::tempdir().unwrap();

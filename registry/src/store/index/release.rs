@@ -206,7 +206,8 @@ pub struct Collected {
 }
 
 /// Looks at a candidate whose time has come and removes what has no reason to be there; the blobs
-/// that this frees are left to the collection of links. `after` goes on behind a referrer.
+/// that this frees are left to the collection of links. `after` goes on behind a referrer. A candidate
+/// that was named again since it was seen, or has begun to rest anew, is left alone.
 pub fn collect(
     transaction: &WriteTransaction,
     candidate: &Candidate,
@@ -215,6 +216,9 @@ pub fn collect(
 ) -> Result<Collected, redb::Error> {
     let repository = candidate.repository.as_str();
     let digest = candidate.digest.as_ref();
+    if !untagged::still_is(transaction, candidate)? {
+        return Ok(Collected::default());
+    }
     let was_here = row_of(transaction, repository, digest)?.is_some();
     let mut plan = Plan::new(MAX_PARTS);
     let mut next = plan.candidate(transaction, candidate, after)?;

@@ -101,6 +101,16 @@ pub fn begin(
     )
 }
 
+/// Whether the candidate's row is there and has rested for as long as it was seen to, or longer.
+pub(super) fn still_is(
+    transaction: &WriteTransaction,
+    candidate: &Candidate,
+) -> Result<bool, redb::Error> {
+    let table = transaction.open_table(UNTAGGED)?;
+    let row = table.get((candidate.repository.as_str(), candidate.digest.as_ref()))?;
+    Ok(row.is_some_and(|row| row.value() <= candidate.since))
+}
+
 /// Whether a tag points at it.
 pub(super) fn is_tagged(
     rows: &impl Rows,

@@ -22,6 +22,7 @@
 
 pub mod blobs;
 mod collect;
+pub(crate) mod failures;
 mod guard;
 pub mod index;
 pub mod journal;

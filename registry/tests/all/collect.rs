@@ -286,6 +286,45 @@ async fn many_referrers_go_in_many_transactions() {
     assert_eq!(collect(&registry).manifests, 0);
 }
 
+/// One bad row is told of, and costs nobody else anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_does_not_stop_the_rest_of_a_collection() {
+    const MANIFESTS: redb::TableDefinition<'_, (&str, &str), &[u8]> =
+        redb::TableDefinition::new("manifests");
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(Duration::ZERO), clock);
+    let door = door(&registry);
+    let mut old = Vec::new();
+    for repository in ["a", "b", "c"] {
+        let layer = format!("old layer of {repository}");
+        old.push(push_image(&door, repository, "latest", layer.as_bytes()).await);
+        push_image(&door, repository, "latest", b"new layer").await;
+    }
+    let unneeded = door.push_blob("d", b"nothing needs it").await;
+    door.start("e").await;
+    let blobs = registry.store().blobs();
+    let orphan = blobs.put(b"orphan", Algorithm::Sha256).unwrap();
+    let bad = sha256(old[1].as_bytes());
+    let write = registry.store().index().write(move |rows| {
+        let mut table = rows.open_table(MANIFESTS)?;
+        table.insert(("b", bad.as_ref()), b"{".as_slice())?;
+        Ok(())
+    });
+    write.unwrap();
+    LATER.store(25 * 3600, Ordering::SeqCst);
+    assert!(registry.collect().is_err(), "it is told");
+    for (repository, text) in [("a", &old[0]), ("c", &old[2])] {
+        assert_eq!(status(&door, repository, text).await, 404);
+    }
+    door.get(&format!("/v2/d/blobs/{unneeded}"))
+        .await
+        .expect(404);
+    assert!(registry.store().blobs().get(&orphan).unwrap().is_none());
+    assert_eq!(registry.open_uploads(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_collection_is_refused_and_the_first_one_ends() {
     let data = tempfile::tempdir().unwrap();

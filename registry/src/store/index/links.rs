@@ -173,7 +173,11 @@ pub fn unneeded(
         let (key, value) = row?;
         let ((repository, text), (_, linked)) = (key.value(), value.value());
         if linked < before && !needs::is_needed(transaction, repository, text)? {
-            found.push((repository.to_owned(), digest(text)?));
+            match digest(text) {
+                Ok(digest) => found.push((repository.to_owned(), digest)),
+                // It hides no other one.
+                Err(error) => tracing::warn!(repository, text, ?error, "link is of no digest"),
+            }
         }
         place = Some((repository.to_owned(), text.to_owned()));
     }

@@ -50,11 +50,15 @@ pub fn page(
     for row in table.range::<(&str, &str)>((from, Unbounded))?.take(limit) {
         let (key, value) = row?;
         let (repository, digest) = key.value();
-        found.push(Candidate {
-            repository: repository.to_owned(),
-            digest: parse(digest)?,
-            since: value.value(),
-        });
+        match parse(digest) {
+            Ok(digest) => found.push(Candidate {
+                repository: repository.to_owned(),
+                digest,
+                since: value.value(),
+            }),
+            // It hides no other one.
+            Err(error) => tracing::warn!(repository, digest, ?error, "candidate is of no digest"),
+        }
     }
     Ok(found)
 }

@@ -14,6 +14,7 @@ use config::name::RepositoryName;
 
 use super::Registry;
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::store::collect::AHEAD;
 use crate::store::failures::Failures;
 use crate::store::sessions::{SessionId, SessionRecord, Sessions, is_fresh};
 use crate::store::writer::BlobWriter;
@@ -244,6 +245,7 @@ impl Registry {
         idle: Duration,
     ) -> Result<bool, StoreError> {
         let sessions = self.store().sessions();
+        sessions.rest_if_ahead(session, now, AHEAD)?;
         let is_idle = || {
             let touched = sessions.touched(session)?;
             Ok::<_, io::Error>(!touched.is_some_and(|at| is_fresh(at, now, idle)))

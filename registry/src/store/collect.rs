@@ -38,6 +38,9 @@ const LINKS: usize = 32;
 const FILES: usize = 64;
 /// The longest rest; what took longer was held up by others.
 const REST: Duration = Duration::from_millis(20);
+/// What is so much younger than now was made while the clock was ahead: it counts as made
+/// now, or it would be too young for ever. Less than that, clocks differ.
+pub(crate) const AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// A referrer that is a subject itself, and so on: nobody nests deeper in earnest.
 const PASSES: usize = 64;
 
@@ -153,12 +156,20 @@ impl Store {
         }
     }
 
-    /// A candidate of an unknown age is looked at only to give it one.
+    /// A candidate of an unknown age, or of none yet, is looked at only to give it one.
     fn is_due(&self, candidate: &Candidate) -> bool {
         self.options.untagged_keep.is_some_and(|keep| {
             let age = self.now().saturating_sub(candidate.since);
-            candidate.is_unknown() || age >= keep.as_secs()
+            self.is_of_no_age(candidate) || age >= keep.as_secs()
         })
+    }
+
+    fn is_of_no_age(&self, candidate: &Candidate) -> bool {
+        candidate.is_unknown() || candidate.since > self.ahead()
+    }
+
+    fn ahead(&self) -> u64 {
+        self.now().saturating_add(AHEAD.as_secs())
     }
 
     /// Where one of a batch fails, each is tried by itself.
@@ -183,11 +194,15 @@ impl Store {
         batch: Vec<(Candidate, String)>,
     ) -> Result<Vec<(Candidate, release::Collected)>, IndexError> {
         let now = self.now();
+        let batch: Vec<_> = batch
+            .into_iter()
+            .map(|(candidate, after)| (self.is_of_no_age(&candidate), candidate, after))
+            .collect();
         and_rest(|| {
             self.index.write(move |rows| {
                 let mut done = Vec::new();
-                for (candidate, after) in batch {
-                    if candidate.is_unknown() {
+                for (of_no_age, candidate, after) in batch {
+                    if of_no_age {
                         untagged::begin(rows, &candidate, now)?;
                         continue;
                     }
@@ -205,12 +220,32 @@ impl Store {
         swept: &mut Swept,
         failures: &mut Failures,
     ) -> Result<(), StoreError> {
+        self.rest_early_links(failures)?;
         let before = self.before(collection.grace.links);
         let mut last = None;
         loop {
             let (found, next) = self.unneeded(before, last.as_ref())?;
             for batch in found.chunks(LINKS) {
                 swept.links += and_rest(|| self.unlink_batch(batch, before, failures));
+            }
+            last = next;
+            if last.is_none() || failures.are_many() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Links of a time that has not come count as made now.
+    fn rest_early_links(&self, failures: &mut Failures) -> Result<(), StoreError> {
+        let ahead = self.ahead();
+        let mut last = None;
+        loop {
+            let (found, next) = self.index.read(|rows| {
+                links::unneeded(rows, &|linked| linked > ahead, last.as_ref(), PAGE)
+            })?;
+            for (repository, digest) in &found {
+                let outcome = and_rest(|| self.refresh(repository, digest));
+                failures.pass(digest, outcome);
             }
             last = next;
             if last.is_none() || failures.are_many() {
@@ -228,7 +263,7 @@ impl Store {
     ) -> Result<links::Unneeded, StoreError> {
         let (mut found, next) = self
             .index
-            .read(|rows| links::unneeded(rows, before, last, PAGE))?;
+            .read(|rows| links::unneeded(rows, &|linked| linked < before, last, PAGE))?;
         if !found.is_empty() {
             let pushed_to = self.sessions.repositories()?;
             found.retain(|(repository, _)| !pushed_to.contains(repository));
@@ -280,6 +315,10 @@ impl Store {
                 let Some(file) = failures.pass(&"a file of the content folder", file) else {
                     continue;
                 };
+                if file.committed > (self.options.clock)() + AHEAD {
+                    let outcome = self.blobs.touch(&file.digest);
+                    failures.pass(&file.digest, outcome);
+                }
                 if !self.is_fresh(&file, collection.grace.files) && !(collection.keep)(&file.digest)
                 {
                     batch.push(file);
@@ -390,7 +429,7 @@ impl Store {
             last = Some((end.repository.clone(), end.digest.to_string()));
             let due = page
                 .iter()
-                .filter(|candidate| self.is_due(candidate) && !candidate.is_unknown());
+                .filter(|candidate| self.is_due(candidate) && !self.is_of_no_age(candidate));
             self.index.read(|rows| {
                 for candidate in due {
                     release::collectable(rows, candidate, &mut doomed.manifests)?;

@@ -286,6 +286,44 @@ async fn many_referrers_go_in_many_transactions() {
     assert_eq!(collect(&registry).manifests, 0);
 }
 
+/// What was made while the clock was ten years ahead rests from the first collection on, not for ten
+/// years.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_ahead_keeps_nothing_for_ever() {
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    const YEARS: usize = 10 * 365 * 24 * 3600;
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(HOUR), clock);
+    let door = door(&registry);
+    LATER.store(YEARS, Ordering::SeqCst);
+    let old = push_image(&door, "a", "latest", b"old").await;
+    push_image(&door, "a", "latest", b"new").await;
+    let unneeded = door.push_blob("b", b"nothing needs it").await;
+    let blobs = registry.store().blobs();
+    let orphan = blobs.put(b"orphan", Algorithm::Sha256).unwrap();
+    let path = super::heal::file_of(data.path(), &orphan);
+    let file = std::fs::File::open(&path).unwrap();
+    file.set_modified(clock()).unwrap();
+
+    LATER.store(0, Ordering::SeqCst);
+    let hours = Grace {
+        links: HOUR,
+        files: HOUR,
+    };
+    let collect = || registry.store().collect(hours, &|_| false).unwrap();
+    assert_eq!(collect(), Swept::default(), "they rest from now on");
+    assert_eq!(status(&door, "a", &old).await, 200);
+    LATER.store(2 * 3600, Ordering::SeqCst);
+    let swept = collect();
+    assert_eq!((swept.manifests, swept.links), (1, 1));
+    assert_eq!(status(&door, "a", &old).await, 404);
+    door.get(&format!("/v2/b/blobs/{unneeded}"))
+        .await
+        .expect(404);
+    assert!(blobs.get(&orphan).unwrap().is_none());
+}
+
 /// One bad row is told of, and costs nobody else anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_does_not_stop_the_rest_of_a_collection() {

@@ -331,5 +331,20 @@ async fn the_registry_scrubs_alone() {
     };
     drop(scrubber);
     assert_eq!((done.checked, done.quarantined), (2, 1));
+    // One that a clock which was ahead put into the future does not put off the next.
+    let scrubs = data.path().join("content/scrub.json");
+    let ahead = r#"{"started":9000000000,"finished":9000000001}"#;
+    std::fs::write(scrubs, ahead).unwrap();
+    let scrubber = Scrubber::start(registry.clone(), schedule(3600)).unwrap();
+    let done = loop {
+        match registry.last_scrub().unwrap() {
+            Some(scrub) if scrub.finished.is_some() && scrub.started < 9_000_000_000 => {
+                break scrub;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    drop(scrubber);
+    assert_eq!((done.checked, done.missing), (2, 1));
     absent(&door, &format!("/v2/alone/blobs/{layer}"), "BLOB_UNKNOWN").await;
 }

@@ -91,18 +91,17 @@ pub(super) fn clear(
     Ok(())
 }
 
-/// A row whose time nobody knows begins to count now.
+/// A row whose time nobody knows, or that is of a time which has not come, begins to count now.
 pub fn begin(
     transaction: &WriteTransaction,
     candidate: &Candidate,
     now: u64,
 ) -> Result<(), redb::Error> {
-    mark(
-        transaction,
-        &candidate.repository,
-        candidate.digest.as_ref(),
-        now,
-    )
+    if still_is(transaction, candidate)? {
+        let key = (candidate.repository.as_str(), candidate.digest.as_ref());
+        transaction.open_table(UNTAGGED)?.insert(key, now)?;
+    }
+    Ok(())
 }
 
 /// Whether the candidate's row is there and has rested for as long as it was seen to, or longer.

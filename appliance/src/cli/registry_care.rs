@@ -44,14 +44,26 @@ fn told(state: &ScrubState) -> String {
         Some(finished) => format!("finished {finished}"),
         None => "not finished".to_owned(),
     };
-    format!(
+    let mut text = format!(
         "Scrub of {started}, {end}: {} blobs ({}) are whole, {} damaged and put aside, {} missing, {} unreadable",
         state.checked,
         table::size(state.bytes),
         state.quarantined,
         state.missing,
         state.unreadable
-    )
+    );
+    if state.failing {
+        text.push_str(
+            "\nIt ended early: so many damaged blobs mean that the disk or its controller fails",
+        );
+    }
+    if state.only_copies > 0 {
+        text.push_str(&format!(
+            "\nOf {} blobs only the damaged file is left: push them again",
+            state.only_copies
+        ));
+    }
+    text
 }
 
 pub(super) async fn retention(session: &Session, client: &Client, dry_run: bool) -> Outcome<u8> {

@@ -22,8 +22,6 @@ use crate::sandbox::record::{self, Record};
 
 /// Work that is about to end is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A push over HTTP links its blobs before its manifest, and takes no longer between them.
-const PUSH: Duration = Duration::from_secs(3600);
 /// Build steps that were of no use for so long are forgotten.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -110,7 +108,8 @@ impl Images {
 
     fn sweep(&self, dry_run: bool) -> Outcome<Swept> {
         let grace = Grace {
-            links: PUSH,
+            // Pushes over HTTP go on, and link blobs before the manifest.
+            links: Grace::LINKS,
             files: Duration::ZERO,
         };
         let blobs = self.registry.store();

@@ -41,12 +41,15 @@ impl Registry {
 
     /// Removes what nobody needs while everybody goes on; refused while another collection runs.
     pub fn collect(&self) -> Result<Swept, StoreError> {
-        let mut swept = self.store().collect_by(&Collection {
+        let swept = self.store().collect_by(&Collection {
             grace: Grace::default(),
             keep: &|_| false,
             turn: &|| self.0.turns.ask(),
-        })?;
-        swept.sessions = self.expire_uploads()?;
+        });
+        // Also where the collection failed: abandoned uploads fill the disk as well.
+        let sessions = self.expire_uploads();
+        let mut swept = swept?;
+        swept.sessions = sessions?;
         Ok(swept)
     }
 

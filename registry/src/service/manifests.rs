@@ -9,6 +9,7 @@ use crate::events::journal::Notes;
 use crate::events::{EventKind, Subject};
 use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView, Remark};
 use crate::store::StoreError;
+use crate::store::index::release::Links;
 use crate::store::index::{ManifestRow, events, links, manifests, needs, release};
 
 /// A manifest to be stored.
@@ -333,16 +334,18 @@ impl Registry {
     }
 
     /// Removes a tag, and its manifest with its blobs' links where nothing else of the repository
-    /// needs them; false where there is no such tag. Files go at the next sweep.
+    /// needs them; false where there is no such tag. Files go at the next sweep. While somebody
+    /// pushes to the repository, links are left to the collection.
     pub fn release_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
         let notes = self.note(&Subject {
             tags: std::slice::from_ref(tag),
             ..Subject::new(EventKind::Delete, repository)
         });
+        let links = self.freed_links(repository)?;
         let (repository, tag) = (repository.to_string(), tag.to_string());
         let now = self.store().now();
         self.change_tags(notes, move |rows| {
-            release::untag(rows, &repository, &tag, now)
+            release::untag(rows, &repository, &tag, now, links)
         })
     }
 
@@ -353,9 +356,10 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
+        let links = self.freed_links(repository)?;
         let (repository, digest) = (repository.to_string(), digest.clone());
         let (index, now) = (self.store().index(), self.store().now());
-        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest, now))?)
+        Ok(index.write(move |rows| release::unneeded(rows, &repository, &digest, now, links))?)
     }
 
     /// Removes a manifest with all its tags and with what only it needed in its repository.
@@ -368,10 +372,19 @@ impl Registry {
             digest: Some(digest),
             ..Subject::new(EventKind::Delete, repository)
         });
+        let links = self.freed_links(repository)?;
         let (repository, digest) = (repository.to_string(), digest.clone());
         let now = self.store().now();
         self.change_tags(notes, move |rows| {
-            release::remove(rows, &repository, &digest, now)
+            release::remove_with(rows, &repository, &digest, now, links)
+        })
+    }
+
+    fn freed_links(&self, repository: &RepositoryName) -> Result<Links, StoreError> {
+        let pushed_to = self.store().sessions().repositories()?;
+        Ok(match pushed_to.contains(repository.as_str()) {
+            true => Links::Rest,
+            false => Links::Own,
         })
     }
 

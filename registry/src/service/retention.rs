@@ -9,6 +9,7 @@ use crate::events::journal::Notes;
 use crate::events::{EventKind, Subject};
 use crate::retention::{TagFacts, Verdict, decide};
 use crate::store::StoreError;
+use crate::store::failures::Failures;
 use crate::store::index::events;
 use crate::store::index::tags::{self, TagRow};
 
@@ -29,13 +30,15 @@ pub struct Expired {
 
 impl Registry {
     /// Removes the tags that `rules` keep no longer and answers them; with `dry_run` it only answers
-    /// them. A tag that is pushed meanwhile stays. See [`crate::retention`].
+    /// them. A tag that is pushed meanwhile stays. A repository that fails is passed over, and the
+    /// first error answered at the end. See [`crate::retention`].
     pub fn expire_tags(&self, rules: &[Rule], dry_run: bool) -> Result<Vec<Expired>, StoreError> {
         let mut expired = Vec::new();
         if rules.is_empty() {
             return Ok(expired);
         }
         self.record_pulls()?;
+        let mut failures = Failures::default();
         let mut last: Option<String> = None;
         loop {
             let listing = Listing {
@@ -47,12 +50,13 @@ impl Registry {
                 let ruled = |rule: &Rule| rule.repositories.matches(name);
                 // Names were parsed before they became rows.
                 if let (true, Ok(name)) = (rules.iter().any(ruled), name.parse()) {
-                    self.expire_in(&name, rules, dry_run, &mut expired)?;
+                    let done = self.expire_in(&name, rules, dry_run, &mut expired);
+                    failures.pass(&name, done);
                 }
             }
             match page.items.last() {
-                Some(name) if page.more => last = Some(name.clone()),
-                _ => return Ok(expired),
+                Some(name) if page.more && !failures.are_many() => last = Some(name.clone()),
+                _ => return failures.end(expired),
             }
         }
     }

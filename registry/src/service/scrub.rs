@@ -101,10 +101,11 @@ fn due_in(registry: &Registry, every: Duration) -> Result<Duration, StoreError> 
     let Some(last) = registry.last_scrub()? else {
         return Ok(Duration::ZERO);
     };
-    let age = registry.store().now().saturating_sub(last.started);
-    match last.finished {
-        Some(_) => Ok(every.saturating_sub(Duration::from_secs(age))),
-        None => Ok(Duration::ZERO),
+    // A clock that was ahead once must not put the next scrub off for years.
+    let age = registry.store().now().checked_sub(last.started);
+    match (last.finished, age) {
+        (Some(_), Some(age)) => Ok(every.saturating_sub(Duration::from_secs(age))),
+        _ => Ok(Duration::ZERO),
     }
 }
 

@@ -8,11 +8,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use config::name::RepositoryName;
 
 use super::Registry;
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::store::collect::AHEAD;
+use crate::store::failures::Failures;
 use crate::store::sessions::{SessionId, SessionRecord, Sessions, is_fresh};
 use crate::store::writer::BlobWriter;
 use crate::store::{CommitBlobError, StoreError};
@@ -225,19 +228,43 @@ impl Registry {
             self.store().options().session_idle,
         );
         let all: Vec<SessionId> = self.0.sessions.lock().keys().cloned().collect();
-        let mut expired = 0;
+        let (mut expired, mut failures) = (0, Failures::default());
         for session in all {
-            let touched = self.store().sessions().touched(&session)?;
-            if touched.is_some_and(|at| is_fresh(at, now, idle)) {
-                continue;
-            }
-            if self.0.sessions.take(&session).is_ok() {
-                self.store().sessions().discard(&session)?;
-                self.0.sessions.forget(&session);
-                expired += 1;
-            }
+            let outcome = self.expire_upload(&session, now, idle);
+            expired += u64::from(failures.pass(&session, outcome).unwrap_or_default());
         }
-        Ok(expired)
+        failures.end(expired)
+    }
+
+    /// Answers whether the session had received nothing for too long. That is looked at again with
+    /// the session in hand: a request between the first look and that has made it young.
+    fn expire_upload(
+        &self,
+        session: &SessionId,
+        now: SystemTime,
+        idle: Duration,
+    ) -> Result<bool, StoreError> {
+        let sessions = self.store().sessions();
+        sessions.rest_if_ahead(session, now, AHEAD)?;
+        let is_idle = || {
+            let touched = sessions.touched(session)?;
+            Ok::<_, io::Error>(!touched.is_some_and(|at| is_fresh(at, now, idle)))
+        };
+        if !is_idle()? {
+            return Ok(false);
+        }
+        let Ok(midstate) = self.0.sessions.take(session) else {
+            return Ok(false);
+        };
+        let outcome = is_idle().and_then(|idle| match idle {
+            true => sessions.discard(session).map(|()| true),
+            false => Ok(false),
+        });
+        match outcome {
+            Ok(true) => self.0.sessions.forget(session),
+            _ => self.0.sessions.put_back(session, midstate),
+        }
+        Ok(outcome?)
     }
 }
 

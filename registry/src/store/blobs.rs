@@ -289,6 +289,18 @@ impl Blobs {
         }
     }
 
+    /// The blob's file counts as committed now. Absent is fine.
+    pub(super) fn touch(&self, digest: &Digest) -> io::Result<()> {
+        let Some(algorithm) = Algorithm::of(digest) else {
+            return Ok(());
+        };
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match utimensat(self.folder(algorithm), digest.digest(), &NOW, flags) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads the blob again and tells whether it still is what its name says.
     pub(super) fn is_whole(&self, digest: &Digest) -> io::Result<bool> {
         let (Some((file, _)), Some(algorithm)) = (self.get(digest)?, Algorithm::of(digest)) else {

@@ -21,7 +21,8 @@
 //! of another digest, so a collection holds up nobody.
 
 pub mod blobs;
-mod collect;
+pub(crate) mod collect;
+pub(crate) mod failures;
 mod guard;
 pub mod index;
 pub mod journal;

@@ -4,8 +4,15 @@
 //! a lock; damaged ones go to the quarantine folder. How far it is stands in `<content>/scrub.json`,
 //! so that a restart, or the next call, goes on there. What is in the page cache is verified there:
 //! a blob that is always in use is read from the disk only after it was not for a while.
+//!
+//! A blob that the disk gives an error for stays, because a cable may be loose. If it gives the same
+//! in a later scrub, the file goes to the quarantine folder as well: while it has its name, clients
+//! are told that the blob is here, do not push it, and cannot have it.
+//!
+//! Many damaged blobs at once are no blobs that rotted but a controller, a cable or a file system
+//! that fails. Then a scrub ends early, so that it does not empty a store that may be whole.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -25,6 +32,14 @@ const PAGE: usize = 128;
 const MARK: u64 = 256 * 1024 * 1024;
 /// Read at once; less where a second has no room for that.
 const PIECE: u64 = 256 * 1024;
+
+/// So many damaged blobs end a scrub.
+pub const TOO_MANY: u64 = 64;
+
+/// A blob that could not be read must fail again after so many seconds.
+const AGAIN: u64 = 3600;
+/// So many blobs that could not be read are remembered.
+const REMEMBERED: usize = 1024;
 
 /// How a scrub goes.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +78,14 @@ pub struct Scrub {
     pub quarantined: u64,
     /// Blobs that rows name and whose file is not here.
     pub missing: u64,
-    /// Blobs that the disk did not give. They stay where they are: a cable may be loose.
+    /// Blobs that the disk did not give. They stay where they are for now: a cable may be loose.
     pub unreadable: u64,
+    /// Which, and since when. Such a blob is quarantined if it cannot be read in a later scrub.
+    pub failed: Vec<(Digest, u64)>,
+    /// It ended early, because so many blobs were damaged ([`TOO_MANY`]).
+    pub failing: bool,
+    /// Blobs that rows name and of which there is only the damaged file, at its end.
+    pub only_copies: u64,
 }
 
 /// Something that a scrub tells while it goes.
@@ -130,13 +151,20 @@ impl Store {
                 .map_err(StoreError::from)?;
             if page.is_empty() {
                 scrub.finished = Some(self.now());
-                self.keep(&scrub);
-                return Ok(scrub);
+                return self.end(scrub);
             }
             for digest in page {
-                if self.visit(&digest, &mut scrub, options, told)?.is_break() {
-                    self.keep(&scrub);
-                    return Ok(scrub);
+                let gone_on = self.visit(&digest, &mut scrub, options, told)?;
+                if scrub.quarantined >= TOO_MANY {
+                    scrub.failing = true;
+                    scrub.finished = Some(self.now());
+                    tracing::error!(
+                        quarantined = scrub.quarantined,
+                        "the scrub ends early: so many damaged blobs mean that the disk, its controller or the file system fails; look at it before the next scrub"
+                    );
+                }
+                if gone_on.is_break() || scrub.failing {
+                    return self.end(scrub);
                 }
                 if scrub.bytes - marked >= MARK {
                     marked = scrub.bytes;
@@ -147,14 +175,25 @@ impl Store {
         }
     }
 
+    fn end(&self, mut scrub: Scrub) -> Result<Scrub, ScrubError> {
+        scrub.only_copies = self.only_copies()?;
+        self.keep(&scrub);
+        Ok(scrub)
+    }
+
     fn begin(&self, options: &ScrubOptions) -> Result<Scrub, StoreError> {
-        let unfinished = self.last_scrub()?.filter(|last| last.finished.is_none());
-        Ok(unfinished
-            .filter(|_| !options.anew)
-            .unwrap_or_else(|| Scrub {
-                started: self.now(),
-                ..Scrub::default()
-            }))
+        let last = self.last_scrub()?.unwrap_or_else(|| Scrub {
+            finished: Some(0),
+            ..Scrub::default()
+        });
+        if last.finished.is_none() && !options.anew {
+            return Ok(last);
+        }
+        Ok(Scrub {
+            started: self.now(),
+            failed: last.failed,
+            ..Scrub::default()
+        })
     }
 
     /// Writes down how far it is. A full disk must not end what only reads.
@@ -181,6 +220,28 @@ impl Store {
             read += bytes;
             told(scrub, Seen::Read(bytes)).is_continue()
         })?;
+        self.count(digest, found, read, scrub, told)
+    }
+
+    fn count(
+        &self,
+        digest: &Digest,
+        found: Found,
+        read: u64,
+        scrub: &mut Scrub,
+        told: &mut Told<'_>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let found = match found {
+            Found::Failed(file) if self.has_failed_again(digest, scrub) => {
+                self.put_aside(digest, &file)?;
+                Found::Damaged
+            }
+            Found::Failed(_) => Found::Unreadable,
+            found => found,
+        };
+        if matches!(found, Found::Whole | Found::Damaged | Found::Absent) {
+            scrub.failed.retain(|(failed, _)| failed != digest);
+        }
         let seen = match found {
             Found::Stopped => return Ok(ControlFlow::Break(())),
             Found::Whole => {
@@ -192,7 +253,7 @@ impl Store {
                 scrub.quarantined += 1;
                 Seen::Quarantined(digest)
             }
-            Found::Unreadable => {
+            Found::Unreadable | Found::Failed(_) => {
                 scrub.unreadable += 1;
                 Seen::Unreadable(digest)
             }
@@ -216,8 +277,15 @@ impl Store {
         options: &ScrubOptions,
         told: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Found, StoreError> {
-        let (Some((file, _)), Some(algorithm)) = (self.blobs.get(digest)?, Algorithm::of(digest))
-        else {
+        let opened = match self.blobs.get(digest) {
+            // One bad inode must not end every scrub where it is.
+            Err(error) if is_of_the_disk(&error) => {
+                tracing::error!(%digest, ?error, "blob cannot be opened");
+                return Ok(Found::Unreadable);
+            }
+            opened => opened?,
+        };
+        let (Some((file, _)), Some(algorithm)) = (opened, Algorithm::of(digest)) else {
             return Ok(Found::Absent);
         };
         let mut hasher = Hasher::new(algorithm);
@@ -233,11 +301,26 @@ impl Store {
             Ok(true) => match self.condemn(digest, &file) {
                 Ok(true) => Ok(Found::Damaged),
                 Ok(false) => Ok(Found::Whole),
-                Err(StoreError::Content(error)) => Ok(unreadable(digest, &error)),
+                Err(StoreError::Content(error)) => Ok(unreadable(digest, file, &error)),
                 Err(error) => Err(error),
             },
-            Err(error) => Ok(unreadable(digest, &error)),
+            Err(error) => Ok(unreadable(digest, file, &error)),
         }
+    }
+
+    /// The disk gave an error for it. Remembers since when it does so, and answers whether that is
+    /// long enough to believe that it always will.
+    fn has_failed_again(&self, digest: &Digest, scrub: &mut Scrub) -> bool {
+        let now = self.now();
+        if let Some((_, since)) = scrub.failed.iter_mut().find(|(known, _)| known == digest) {
+            // A clock that was ahead once must not keep it for ever.
+            *since = now.min(*since);
+            return now - *since >= AGAIN;
+        }
+        if scrub.failed.len() < REMEMBERED {
+            scrub.failed.push((digest.clone(), now));
+        }
+        false
     }
 }
 
@@ -264,10 +347,92 @@ enum Found {
     Damaged,
     Absent,
     Unreadable,
+    /// The disk gave an error for this file.
+    Failed(File),
     Stopped,
 }
 
-fn unreadable(digest: &Digest, error: &io::Error) -> Found {
+fn unreadable(digest: &Digest, file: File, error: &io::Error) -> Found {
     tracing::error!(%digest, ?error, "blob cannot be read");
-    Found::Unreadable
+    match is_of_the_disk(error) {
+        true => Found::Failed(file),
+        false => Found::Unreadable,
+    }
+}
+
+/// Whether the device, or the file system's own checksum, failed; anything else, such as too little
+/// memory, says nothing about the blob.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::IO | Errno::BADMSG | Errno::UCLEAN)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::store::Options;
+
+    #[test]
+    fn only_errors_of_the_disk_condemn() {
+        let kind = |code| is_of_the_disk(&io::Error::from_raw_os_error(code));
+        let of = |errno: rustix::io::Errno| kind(errno.raw_os_error());
+        assert!(of(rustix::io::Errno::IO) && of(rustix::io::Errno::BADMSG));
+        assert!(!of(rustix::io::Errno::NOMEM) && !of(rustix::io::Errno::INTR));
+        assert!(!is_of_the_disk(&io::Error::other("two readings differ")));
+    }
+
+    #[test]
+    fn a_blob_that_cannot_be_read_twice_is_put_aside() {
+        static NOW: AtomicU64 = AtomicU64::new(10_000);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(Options {
+            clock: || {
+                let seconds = Duration::from_secs(NOW.load(Ordering::SeqCst));
+                std::time::UNIX_EPOCH + seconds
+            },
+            ..Options::below(folder.path())
+        });
+        let store = store.unwrap();
+        let digest = store.blobs.put(b"x", Algorithm::Sha256).unwrap();
+        assert!(store.link("a", &digest).unwrap());
+        let told = &mut |_: &Scrub, _: Seen<'_>| ControlFlow::Continue(());
+        let fail = |scrub: &mut Scrub| {
+            let (file, _) = store.blobs.get(&digest).unwrap().unwrap();
+            let error = rustix::io::Errno::IO.into();
+            let found = unreadable(&digest, file, &error);
+            let (before, told) = (scrub.clone(), &mut |_: &Scrub, _: Seen<'_>| {
+                ControlFlow::Continue(())
+            });
+            assert!(
+                store
+                    .count(&digest, found, 0, scrub, told)
+                    .unwrap()
+                    .is_continue()
+            );
+            (scrub.unreadable - before.unreadable, scrub.quarantined)
+        };
+        let mut scrub = Scrub::default();
+        assert_eq!(fail(&mut scrub), (1, 0));
+        NOW.fetch_add(AGAIN - 1, Ordering::SeqCst);
+        assert_eq!(fail(&mut scrub), (1, 0), "a moment later says nothing");
+        // Once readable in between, it begins anew; and the next scrub knows what this one saw.
+        let options = ScrubOptions::default();
+        let visited = store.visit(&digest, &mut scrub, &options, told);
+        assert!(visited.unwrap().is_continue());
+        assert_eq!((scrub.checked, scrub.failed.len()), (1, 0));
+        assert_eq!(fail(&mut scrub), (1, 0));
+        scrub.finished = Some(1);
+        store.keep(&scrub);
+        let mut next = store.begin(&options).unwrap();
+        NOW.fetch_add(AGAIN, Ordering::SeqCst);
+        assert_eq!(fail(&mut next), (0, 1));
+        assert_eq!(next.failed, []);
+        assert!(store.blobs.get(&digest).unwrap().is_none());
+        assert_eq!(store.only_copies().unwrap(), 1);
+    }
 }

@@ -6,6 +6,7 @@
 //! power cut may shorten the file: then the client is told the shorter offset and goes on from
 //! there. A session is no acknowledged content; what is acknowledged is checked by its digest.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,13 +14,13 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use config::name::RepositoryName;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat, utimensat};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Algorithm, Hasher};
 use crate::store::blobs::{Blobs, TEMPORARY, hash_file, names, random_hex};
 use crate::store::pool::{is_stand_in, stand_in};
-use crate::store::writer::BlobWriter;
+use crate::store::writer::{BlobWriter, NOW};
 
 /// A session's record is tiny; more than this is not one of ours.
 const MAX_RECORD: u64 = 4096;
@@ -202,11 +203,42 @@ impl Sessions {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
+    /// The repositories that sessions belong to: somebody is pushing there.
+    pub(crate) fn repositories(&self) -> io::Result<HashSet<String>> {
+        let mut found = HashSet::new();
+        for id in self.list()? {
+            found.extend(
+                self.record(&id)?
+                    .map(|record| record.repository.to_string()),
+            );
+        }
+        Ok(found)
+    }
+
     /// When the session last received bytes.
     pub fn touched(&self, id: &SessionId) -> io::Result<Option<SystemTime>> {
         match self.open_file(id.as_str(), OFlags::RDONLY)? {
             Some(file) => Ok(Some(file.metadata()?.modified()?)),
             None => Ok(None),
+        }
+    }
+
+    /// A session of a time that has not come, more than `most` from now, counts as touched now:
+    /// the clock was ahead, and it would be too young to expire for ever.
+    pub(crate) fn rest_if_ahead(
+        &self,
+        id: &SessionId,
+        now: SystemTime,
+        most: Duration,
+    ) -> io::Result<()> {
+        let touched = self.touched(id)?;
+        let ahead = touched.and_then(|at| at.duration_since(now).ok());
+        if ahead.is_none_or(|ahead| ahead <= most) {
+            return Ok(());
+        }
+        match utimensat(self.blobs.uploads(), id.as_str(), &NOW, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -306,6 +338,20 @@ mod tests {
             (digest_of(Algorithm::Sha256, b"content"), 7)
         );
         assert_eq!(sessions.offset(&id).unwrap(), None);
+    }
+
+    #[test]
+    fn a_session_of_the_future_counts_as_touched_now() {
+        let (folder, sessions) = sessions();
+        let id = sessions.create(&record()).unwrap();
+        let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3600));
+        let file = File::open(folder.path().join("uploads").join(id.as_str())).unwrap();
+        for (ahead, stays) in [(day / 2, true), (1000 * day, false)] {
+            file.set_modified(now + ahead).unwrap();
+            sessions.rest_if_ahead(&id, now, day).unwrap();
+            let touched = sessions.touched(&id).unwrap().unwrap();
+            assert_eq!(touched > now + day / 4, stays);
+        }
     }
 
     #[test]

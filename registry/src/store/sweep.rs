@@ -27,19 +27,24 @@ pub struct Swept {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grace {
     /// Links that no manifest needs go when they are older: a push links blobs before its manifest.
+    /// Those of a repository with an open upload session stay in any case.
     pub links: Duration,
     /// Files that no row names go when they are older: in-process writers commit blobs before they
     /// link them. Zero where the caller knows that nobody does so now.
     pub files: Duration,
 }
 
+impl Grace {
+    /// How long links rest: a push links its blobs one after the other, and on a slow line the first
+    /// waits for the last, and the manifest, for many hours.
+    pub const LINKS: Duration = Duration::from_secs(24 * 3600);
+}
+
 impl Default for Grace {
-    /// An hour: no push takes longer between its last blob and its manifest.
     fn default() -> Self {
-        let hour = Duration::from_secs(3600);
         Self {
-            links: hour,
-            files: hour,
+            links: Self::LINKS,
+            files: Duration::from_secs(3600),
         }
     }
 }

@@ -96,9 +96,17 @@ impl Store {
     pub(super) fn condemn(&self, digest: &Digest, file: &File) -> Result<bool, StoreError> {
         let damaged = self.blobs.is_damaged(digest, file)?;
         if damaged {
-            self.blobs.quarantine(digest, file, self.now())?;
+            self.put_aside(digest, file)?;
         }
         Ok(damaged)
+    }
+
+    /// Takes the file out of the way, and what is kept of earlier ones within bounds.
+    pub(super) fn put_aside(&self, digest: &Digest, file: &File) -> Result<(), StoreError> {
+        if self.blobs.quarantine(digest, file, self.now())? {
+            self.forget_oldest()?;
+        }
+        Ok(())
     }
 
     /// The bytes of a manifest of at most `limit` bytes, verified; `None` where they are not here

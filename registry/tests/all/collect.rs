@@ -151,6 +151,33 @@ async fn a_tag_that_comes_back_or_no_end_keeps_it() {
     assert_eq!(collect(&registry).manifests, 1);
 }
 
+/// A tag that came, and went again, between the look at a candidate and its removal: it rests anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_was_named_meanwhile_stays() {
+    use registry::store::index::{release, untagged};
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(HOUR), clock);
+    let door = door(&registry);
+    let old = push_image(&door, "a", "latest", b"old").await;
+    push_image(&door, "a", "latest", b"new").await;
+    LATER.store(2 * 3600, Ordering::SeqCst);
+    let index = registry.store().index();
+    let seen = index.read(|rows| untagged::page(rows, None, 10)).unwrap();
+    let candidate = seen.first().unwrap().clone();
+    assert_eq!(candidate.digest, sha256(old.as_bytes()));
+    let (repository, tag) = (name("a"), "again".parse().unwrap());
+    assert!(registry.tag(&repository, &tag, &candidate.digest).unwrap());
+    assert!(registry.delete_tag(&repository, &tag).unwrap());
+    let collected = index.write(move |rows| release::collect(rows, &candidate, "", 2 * 3600));
+    assert_eq!(collected.unwrap(), release::Collected::default());
+    assert_eq!(status(&door, "a", &old).await, 200);
+    assert_eq!(collect(&registry).manifests, 0);
+    LATER.store(4 * 3600, Ordering::SeqCst);
+    assert_eq!(collect(&registry).manifests, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_indexs_children_go_with_it_and_not_before() {
     let data = tempfile::tempdir().unwrap();
@@ -259,6 +286,83 @@ async fn many_referrers_go_in_many_transactions() {
     assert_eq!(collect(&registry).manifests, 0);
 }
 
+/// What was made while the clock was ten years ahead rests from the first collection on, not for ten
+/// years.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_ahead_keeps_nothing_for_ever() {
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    const YEARS: usize = 10 * 365 * 24 * 3600;
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(HOUR), clock);
+    let door = door(&registry);
+    LATER.store(YEARS, Ordering::SeqCst);
+    let old = push_image(&door, "a", "latest", b"old").await;
+    push_image(&door, "a", "latest", b"new").await;
+    let unneeded = door.push_blob("b", b"nothing needs it").await;
+    let blobs = registry.store().blobs();
+    let orphan = blobs.put(b"orphan", Algorithm::Sha256).unwrap();
+    let path = super::heal::file_of(data.path(), &orphan);
+    let file = std::fs::File::open(&path).unwrap();
+    file.set_modified(clock()).unwrap();
+
+    LATER.store(0, Ordering::SeqCst);
+    let hours = Grace {
+        links: HOUR,
+        files: HOUR,
+    };
+    let collect = || registry.store().collect(hours, &|_| false).unwrap();
+    assert_eq!(collect(), Swept::default(), "they rest from now on");
+    assert_eq!(status(&door, "a", &old).await, 200);
+    LATER.store(2 * 3600, Ordering::SeqCst);
+    let swept = collect();
+    assert_eq!((swept.manifests, swept.links), (1, 1));
+    assert_eq!(status(&door, "a", &old).await, 404);
+    door.get(&format!("/v2/b/blobs/{unneeded}"))
+        .await
+        .expect(404);
+    assert!(blobs.get(&orphan).unwrap().is_none());
+}
+
+/// One bad row is told of, and costs nobody else anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_does_not_stop_the_rest_of_a_collection() {
+    const MANIFESTS: redb::TableDefinition<'_, (&str, &str), &[u8]> =
+        redb::TableDefinition::new("manifests");
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(Duration::ZERO), clock);
+    let door = door(&registry);
+    let mut old = Vec::new();
+    for repository in ["a", "b", "c"] {
+        let layer = format!("old layer of {repository}");
+        old.push(push_image(&door, repository, "latest", layer.as_bytes()).await);
+        push_image(&door, repository, "latest", b"new layer").await;
+    }
+    let unneeded = door.push_blob("d", b"nothing needs it").await;
+    door.start("e").await;
+    let blobs = registry.store().blobs();
+    let orphan = blobs.put(b"orphan", Algorithm::Sha256).unwrap();
+    let bad = sha256(old[1].as_bytes());
+    let write = registry.store().index().write(move |rows| {
+        let mut table = rows.open_table(MANIFESTS)?;
+        table.insert(("b", bad.as_ref()), b"{".as_slice())?;
+        Ok(())
+    });
+    write.unwrap();
+    LATER.store(25 * 3600, Ordering::SeqCst);
+    assert!(registry.collect().is_err(), "it is told");
+    for (repository, text) in [("a", &old[0]), ("c", &old[2])] {
+        assert_eq!(status(&door, repository, text).await, 404);
+    }
+    door.get(&format!("/v2/d/blobs/{unneeded}"))
+        .await
+        .expect(404);
+    assert!(registry.store().blobs().get(&orphan).unwrap().is_none());
+    assert_eq!(registry.open_uploads(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_collection_is_refused_and_the_first_one_ends() {
     let data = tempfile::tempdir().unwrap();
@@ -319,6 +423,74 @@ async fn what_is_under_way_outlives_a_collection() {
     door.push_manifest("a", "v1", &text).await.expect(201);
     let blob = format!("/v2/a/blobs/{layer}");
     assert_eq!(door.get(&blob).await.expect(200).body, "layer");
+}
+
+/// A push whose last blob takes longer than the grace keeps its first ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_push_keeps_its_early_blobs() {
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(Duration::ZERO), clock);
+    let door = door(&registry);
+    let config = door.push_blob("a", b"{}").await;
+    let elsewhere = door.push_blob("b", b"nobody pushes here").await;
+    let location = door.start("a").await;
+    door.send("PATCH", &location, &[], "la").await.expect(202);
+    LATER.store(3 * 3600, Ordering::SeqCst);
+    assert_eq!(collect(&registry).links, 1, "of the other repository");
+    door.get(&format!("/v2/b/blobs/{elsewhere}"))
+        .await
+        .expect(404);
+    door.send("PATCH", &location, &[], "yer").await.expect(202);
+    let layer = sha256(b"layer");
+    let put = format!("{location}?digest={layer}");
+    door.send("PUT", &put, &[], "").await.expect(201);
+    // Between the last blob and the manifest no session is open: that is what the grace is for.
+    registry.collect().unwrap();
+    let text = image(&config, &[&layer], "");
+    door.push_manifest("a", "v1", &text).await.expect(201);
+    assert!(Grace::default().links >= 24 * HOUR);
+}
+
+/// Letting an image go takes no blob from a push that was told that the blob is here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_image_leaves_a_push_what_it_was_told_of() {
+    static LATER: AtomicUsize = AtomicUsize::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst) as u64);
+    let registry = at(data.path(), Some(Duration::ZERO), clock);
+    let door = door(&registry);
+    let layer = format!("/v2/a/blobs/{}", sha256(b"layer"));
+    let release = |tag: &str| {
+        let tag = tag.parse().unwrap();
+        assert!(registry.release_tag(&name("a"), &tag).unwrap());
+        registry.store().collect(QUICK, &|_| false).unwrap()
+    };
+
+    // It sent the layer again.
+    push_image(&door, "a", "v1", b"layer").await;
+    LATER.store(60, Ordering::SeqCst);
+    let sent = door.push_blob("a", b"layer").await;
+    assert_eq!(release("v1").blobs, 2, "the manifest and the configuration");
+    let config = door.push_blob("a", b"{}").await;
+    let text = image(&config, &[&sent], "");
+    door.push_manifest("a", "v2", &text).await.expect(201);
+
+    // It found the layer and sends another one.
+    LATER.store(120, Ordering::SeqCst);
+    let location = door.start("a").await;
+    door.send("HEAD", &layer, &[], "").await.expect(200);
+    assert_eq!(release("v2").blobs, 1, "the manifest");
+    let other = sha256(b"other");
+    let put = format!("{location}?digest={other}");
+    door.send("PUT", &put, &[], "other").await.expect(201);
+    let text = image(&config, &[&sent, &other], "");
+    door.push_manifest("a", "v3", &text).await.expect(201);
+
+    // Nobody pushes any more: all of it goes at once.
+    assert_eq!(release("v3").blobs, 4);
+    door.get(&layer).await.expect(404);
 }
 
 /// A blob that nothing needs, and that a client has just been told is here, stays for its manifest.

@@ -242,6 +242,34 @@ async fn a_scrub_goes_on_where_it_was() {
     assert_eq!((all, done.checked, done.missing), (301, 298, 3));
 }
 
+/// A controller that fails must not empty the store: the scrub ends, and nothing is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_ends_early_where_everything_is_damaged() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let door = Door::Router(router(Front::new(registry.clone())));
+    let mut digests = Vec::new();
+    for number in 0..70u32 {
+        digests.push(door.push_blob("failing", &number.to_le_bytes()).await);
+    }
+    drop((door, registry));
+    let registry = open(data.path());
+    for digest in &digests {
+        damage(data.path(), digest);
+    }
+    let scrub = || registry.scrub(&ScrubOptions::default(), &mut everything);
+    let first = scrub().unwrap();
+    assert_eq!(
+        (first.quarantined, first.only_copies, first.failing),
+        (64, 64, true)
+    );
+    assert_eq!(registry.last_scrub().unwrap(), Some(first));
+    let second = scrub().unwrap();
+    assert_eq!((second.quarantined, second.missing), (6, 64));
+    assert_eq!((second.only_copies, second.failing), (70, false));
+    assert_eq!(quarantined(data.path()).len(), 70, "each is the only copy");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrub_keeps_to_its_rate_and_is_alone() {
     use std::sync::Mutex;
@@ -303,5 +331,20 @@ async fn the_registry_scrubs_alone() {
     };
     drop(scrubber);
     assert_eq!((done.checked, done.quarantined), (2, 1));
+    // One that a clock which was ahead put into the future does not put off the next.
+    let scrubs = data.path().join("content/scrub.json");
+    let ahead = r#"{"started":9000000000,"finished":9000000001}"#;
+    std::fs::write(scrubs, ahead).unwrap();
+    let scrubber = Scrubber::start(registry.clone(), schedule(3600)).unwrap();
+    let done = loop {
+        match registry.last_scrub().unwrap() {
+            Some(scrub) if scrub.finished.is_some() && scrub.started < 9_000_000_000 => {
+                break scrub;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    drop(scrubber);
+    assert_eq!((done.checked, done.missing), (2, 1));
     absent(&door, &format!("/v2/alone/blobs/{layer}"), "BLOB_UNKNOWN").await;
 }

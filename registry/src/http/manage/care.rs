@@ -51,6 +51,12 @@ pub struct ScrubState {
     pub missing: u64,
     /// Blobs that the disk did not give.
     pub unreadable: u64,
+    /// It ended early, because too many blobs were damaged for a disk that is in order.
+    #[serde(default)]
+    pub failing: bool,
+    /// Blobs of which there is only the damaged file that was put aside.
+    #[serde(default)]
+    pub only_copies: u64,
 }
 
 impl From<Scrub> for ScrubState {
@@ -64,6 +70,8 @@ impl From<Scrub> for ScrubState {
             quarantined: scrub.quarantined,
             missing: scrub.missing,
             unreadable: scrub.unreadable,
+            failing: scrub.failing,
+            only_copies: scrub.only_copies,
         }
     }
 }

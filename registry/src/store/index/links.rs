@@ -154,11 +154,11 @@ pub type Place = (String, String);
 /// Repositories and blobs, and where to go on, if there are more.
 pub type Unneeded = (Vec<(String, Digest)>, Option<Place>);
 
-/// Of the next `limit` links after `last`, those that were made before `before` and that no manifest
-/// of their repository needs. Changes nothing.
+/// Of the next `limit` links after `last`, those that were made at a time which `made` picks and that
+/// no manifest of their repository needs. Changes nothing.
 pub fn unneeded(
     transaction: &ReadTransaction,
-    before: u64,
+    made: &dyn Fn(u64) -> bool,
     last: Option<&Place>,
     limit: usize,
 ) -> Result<Unneeded, redb::Error> {
@@ -172,8 +172,12 @@ pub fn unneeded(
     for row in rows.by_ref().take(limit) {
         let (key, value) = row?;
         let ((repository, text), (_, linked)) = (key.value(), value.value());
-        if linked < before && !needs::is_needed(transaction, repository, text)? {
-            found.push((repository.to_owned(), digest(text)?));
+        if made(linked) && !needs::is_needed(transaction, repository, text)? {
+            match digest(text) {
+                Ok(digest) => found.push((repository.to_owned(), digest)),
+                // It hides no other one.
+                Err(error) => tracing::warn!(repository, text, ?error, "link is of no digest"),
+            }
         }
         place = Some((repository.to_owned(), text.to_owned()));
     }

@@ -313,7 +313,13 @@ mod tests {
                         1 => drop(links::unlink(rows, repository, &it)?),
                         2 => drop(manifests::untag(rows, repository, tag, round)?),
                         3 => drop(manifests::remove(rows, repository, &it, round)?),
-                        4 => drop(release::untag(rows, repository, tag, round)?),
+                        4 => drop(release::untag(
+                            rows,
+                            repository,
+                            tag,
+                            round,
+                            release::Links::Own,
+                        )?),
                         5 => drop(release::remove(rows, repository, &it, round)?),
                         _ => {
                             let tags: &[&str] = if round % 3 == 0 { &[] } else { &[tag] };

@@ -65,6 +65,16 @@ pub fn manifest(
     row(transaction, MANIFESTS, (repository, digest.as_ref()))
 }
 
+/// Whether the manifest came through the mirror.
+pub(super) fn is_mirrored(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+) -> Result<bool, redb::Error> {
+    let table = transaction.open_table(MANIFESTS)?;
+    Ok(table.get((repository, digest.as_ref()))?.is_some())
+}
+
 /// The tag's row, where it came through the mirror.
 pub fn tag(
     transaction: &ReadTransaction,

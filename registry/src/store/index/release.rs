@@ -5,18 +5,21 @@
 //! repository names it. Signatures and the like that were pushed without a tag go with the manifest
 //! that they refer to, also when they were put by their digest: nobody can find them any more.
 //!
+//! A link that was made again after the manifest was put is somebody else's, who pushes the same
+//! blob for an image of their own: it stays, counts as made now, and is left to the collection.
+//!
 //! First it is planned which manifests go, over rows that do not change; then they are removed. So
 //! the same plan, over a snapshot, tells what a removal would do.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use oci_spec::image::Digest;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::rows::{Rows, below, digest as parse};
-use super::schema::{MANIFESTS, ManifestRow, REFERRERS, TAGS};
+use super::schema::{LINKS, MANIFESTS, ManifestRow, REFERRERS, TAGS};
 use super::untagged::{Candidate, LONG_AGO, has_referrers, mark, row_of, stays};
-use super::{links, manifests, needs, untagged};
+use super::{links, manifests, mirrored, needs, untagged};
 
 /// Manifests that one transaction removes at most, so that nobody waits long for it. An image has
 /// far fewer; the rest is left to the next collection.
@@ -33,6 +36,18 @@ enum Why {
     Subject,
 }
 
+/// What becomes of the links to blobs that nothing needs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// They go with the image.
+    All,
+    /// As [`Links::All`], but for those that somebody made again after the image was put.
+    Own,
+    /// Somebody pushes to the repository and may have been told that its blobs are here: they are
+    /// left to the collection.
+    Rest,
+}
+
 /// Removes a tag and, where nothing else of the repository needs it, what the tag pointed at.
 /// Answers whether there was such a tag.
 pub fn untag(
@@ -40,6 +55,7 @@ pub fn untag(
     repository: &str,
     tag: &str,
     now: u64,
+    links: Links,
 ) -> Result<bool, redb::Error> {
     let target = {
         let tags = transaction.open_table(TAGS)?;
@@ -50,7 +66,8 @@ pub fn untag(
         return Ok(false);
     };
     manifests::untag(transaction, repository, tag, now)?;
-    release(transaction, repository, vec![(target, Why::Unnamed)], now)?;
+    let freed = vec![(target, Why::Unnamed)];
+    release(transaction, repository, freed, now, links)?;
     Ok(true)
 }
 
@@ -61,14 +78,27 @@ pub fn remove(
     digest: &Digest,
     now: u64,
 ) -> Result<bool, redb::Error> {
+    remove_with(transaction, repository, digest, now, Links::All)
+}
+
+/// As [`remove`], and says what becomes of links.
+pub fn remove_with(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+    now: u64,
+    links: Links,
+) -> Result<bool, redb::Error> {
     let Some(row) = row_of(transaction, repository, digest.as_ref())? else {
         return Ok(false);
     };
     let freed = freed_by(transaction, repository, digest, &row, MAX_PARTS)?;
+    let part = [(digest.clone(), row)];
+    // Before they count as made now.
+    let own = links_of(transaction, repository, &part, links)?;
     manifests::remove(transaction, repository, digest, now)?;
-    release(transaction, repository, freed, now)?;
-    unlink_freed(transaction, repository, std::iter::once(digest))?;
-    unlink_freed(transaction, repository, &row.references)?;
+    release(transaction, repository, freed, now, links)?;
+    unlink_freed(transaction, repository, &own)?;
     Ok(true)
 }
 
@@ -78,9 +108,10 @@ pub fn unneeded(
     repository: &str,
     digest: &Digest,
     now: u64,
+    links: Links,
 ) -> Result<(), redb::Error> {
     let freed = vec![(digest.clone(), Why::Freed)];
-    release(transaction, repository, freed, now)
+    release(transaction, repository, freed, now, links)
 }
 
 /// Removes those that nothing needs, what only they needed, and the links to blobs that are so set
@@ -90,15 +121,44 @@ fn release(
     repository: &str,
     freed: Vec<(Digest, Why)>,
     now: u64,
+    links: Links,
 ) -> Result<(), redb::Error> {
     let mut plan = Plan::new(MAX_PARTS);
     plan.follow(transaction, repository, freed)?;
+    let own = links_of(transaction, repository, &plan.parts, links)?;
     remove_planned(transaction, repository, &plan, now)?;
-    for (digest, row) in &plan.parts {
-        unlink_freed(transaction, repository, std::iter::once(digest))?;
-        unlink_freed(transaction, repository, &row.references)?;
+    unlink_freed(transaction, repository, &own)
+}
+
+/// The blobs of `parts` whose links go with them. What came through the mirror is put before its
+/// blobs, and nobody pushes there.
+fn links_of(
+    transaction: &WriteTransaction,
+    repository: &str,
+    parts: &[(Digest, ManifestRow)],
+    links: Links,
+) -> Result<Vec<Digest>, redb::Error> {
+    if links == Links::Rest {
+        return Ok(Vec::new());
     }
-    Ok(())
+    let mut put: HashMap<&Digest, u64> = HashMap::new();
+    for (digest, row) in parts {
+        let all = links == Links::All || mirrored::is_mirrored(transaction, repository, digest)?;
+        let pushed = if all { u64::MAX } else { row.pushed };
+        for named in std::iter::once(digest).chain(&row.references) {
+            let last = put.entry(named).or_default();
+            *last = pushed.max(*last);
+        }
+    }
+    let table = transaction.open_table(LINKS)?;
+    let mut own = Vec::new();
+    for (digest, last) in put {
+        let row = table.get((repository, digest.as_ref()))?;
+        if row.is_some_and(|row| row.value().1 <= last) {
+            own.push(digest.clone());
+        }
+    }
+    Ok(own)
 }
 
 fn remove_planned(
@@ -121,10 +181,10 @@ fn remove_planned(
     Ok(())
 }
 
-fn unlink_freed<'a>(
+fn unlink_freed(
     transaction: &WriteTransaction,
     repository: &str,
-    digests: impl IntoIterator<Item = &'a Digest>,
+    digests: &[Digest],
 ) -> Result<(), redb::Error> {
     for digest in digests {
         if !needs::is_needed(transaction, repository, digest.as_ref())? {
@@ -146,7 +206,8 @@ pub struct Collected {
 }
 
 /// Looks at a candidate whose time has come and removes what has no reason to be there; the blobs
-/// that this frees are left to the collection of links. `after` goes on behind a referrer.
+/// that this frees are left to the collection of links. `after` goes on behind a referrer. A candidate
+/// that was named again since it was seen, or has begun to rest anew, is left alone.
 pub fn collect(
     transaction: &WriteTransaction,
     candidate: &Candidate,
@@ -155,6 +216,9 @@ pub fn collect(
 ) -> Result<Collected, redb::Error> {
     let repository = candidate.repository.as_str();
     let digest = candidate.digest.as_ref();
+    if !untagged::still_is(transaction, candidate)? {
+        return Ok(Collected::default());
+    }
     let was_here = row_of(transaction, repository, digest)?.is_some();
     let mut plan = Plan::new(MAX_PARTS);
     let mut next = plan.candidate(transaction, candidate, after)?;

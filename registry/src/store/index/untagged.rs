@@ -50,11 +50,15 @@ pub fn page(
     for row in table.range::<(&str, &str)>((from, Unbounded))?.take(limit) {
         let (key, value) = row?;
         let (repository, digest) = key.value();
-        found.push(Candidate {
-            repository: repository.to_owned(),
-            digest: parse(digest)?,
-            since: value.value(),
-        });
+        match parse(digest) {
+            Ok(digest) => found.push(Candidate {
+                repository: repository.to_owned(),
+                digest,
+                since: value.value(),
+            }),
+            // It hides no other one.
+            Err(error) => tracing::warn!(repository, digest, ?error, "candidate is of no digest"),
+        }
     }
     Ok(found)
 }
@@ -87,18 +91,27 @@ pub(super) fn clear(
     Ok(())
 }
 
-/// A row whose time nobody knows begins to count now.
+/// A row whose time nobody knows, or that is of a time which has not come, begins to count now.
 pub fn begin(
     transaction: &WriteTransaction,
     candidate: &Candidate,
     now: u64,
 ) -> Result<(), redb::Error> {
-    mark(
-        transaction,
-        &candidate.repository,
-        candidate.digest.as_ref(),
-        now,
-    )
+    if still_is(transaction, candidate)? {
+        let key = (candidate.repository.as_str(), candidate.digest.as_ref());
+        transaction.open_table(UNTAGGED)?.insert(key, now)?;
+    }
+    Ok(())
+}
+
+/// Whether the candidate's row is there and has rested for as long as it was seen to, or longer.
+pub(super) fn still_is(
+    transaction: &WriteTransaction,
+    candidate: &Candidate,
+) -> Result<bool, redb::Error> {
+    let table = transaction.open_table(UNTAGGED)?;
+    let row = table.get((candidate.repository.as_str(), candidate.digest.as_ref()))?;
+    Ok(row.is_some_and(|row| row.value() <= candidate.since))
 }
 
 /// Whether a tag points at it.

@@ -234,6 +234,26 @@ async fn a_pulled_tag_follows_and_its_image_stays_until_the_tag_has_left_it() {
     assert!(repositories(&bench).is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_mirror_heals_stays_somebodys_own() {
+    let bench = Bench::new().await;
+    let name: RepositoryName = "docker.io/library/x".parse().unwrap();
+    let text = push_image(&bench.origin, "library/x", "1", &large(1)).await;
+    pull_by_hand(&bench, &name, &"1".parse().unwrap(), &text).await;
+    let digest = sha256(text.as_bytes());
+    let file = bench.data.path().join("content/blobs/sha256");
+    std::fs::remove_file(file.join(digest.digest())).unwrap();
+    bench
+        .door
+        .get(&format!("/v2/hub/library/x/manifests/{digest}"))
+        .await
+        .expect(200);
+    assert!(bench.has_file(&digest), "healed");
+    bench.later(LEASE + 1);
+    assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 0);
+    assert!(bench.has_file(&sha256(&large(1))));
+}
+
 /// What the appliance does for `devpod pull`.
 async fn pull_by_hand(bench: &Bench, name: &RepositoryName, tag: &Tag, text: &str) {
     for content in [b"{}".to_vec(), large(1)] {

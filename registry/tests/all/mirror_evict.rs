@@ -5,6 +5,7 @@ use config::name::{RepositoryName, Tag, Target};
 use registry::digest::Digest;
 use registry::mirror::evict::LEASE;
 use registry::service::{ManifestPut, References};
+use registry::store::index::mirrored::{self, MirroredManifest};
 
 use super::door::{INDEX, MANIFEST, push_image, sha256};
 use super::elsewhere::{Bench, Slow, large};
@@ -252,6 +253,30 @@ async fn what_the_mirror_heals_stays_somebodys_own() {
     bench.later(LEASE + 1);
     assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 0);
     assert!(bench.has_file(&sha256(&large(1))));
+}
+
+/// The row comes first: what is on its way must not become somebody's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_of_a_manifest_that_is_on_its_way_stays() {
+    let bench = Bench::new().await;
+    let (here, digest) = ("docker.io/library/x", sha256(b"on its way"));
+    let now = bench.now.load(std::sync::atomic::Ordering::SeqCst);
+    let row = MirroredManifest {
+        fetched: now,
+        used: now,
+    };
+    let (index, it) = (bench.here.store().index(), digest.clone());
+    let written = index.write(move |rows| mirrored::set_manifest(rows, here, &it, row));
+    written.unwrap();
+    let is_known = || {
+        let row = index.read(|rows| mirrored::manifest(rows, here, &digest));
+        row.unwrap().is_some()
+    };
+    bench.mirror.evict(0, &|_| false).unwrap();
+    assert!(is_known());
+    bench.later(LEASE + 1);
+    bench.mirror.evict(0, &|_| false).unwrap();
+    assert!(!is_known(), "it never came");
 }
 
 /// What the appliance does for `devpod pull`.

@@ -33,8 +33,9 @@ impl Registry {
         let Some(size) = size else {
             return Ok(None);
         };
-        if fading {
-            self.store().refresh(repository.as_str(), digest)?;
+        // A collection or a deletion may have been quicker.
+        if fading && !self.store().refresh(repository.as_str(), digest)? {
+            return Ok(None);
         }
         // The file decides: a blob that is gone must be pushed again, not believed in.
         self.store().stat_blob(digest, size)

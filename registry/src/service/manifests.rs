@@ -11,6 +11,9 @@ use crate::manifest::{MAX_MANIFEST, ManifestError, ManifestView, Remark};
 use crate::store::StoreError;
 use crate::store::index::{ManifestRow, events, links, manifests, needs, release};
 
+/// So many seconds a manifest that somebody was told of is not collected, as a blob's link.
+const TOLD: u64 = 3600;
+
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
 pub struct ManifestPut<'a> {
@@ -205,7 +208,8 @@ impl Registry {
         Ok(index.read(|rows| manifests::resolve(rows, repository.as_str(), tag.as_str()))?)
     }
 
-    /// Digest and row of a manifest, whose file is here, without its bytes.
+    /// Digest and row of a manifest, whose file is here, without its bytes. Whoever is told of it may
+    /// name it in an index after a while, also when nothing else does.
     pub fn stat_manifest(
         &self,
         repository: &RepositoryName,
@@ -214,7 +218,9 @@ impl Registry {
         let Some((digest, row)) = self.manifest_row(repository, target)? else {
             return Ok(None);
         };
-        let here = self.store().stat_blob(&digest, row.size)?.is_some();
+        let store = self.store();
+        let here = store.stat_blob(&digest, row.size)?.is_some()
+            && store.refresh_manifest(repository.as_str(), &digest, TOLD)?;
         Ok(here.then_some((digest, row)))
     }
 

@@ -1,7 +1,7 @@
 //! Collecting while others push and pull, and what it takes of manifests.
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +9,7 @@ use config::name::RepositoryName;
 use registry::digest::Algorithm;
 use registry::http::{Front, router};
 use registry::service::{Policy, Registry};
+use registry::store::index::links;
 use registry::store::{Collection, Grace, Options, StoreError, Swept};
 
 use super::door::{Door, INDEX, MANIFEST, image, options, push_image, sha256};
@@ -416,4 +417,61 @@ fn push_often(registry: &Registry, number: usize) {
         assert_eq!(size, Some(9), "{content} of {repository} in round {round}");
         assert!(registry.delete_blob(&repository, &digest).unwrap());
     }
+}
+
+/// Seconds that the clock of the tests below is ahead, each by a static of its own.
+fn ahead(seconds: &AtomicU64) -> SystemTime {
+    SystemTime::now() + Duration::from_secs(seconds.load(Ordering::SeqCst))
+}
+
+/// The link goes between the look at it and its renewal.
+#[test]
+fn a_link_that_has_just_gone_is_not_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let repository = name("a");
+    let digest = sha256(b"layer");
+    let registry = at(data.path(), None, SystemTime::now);
+    let mut writer = registry.blob_writer(Algorithm::Sha256).unwrap();
+    writer.write_all(b"layer").unwrap();
+    registry.commit_blob(&repository, writer, &digest).unwrap();
+    drop(registry);
+    let registry = at(data.path(), None, || SystemTime::now() + HOUR);
+    let index = registry.store().index();
+    let (inside, entered) = channel();
+    let (go_on, waits) = channel::<()>();
+    std::thread::scope(|scope| {
+        let it = digest.clone();
+        let gone = scope.spawn(move || {
+            index.write(move |rows| {
+                inside.send(()).unwrap();
+                waits.recv().unwrap();
+                links::unlink(rows, "a", &it)
+            })
+        });
+        entered.recv().unwrap();
+        let stat = scope.spawn(|| registry.stat_blob(&repository, &digest).unwrap());
+        // It sees the link, and its renewal waits in line.
+        std::thread::sleep(Duration::from_millis(200));
+        go_on.send(()).unwrap();
+        assert!(gone.join().unwrap().unwrap());
+        assert_eq!(stat.join().unwrap(), None);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_of_a_manifest_can_name_it() {
+    static AHEAD: AtomicU64 = AtomicU64::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let registry = at(data.path(), Some(3 * HOUR), || ahead(&AHEAD));
+    let door = door(&registry);
+    let old = push_image(&door, "a", "latest", b"old").await;
+    push_image(&door, "a", "latest", b"new").await;
+    let collect = || registry.store().collect(QUICK, &|_| false).unwrap();
+    AHEAD.store(3 * 3600 - 60, Ordering::SeqCst);
+    assert_eq!(status(&door, "a", &old).await, 200);
+    AHEAD.store(3 * 3600 + 60, Ordering::SeqCst);
+    assert_eq!(collect().manifests, 0, "somebody was just told of it");
+    AHEAD.store(5 * 3600, Ordering::SeqCst);
+    assert_eq!(collect().manifests, 1);
+    assert_eq!(status(&door, "a", &old).await, 404);
 }

@@ -6,6 +6,7 @@ use registry::digest::Digest;
 use registry::mirror::evict::LEASE;
 use registry::service::{ManifestPut, References};
 use registry::store::index::mirrored::{self, MirroredManifest};
+use registry::store::step::{Step, Steps};
 
 use super::door::{INDEX, MANIFEST, push_image, sha256};
 use super::elsewhere::{Bench, Slow, large};
@@ -277,6 +278,30 @@ async fn the_row_of_a_manifest_that_is_on_its_way_stays() {
     bench.later(LEASE + 1);
     bench.mirror.evict(0, &|_| false).unwrap();
     assert!(!is_known(), "it never came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_fails_loses_no_pulls() {
+    let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let cell = std::sync::Arc::clone(&broken);
+    let ordering = std::sync::atomic::Ordering::SeqCst;
+    let bench = Bench::with_steps(Steps::calling(move |step| {
+        match step == Step::JournalAppended && cell.load(ordering) {
+            true => Err(std::io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }))
+    .await;
+    offer(&bench, "x", b"x").await;
+    pull(&bench, "x", b"x").await;
+    bench.mirror.flush().unwrap();
+    bench.later(LEASE + 1);
+    let manifest = "/v2/hub/library/x/manifests/1";
+    bench.door.get(manifest).await.expect(200);
+    broken.store(true, ordering);
+    bench.mirror.flush().unwrap_err();
+    broken.store(false, ordering);
+    assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 0);
 }
 
 /// What the appliance does for `devpod pull`.

@@ -4,11 +4,14 @@ use std::io::Write;
 
 use config::name::RepositoryName;
 use config::registry::quota::Quota;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use registry::digest::Algorithm;
 use registry::http::{Front, router};
 use registry::service::{Policy, Registry};
 use registry::store::quota::{Bounded, Quotas};
 use registry::store::{CommitBlobError, Options, StoreError};
+use tokio::io::AsyncWriteExt;
 
 use super::door::{Door, Reply, doors, image, options, sha256};
 
@@ -180,4 +183,29 @@ fn a_session_that_is_refused_at_its_end_leaves_nothing() {
         .map(|file| file.len())
         .collect();
     assert_eq!(held.iter().sum::<u64>(), 0, "refused content is kept");
+}
+
+/// A body whose length nobody says is refused soon after it has sent too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_blob_of_unknown_length_is_refused_on_its_way() {
+    const OFFERED: u64 = 96 << 20;
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path(), None, &[("**", "1000")]);
+    let (mut pipe, body) = tokio::io::duplex(64 << 10);
+    let sender = tokio::spawn(async move {
+        let mut sent = 0;
+        let piece = vec![0; 64 << 10];
+        while sent < OFFERED && pipe.write_all(&piece).await.is_ok() {
+            sent += piece.len() as u64;
+        }
+        sent
+    });
+    let uri = format!("/v2/r/blobs/uploads/?digest={}", sha256(b"never mind"));
+    let request = http::Request::post(uri).header("host", "localhost");
+    let body = axum::body::Body::from_stream(tokio_util::io::ReaderStream::new(body));
+    let service = TowerToHyperService::new(router(Front::new(registry)));
+    let reply = service.call(request.body(body).unwrap()).await.unwrap();
+    assert_eq!(reply.status(), 403);
+    let sent = sender.await.unwrap();
+    assert!(sent < OFFERED / 2, "{sent} bytes were received");
 }

@@ -370,15 +370,7 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        let notes = self.note(&Subject {
-            digest: Some(digest),
-            ..Subject::new(EventKind::Delete, repository)
-        });
-        let (repository, digest) = (repository.to_string(), digest.clone());
-        let now = self.store().now();
-        self.change_tags(notes, move |rows| {
-            release::remove(rows, &repository, &digest, now)
-        })
+        self.remove_manifest(repository, digest, release::remove)
     }
 
     /// Removes a manifest with all its tags; false where there is none.
@@ -387,15 +379,42 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        self.remove_manifest(repository, digest, manifests::remove)
+    }
+
+    /// Very many tags go before their manifest, in transactions of their own; when that is
+    /// interrupted, the rest can be removed again.
+    fn remove_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        remove: impl Fn(&WriteTransaction, &str, &Digest, u64) -> Result<bool, redb::Error>
+        + Copy
+        + Send
+        + 'static,
+    ) -> Result<bool, StoreError> {
         let notes = self.note(&Subject {
             digest: Some(digest),
             ..Subject::new(EventKind::Delete, repository)
         });
-        let (repository, digest) = (repository.to_string(), digest.clone());
         let now = self.store().now();
-        self.change_tags(notes, move |rows| {
-            manifests::remove(rows, &repository, &digest, now)
-        })
+        let removed = loop {
+            let (notes, name, digest) = (notes.clone(), repository.to_string(), digest.clone());
+            let removed = self.store().index().write(move |rows| {
+                if manifests::trim_tags(rows, &name, &digest, now)? {
+                    return Ok(None);
+                }
+                let removed = remove(rows, &name, &digest, now)?;
+                events::append_if(rows, removed, notes.rows())?;
+                Ok(Some(removed))
+            })?;
+            if let Some(removed) = removed {
+                break removed;
+            }
+        };
+        self.store().tags_changed();
+        self.noted();
+        Ok(removed)
     }
 }
 

@@ -245,6 +245,33 @@ fn forget_tag(
     pulled::forget(transaction, repository, tag)
 }
 
+/// Tags that one transaction removes at most.
+const MAX_TAGS: usize = 1000;
+
+/// Of a manifest with more tags than one transaction should remove, removes that many, and answers
+/// true. To be called, each time in a transaction of its own, before the manifest itself goes.
+pub fn trim_tags(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+    now: u64,
+) -> Result<bool, redb::Error> {
+    let tags = below(
+        &transaction.open_table(TAGGED)?,
+        repository,
+        digest.as_ref(),
+        "",
+        MAX_TAGS + 1,
+    )?;
+    if tags.len() <= MAX_TAGS {
+        return Ok(false);
+    }
+    for tag in tags.iter().take(MAX_TAGS) {
+        untag(transaction, repository, tag, now)?;
+    }
+    Ok(true)
+}
+
 /// Removes a manifest, every tag that points at it and its entry among the referrers; answers
 /// whether it was there. What only it named is left to the collection: children and referrers when
 /// they have rested, blobs as if they had been linked now, so that a push which has just found them

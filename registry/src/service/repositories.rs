@@ -14,8 +14,8 @@ use crate::store::index::{self, Page, catalog, events};
 
 /// The sums of a repository are a walk over its rows.
 const MAX_REPOSITORIES: usize = 1000;
-/// Rows that one transaction removes: others wait for it.
-const REMOVED_AT_ONCE: usize = 256;
+/// Rows that one transaction removes, and as many again that follow from them: others wait for it.
+const REMOVED_AT_ONCE: usize = 1000;
 
 /// A repository in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -81,8 +81,8 @@ impl Registry {
     }
 
     /// Removes everything that a repository holds; answers how many manifests and blobs that were.
-    /// Large ones go in several transactions, so that nobody waits long; when it is interrupted,
-    /// the rest can be removed again. Files go with the next collection.
+    /// Large ones go in several transactions, so that nobody waits long: first all tags, then images
+    /// before their parts. When it is interrupted, the rest can be removed again. Files go with the next collection.
     pub fn delete_repository(
         &self,
         repository: &RepositoryName,
@@ -95,16 +95,14 @@ impl Registry {
         let (now, mut manifests, mut blobs) = (self.store().now(), 0, 0);
         loop {
             let (name, notes) = (repository.to_string(), notes.clone());
-            let (some, more) = store.write(move |rows| {
-                let (some, more) = catalog::remove_some(rows, &name, REMOVED_AT_ONCE, now)?;
-                if some + more < REMOVED_AT_ONCE {
-                    events::append(rows, notes.rows())?;
-                }
-                Ok((some, more))
+            let removed = store.write(move |rows| {
+                let removed = catalog::remove_some(rows, &name, REMOVED_AT_ONCE, now)?;
+                events::append_if(rows, !removed.more, notes.rows())?;
+                Ok(removed)
             })?;
-            manifests += some as u64;
-            blobs += more as u64;
-            if some + more < REMOVED_AT_ONCE {
+            manifests += removed.manifests as u64;
+            blobs += removed.blobs as u64;
+            if !removed.more {
                 break;
             }
         }

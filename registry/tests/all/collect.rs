@@ -9,7 +9,7 @@ use config::name::RepositoryName;
 use registry::digest::Algorithm;
 use registry::http::{Front, router};
 use registry::service::{Policy, Registry};
-use registry::store::index::links;
+use registry::store::index::{links, release, untagged};
 use registry::store::{Collection, Grace, Options, StoreError, Swept};
 
 use super::door::{Door, INDEX, MANIFEST, image, options, push_image, sha256};
@@ -474,4 +474,30 @@ async fn who_is_told_of_a_manifest_can_name_it() {
     AHEAD.store(5 * 3600, Ordering::SeqCst);
     assert_eq!(collect().manifests, 1);
     assert_eq!(status(&door, "a", &old).await, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_referrer_that_comes_after_its_subject_went_has_a_rest_of_its_own() {
+    static AHEAD: AtomicU64 = AtomicU64::new(0);
+    let data = tempfile::tempdir().unwrap();
+    let registry = at(data.path(), Some(HOUR), || ahead(&AHEAD));
+    let door = door(&registry);
+    let subject = push_image(&door, "a", "v1", b"layer").await;
+    by_digest(&door, "a", &refers_to(&subject, "early")).await;
+    let path = format!("/v2/a/manifests/{}", sha256(subject.as_bytes()));
+    door.send("DELETE", &path, &[], "").await.expect(202);
+    AHEAD.store(3000, Ordering::SeqCst);
+    let index = registry.store().index();
+    let seen = index.read(|rows| untagged::page(rows, None, 10)).unwrap();
+    let late = refers_to(&subject, "late");
+    by_digest(&door, "a", &late).await;
+    // A collection that looked before the push.
+    assert_eq!(seen.len(), 1);
+    let collected = index.write(move |rows| release::collect(rows, &seen[0], "", 1));
+    assert_eq!(collected.unwrap().manifests, 0);
+    AHEAD.store(3700, Ordering::SeqCst);
+    assert_eq!(collect(&registry).manifests, 0);
+    assert_eq!(status(&door, "a", &late).await, 200);
+    AHEAD.store(3000 + 3700, Ordering::SeqCst);
+    assert_eq!(collect(&registry).manifests, 2);
 }

@@ -9,6 +9,7 @@ use super::rows::{add_repository, below, decode, digest, drop_empty_repository, 
 use super::schema::{
     AS_MANIFEST, LINKS, MANIFESTS, ManifestRow, REFERRERS, TAG_TIMES, TAGGED, TAGS,
 };
+use super::untagged::row_of;
 use super::usage::{hold, release};
 use super::{Page, events, links, needs, pulled, untagged};
 use crate::events::journal::Notes;
@@ -92,6 +93,10 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Recorded
             (repository, subject.as_ref(), digest),
             descriptor.as_slice(),
         )?;
+        // Referrers follow a subject that went when it has rested; this one rests from now on.
+        if row_of(transaction, repository, subject.as_ref())?.is_none() {
+            untagged::renew(transaction, repository, subject.as_ref(), new.row.pushed)?;
+        }
     }
     for tag in &new.tags {
         let before = set_tag(transaction, repository, tag, &new.digest, new.row.pushed)?;

@@ -155,6 +155,9 @@ pub fn collect(
 ) -> Result<Collected, redb::Error> {
     let repository = candidate.repository.as_str();
     let digest = candidate.digest.as_ref();
+    if !untagged::stands(transaction, candidate)? {
+        return Ok(Collected::default());
+    }
     let was_here = row_of(transaction, repository, digest)?.is_some();
     let mut plan = Plan::new(MAX_PARTS);
     let mut next = plan.candidate(transaction, candidate, after)?;

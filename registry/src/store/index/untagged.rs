@@ -75,6 +75,17 @@ pub(super) fn mark(
     Ok(())
 }
 
+/// Whether the row is as it was seen: somebody may have named or asked for the manifest, or pushed
+/// what refers to it, since the look.
+pub(super) fn stands(
+    transaction: &WriteTransaction,
+    candidate: &Candidate,
+) -> Result<bool, redb::Error> {
+    let table = transaction.open_table(UNTAGGED)?;
+    let row = table.get((candidate.repository.as_str(), candidate.digest.as_ref()))?;
+    Ok(row.is_some_and(|row| row.value() == candidate.since))
+}
+
 /// A row that is there counts as made at `since`, if it is older.
 pub(super) fn renew(
     transaction: &WriteTransaction,

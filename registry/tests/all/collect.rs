@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime};
 
-use config::name::RepositoryName;
+use config::name::{RepositoryName, Target};
 use registry::digest::Algorithm;
 use registry::http::{Front, router};
-use registry::service::{Policy, Registry};
+use registry::service::{ManifestPut, Policy, References, Registry};
 use registry::store::index::{links, release, untagged};
 use registry::store::{Collection, Grace, Options, StoreError, Swept};
 
@@ -500,4 +500,55 @@ async fn a_referrer_that_comes_after_its_subject_went_has_a_rest_of_its_own() {
     assert_eq!(status(&door, "a", &late).await, 200);
     AHEAD.store(3000 + 3700, Ordering::SeqCst);
     assert_eq!(collect(&registry).manifests, 2);
+}
+
+/// Whichever came first: what an index lists goes with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_is_pushed_again_goes_with_its_index() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = at(data.path(), Some(Duration::ZERO), SystemTime::now);
+    let door = door(&registry);
+    let config = door.push_blob("a", b"{}").await;
+    let [again, late] = ["again", "late"].map(|text| image(&config, &[], &extra(text)));
+    by_digest(&door, "a", &again).await;
+    let both = index_of(&[&again, &late]);
+    let put = ManifestPut {
+        target: &Target::Tag("v1".parse().unwrap()),
+        tags: &[],
+        media_type: None,
+        bytes: both.as_bytes(),
+        references: References::Sparse,
+    };
+    registry.put_manifest(&name("a"), &put).unwrap();
+    by_digest(&door, "a", &again).await;
+    by_digest(&door, "a", &late).await;
+    assert_eq!(collect(&registry).manifests, 0);
+    let path = format!("/v2/a/manifests/{}", sha256(both.as_bytes()));
+    door.send("DELETE", &path, &[], "").await.expect(202);
+    assert_eq!(collect(&registry).manifests, 2);
+    assert_eq!(status(&door, "a", &again).await, 404);
+}
+
+/// `devpod pull` by the digest of what an index lists: it is wanted for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_is_pulled_by_its_digest_outlives_its_index() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = at(data.path(), Some(Duration::ZERO), SystemTime::now);
+    let door = door(&registry);
+    let config = door.push_blob("a", b"{}").await;
+    let child = image(&config, &[], "");
+    by_digest(&door, "a", &child).await;
+    let index = index_of(&[&child]);
+    door.push_manifest("a", "v1", &index).await.expect(201);
+    let digest = sha256(child.as_bytes());
+    let target = Target::Digest(digest.clone());
+    registry.keep_by_hand(&name("a"), &target, &digest).unwrap();
+    let path = format!("/v2/a/manifests/{}", sha256(index.as_bytes()));
+    door.send("DELETE", &path, &[], "").await.expect(202);
+    assert_eq!(collect(&registry).manifests, 0);
+    assert_eq!(status(&door, "a", &child).await, 200);
+}
+
+fn extra(text: &str) -> String {
+    format!(r#","annotations":{{"a":"{text}"}}"#)
 }

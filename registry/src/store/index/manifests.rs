@@ -109,7 +109,7 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Recorded
 }
 
 /// Writes the row. What was wanted by its digest before still is; what an index names is wanted for
-/// the index's sake from now on, and goes with it.
+/// the index's sake, whichever of the two came first, and goes with it.
 fn put_row(
     transaction: &WriteTransaction,
     repository: &str,
@@ -123,6 +123,8 @@ fn put_row(
             .transpose()
     };
     let mut row = row.clone();
+    // Put again, or for the first time after an index that was put without it.
+    row.by_digest &= !needs::is_needed(transaction, repository, digest)?;
     if let Some(old) = known(&table, digest)? {
         row.by_digest |= old.by_digest;
         // The same bytes with another media type may be read in another way.
@@ -136,6 +138,23 @@ fn put_row(
         }
     }
     table.insert((repository, digest), encode(&row)?.as_slice())?;
+    Ok(())
+}
+
+/// The manifest is wanted by its digest from now on, whatever names it; one that is not here is not.
+pub fn want(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+) -> Result<(), redb::Error> {
+    let row = row_of(transaction, repository, digest.as_ref())?;
+    let Some(mut row) = row.filter(|row| !row.by_digest) else {
+        return Ok(());
+    };
+    row.by_digest = true;
+    transaction
+        .open_table(MANIFESTS)?
+        .insert((repository, digest.as_ref()), encode(&row)?.as_slice())?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! tmpfs where the kernel lets us make namespaces, ext4 on a file where we are root; otherwise the
 //! test says why it is skipped.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use registry::http::{Front, router};
 use registry::service::{Policy, Registry};
 use registry::store::Grace;
+use registry::store::writer::BlobWriter;
 
 use super::door::{Door, Reply, image, options, sha256};
 use super::verifier::{Excuses, faults};
@@ -76,7 +78,9 @@ async fn child() {
     let text = image(&config, &[], "");
     door.push_manifest("disk", "v1", &text).await.expect(201);
 
+    let early = registry.blob_writer(Default::default()).unwrap();
     let blobs = fill(&door).await;
+    takes_nothing_of_the_reserve(early);
     session(&door).await;
     // What fills the disk leaves room enough to delete it.
     let (gone, held) = blobs.split_at(8);
@@ -131,6 +135,13 @@ async fn fill(door: &Door) -> Vec<(String, Vec<u8>)> {
         assert!(door.get(path).await.expect(200).body == content.as_slice());
     }
     held
+}
+
+/// A body that began while there was room.
+fn takes_nothing_of_the_reserve(mut writer: BlobWriter) {
+    let refused = writer.write_all(&[1; 1000]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(writer.written(), 0);
 }
 
 fn full(reply: &Reply) {
@@ -202,7 +213,6 @@ async fn opens_without_a_byte(folder: &Path, blobs: &[(String, Vec<u8>)]) {
 }
 
 fn fill_up(path: &Path) {
-    use std::io::Write;
     let mut file = std::fs::File::create(path).unwrap();
     for piece in [65536, 4096, 1] {
         while file.write_all(&vec![1; piece]).is_ok() {}

@@ -4,7 +4,7 @@
 //! Sources: image-spec manifest.md and image-index.md; distribution-spec "Pushing manifests" and
 //! "Listing referrers"; docker's schema 2 is the same shape under other media types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use config::name::parse_digest;
 use oci_spec::image::Digest;
@@ -26,8 +26,9 @@ const ACCEPTED: [&str; 5] = [
 /// Clients must be able to push manifests of 4 MiB (distribution-spec, "Pushing manifests"); a
 /// little more leaves room for those who count generously.
 pub const MAX_MANIFEST: usize = 4 * 1024 * 1024 + 256 * 1024;
-/// A manifest of the greatest size has room for about this many of the shortest descriptors.
-const MAX_REFERENCES: usize = 32_768;
+/// Each reference is some rows of one transaction, for which others wait. The largest indexes that
+/// people are known to push have some thousands.
+const MAX_REFERENCES: usize = 10_000;
 
 /// Why bytes are no manifest.
 #[derive(Debug, thiserror::Error)]
@@ -155,8 +156,9 @@ impl ManifestView {
 
     /// What a repository must have before it accepts the manifest. A subject may be absent.
     pub fn required(&self) -> Vec<Digest> {
-        let foreign = |digest: &&Digest| !self.foreign.contains(digest);
-        self.references.iter().filter(foreign).cloned().collect()
+        let foreign: HashSet<&Digest> = self.foreign.iter().collect();
+        let kept_here = |digest: &&Digest| !foreign.contains(digest);
+        self.references.iter().filter(kept_here).cloned().collect()
     }
 
     /// What its author should know although it is accepted.
@@ -219,7 +221,7 @@ impl Document {
             return Err(ManifestError::TooMany { count });
         }
         let (mut all, mut foreign) = (Vec::with_capacity(count), Vec::new());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for descriptor in descriptors() {
             let digest = descriptor.digest()?;
             if descriptor.is_foreign() {
@@ -295,6 +297,24 @@ mod tests {
             ManifestView::parse(image, None).unwrap().media_type,
             OCI_MANIFEST
         );
+    }
+
+    #[test]
+    fn bounds_what_one_manifest_names() {
+        let layers = |count: usize| {
+            let layer = |number| {
+                format!(r#"{{"digest":"sha256:{number:064x}","urls":["https://example.com"]}}"#)
+            };
+            let layers: Vec<_> = (0..count).map(layer).collect();
+            format!(r#"{{"schemaVersion":2,"layers":[{}]}}"#, layers.join(","))
+        };
+        let view = ManifestView::parse(layers(10_000).as_bytes(), None).unwrap();
+        assert_eq!((view.references.len(), view.required().len()), (10_000, 0));
+        let refused = ManifestView::parse(layers(10_001).as_bytes(), None);
+        assert!(matches!(
+            refused,
+            Err(ManifestError::TooMany { count: 10_001 })
+        ));
     }
 
     #[test]

@@ -296,17 +296,25 @@ impl Images {
     pub(crate) fn forget_repository(&self, text: &str) -> Outcome<()> {
         let reference: Reference = text.parse()?;
         let repository = self.here.destination(&reference)?;
-        let tags = self
-            .registry
-            .tags(&repository, Listing::default())
-            .map_err(store)?;
-        for tag in tags.map(|page| page.items).unwrap_or_default() {
-            let tag: Tag = tag.parse()?;
-            self.registry
-                .release_tag(&repository, &tag)
-                .map_err(store)?;
+        let mut last: Option<String> = None;
+        loop {
+            let listing = Listing {
+                limit: None,
+                last: last.as_deref(),
+            };
+            let page = self.registry.tags(&repository, listing).map_err(store)?;
+            let Some(page) = page else { return Ok(()) };
+            for tag in &page.items {
+                let tag: Tag = tag.parse()?;
+                self.registry
+                    .release_tag(&repository, &tag)
+                    .map_err(store)?;
+            }
+            match page.items.last() {
+                Some(tag) if page.more => last = Some(tag.clone()),
+                _ => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Unpacks an image flat into a folder, fetching it first where it is not here.

@@ -13,10 +13,8 @@ use super::error::{ApiError, Code};
 use super::query::Query;
 use super::route::digest as parse_digest;
 use crate::digest::{Algorithm, Digest};
-use crate::service::{Appender, Registry, UploadError};
-use crate::store::StoreError;
+use crate::service::{AdmittedWriter, Appender, Registry, UploadError};
 use crate::store::sessions::SessionId;
-use crate::store::writer::BlobWriter;
 use crate::upload::{ChunkError, ChunkRange, admit};
 
 /// POST: a mount, a whole blob at once, or a new session.
@@ -95,13 +93,13 @@ async fn whole(
     let sink = Bounded { writer, limit };
     let sink = receive(body, sink, Bounded::write).await?;
     let (name, expected) = (repository.clone(), digest.clone());
-    blocking(move || registry.commit_blob(&name, sink.writer, &expected)).await?;
+    blocking(move || registry.commit_blob(&name, sink.writer.into_writer(), &expected)).await?;
     Ok(created(&repository, &digest))
 }
 
 /// A writer that stops at the greatest blob.
 struct Bounded {
-    writer: BlobWriter,
+    writer: AdmittedWriter,
     limit: u64,
 }
 
@@ -111,7 +109,7 @@ impl Bounded {
         if self.writer.written() + bytes.len() as u64 > limit {
             return Err(ChunkError::TooLarge { limit }.into());
         }
-        Ok(std::io::Write::write_all(&mut self.writer, bytes).map_err(StoreError::from)?)
+        Ok(self.writer.write(bytes)?)
     }
 }
 

@@ -61,8 +61,8 @@ impl Mirror {
         self.flush()?;
         let store = self.registry.store();
         let mut inventory = store.index().read(|rows| Inventory::read(rows, in_use))?;
-        self.forget(std::mem::take(&mut inventory.gone))?;
         let leased = self.now().saturating_sub(LEASE);
+        self.forget(std::mem::take(&mut inventory.gone), leased)?;
         let (doomed, left) = inventory.choose(max, leased);
         let mut evicted = Evicted {
             left,
@@ -109,14 +109,15 @@ impl Mirror {
         used.contains_key(&(image.repository.clone(), image.digest.clone()))
     }
 
-    fn forget(&self, rows: Vec<(String, Digest)>) -> Result<(), StoreError> {
+    /// Decided again in the transaction: a manifest may have come since the look.
+    fn forget(&self, rows: Vec<(String, Digest)>, leased: u64) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
         let index = self.registry.store().index();
         Ok(index.write(move |transaction| {
             for (repository, digest) in &rows {
-                mirrored::forget_manifest(transaction, repository, digest)?;
+                mirrored::forget_absent(transaction, repository, digest, leased)?;
             }
             Ok(())
         })?)

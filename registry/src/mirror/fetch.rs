@@ -1,7 +1,7 @@
 //! One download: from the other registry into an unfinished file, which readers follow, and then
 //! into the store.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use super::arrival::Arrival;
 use super::flights::Flights;
 use super::upstream::{RemoteBlob, Trouble, UpstreamError};
 use super::{Kept, MirrorError, sizes};
-use crate::digest::Algorithm;
-use crate::service::Registry;
+use crate::service::{AdmittedWriter, Registry};
 use crate::store::writer::BlobWriter;
 use crate::store::{CommitBlobError, StoreError};
 
@@ -120,9 +119,9 @@ impl Fetch {
 
     async fn open(&self) -> Result<Sink, MirrorError> {
         let (registry, arrival) = (self.registry.clone(), Arc::clone(&self.arrival));
+        let here = self.kept.here.clone();
         let writer = blocking(move || {
-            let algorithm = Algorithm::of(&arrival.digest).unwrap_or_default();
-            let writer = registry.blob_writer(algorithm)?;
+            let writer = registry.admitted_writer(&here, &arrival.digest, None)?;
             let file = writer.reader().map_err(StoreError::from)?;
             // Only this download opens the file, and once.
             let _ = arrival.file.set(file);
@@ -255,12 +254,12 @@ async fn blocking<T: Send + 'static>(
 /// The unfinished file, written by a thread of its own. Dropping it discards the file.
 struct Sink {
     queue: mpsc::Sender<Bytes>,
-    writer: JoinHandle<io::Result<BlobWriter>>,
+    writer: JoinHandle<Result<AdmittedWriter, StoreError>>,
     received: u64,
 }
 
 impl Sink {
-    fn new(writer: BlobWriter, arrival: Arc<Arrival>) -> Self {
+    fn new(writer: AdmittedWriter, arrival: Arc<Arrival>) -> Self {
         let (queue, pieces) = mpsc::channel(IN_FLIGHT);
         Self {
             queue,
@@ -285,15 +284,15 @@ impl Sink {
     async fn close(self) -> Result<BlobWriter, MirrorError> {
         drop(self.queue);
         match self.writer.await {
-            Ok(Ok(writer)) => Ok(writer),
+            Ok(Ok(writer)) => Ok(writer.into_writer()),
             failed => Err(stopped(failed)),
         }
     }
 }
 
-fn stopped(end: Result<io::Result<BlobWriter>, tokio::task::JoinError>) -> MirrorError {
+fn stopped(end: Result<Result<AdmittedWriter, StoreError>, tokio::task::JoinError>) -> MirrorError {
     let error = match end {
-        Ok(Err(error)) => error,
+        Ok(Err(error)) => return error.into(),
         Ok(Ok(_)) => io::Error::other("the writer stopped before its blob was complete"),
         Err(panic) => io::Error::other(panic),
     };
@@ -301,12 +300,12 @@ fn stopped(end: Result<io::Result<BlobWriter>, tokio::task::JoinError>) -> Mirro
 }
 
 fn write(
-    mut writer: BlobWriter,
+    mut writer: AdmittedWriter,
     arrival: &Arrival,
     mut pieces: mpsc::Receiver<Bytes>,
-) -> io::Result<BlobWriter> {
+) -> Result<AdmittedWriter, StoreError> {
     while let Some(piece) = pieces.blocking_recv() {
-        writer.write_all(&piece)?;
+        writer.write(&piece)?;
         let written = writer.written();
         arrival
             .progress

@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use crate::manifest::ManifestView;
 use crate::service::{ManifestPut, PutManifestError, References, Registry};
 use crate::store::StoreError;
+use crate::store::index::manifests;
 use crate::store::index::mirrored::{self, MirroredManifest, MirroredTag};
 
 /// Keeps a manifest whose digest is verified, and points the tag at it. Blocking.
@@ -82,15 +83,14 @@ fn record(
     Ok(())
 }
 
-/// What was put by hand stays so, also when it is healed or a tag moves to it.
+/// What was put by hand stays so, also when it is healed or a tag moves to it. The row tells, not the
+/// file: that is absent exactly when the mirror is asked to heal it.
 fn is_by_hand(registry: &Registry, kept: &Kept, digest: &Digest) -> Result<bool, StoreError> {
-    let target = Target::Digest(digest.clone());
-    if registry.stat_manifest(&kept.here, &target)?.is_none() {
-        return Ok(false);
-    }
-    let index = registry.store().index();
-    let row = index.read(|rows| mirrored::manifest(rows, kept.here.as_str(), digest))?;
-    Ok(row.is_none())
+    let (here, index) = (kept.here.as_str(), registry.store().index());
+    Ok(index.read(|rows| {
+        let is_here = manifests::get(rows, here, digest)?.is_some();
+        Ok(is_here && mirrored::manifest(rows, here, digest)?.is_none())
+    })?)
 }
 
 /// Images that were put by hand under a tag which now follows its registry away from them: from now

@@ -50,6 +50,9 @@ use crate::digest::Digest;
 use crate::service::Registry;
 use crate::store::StoreError;
 
+/// Distinct manifests whose pulls are noted at most while the index cannot be written.
+const MOST_USED: usize = 50_000;
+
 /// Another registry that is mirrored here.
 #[derive(Debug)]
 pub struct Source {
@@ -336,22 +339,27 @@ impl Mirror {
     fn note_used(&self, repository: &RepositoryName, digest: &Digest) {
         let key = (repository.to_string(), digest.clone());
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.insert(key, self.now());
+        if used.len() < MOST_USED || used.contains_key(&key) {
+            used.insert(key, self.now());
+        }
     }
 
-    /// Writes the times of the last pulls into the index. Blocking.
+    /// Writes the times of the last pulls into the index. Blocking. They are forgotten here once
+    /// they are there, so that an eviction sees them in one of the two at any moment.
     pub fn flush(&self) -> Result<(), StoreError> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let pulls: Vec<_> = std::mem::take(&mut *used)
-            .into_iter()
-            .map(|((repository, digest), at)| (repository, digest, at))
-            .collect();
-        drop(used);
-        if pulls.is_empty() {
+        let used = || self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = used().clone();
+        if noted.is_empty() {
             return Ok(());
         }
+        let pulls: Vec<_> = noted
+            .iter()
+            .map(|((repository, digest), at)| (repository.clone(), digest.clone(), *at))
+            .collect();
         let index = self.registry.store().index();
-        Ok(index.write(move |rows| crate::store::index::mirrored::note_used(rows, &pulls))?)
+        index.write(move |rows| crate::store::index::mirrored::note_used(rows, &pulls))?;
+        used().retain(|key, at| noted.get(key) != Some(at));
+        Ok(())
     }
 }
 

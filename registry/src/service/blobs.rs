@@ -1,11 +1,13 @@
 //! Verbs over blobs: what one repository shows of the shared content.
 
 use std::fs::File;
+use std::io::Write;
 use std::time::Duration;
 
 use config::name::RepositoryName;
 
 use super::Registry;
+use super::uploads::ROOM_STEP;
 use crate::digest::{Algorithm, Digest};
 use crate::events::{EventKind, Subject};
 use crate::store::index::{events, links};
@@ -15,6 +17,48 @@ use crate::store::{CommitBlobError, StoreError};
 /// Whoever is told that a blob is here may name it in a manifest after a while: its link, if nothing
 /// else keeps the blob, is made young again when it is older than this.
 const FRESH: Duration = Duration::from_secs(600);
+
+/// An uncommitted blob of a repository whose quota is asked now and then: of a body that does not say
+/// its length, not much more than there is room for is received.
+#[derive(Debug)]
+pub struct AdmittedWriter {
+    writer: BlobWriter,
+    registry: Registry,
+    repository: RepositoryName,
+    digest: Digest,
+    /// Bytes that need no further look.
+    room_for: u64,
+}
+
+impl AdmittedWriter {
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.writer.written()
+    }
+
+    /// The growing file, see [`BlobWriter::reader`].
+    pub fn reader(&self) -> std::io::Result<File> {
+        self.writer.reader()
+    }
+
+    /// Takes some more bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let whole = self.written().saturating_add(bytes.len() as u64);
+        if whole > self.room_for {
+            let (name, digest) = (self.repository.as_str(), &self.digest);
+            self.registry
+                .store()
+                .check_room(name, Some(digest), whole)?;
+            self.room_for = whole.saturating_add(ROOM_STEP);
+        }
+        Ok(self.writer.write_all(bytes)?)
+    }
+
+    /// What was written, ready to be committed.
+    pub fn into_writer(self) -> BlobWriter {
+        self.writer
+    }
+}
 
 impl Registry {
     /// The size of a blob that the repository shows.
@@ -33,8 +77,9 @@ impl Registry {
         let Some(size) = size else {
             return Ok(None);
         };
-        if fading {
-            self.store().refresh(repository.as_str(), digest)?;
+        // A collection or a deletion may have been quicker.
+        if fading && !self.store().refresh(repository.as_str(), digest)? {
+            return Ok(None);
         }
         // The file decides: a blob that is gone must be pushed again, not believed in.
         self.store().stat_blob(digest, size)
@@ -59,17 +104,23 @@ impl Registry {
     }
 
     /// As [`Registry::blob_writer`], for a blob of a repository that has, or may have, no room for
-    /// it: `length` is its size where that is known.
+    /// it: `length` is its size where that is known. While it comes, room is looked for again.
     pub fn admitted_writer(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         length: Option<u64>,
-    ) -> Result<BlobWriter, StoreError> {
+    ) -> Result<AdmittedWriter, StoreError> {
         let length = length.unwrap_or(0);
         self.store()
             .check_room(repository.as_str(), Some(digest), length)?;
-        self.blob_writer(Algorithm::of(digest).unwrap_or_default())
+        Ok(AdmittedWriter {
+            writer: self.blob_writer(Algorithm::of(digest).unwrap_or_default())?,
+            registry: self.clone(),
+            repository: repository.clone(),
+            digest: digest.clone(),
+            room_for: length,
+        })
     }
 
     /// Makes the written content a blob of the repository and answers its size.

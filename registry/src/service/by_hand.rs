@@ -5,11 +5,13 @@ use config::name::{RepositoryName, Tag, Target};
 use super::Registry;
 use crate::digest::Digest;
 use crate::store::StoreError;
+use crate::store::index::manifests;
 use crate::store::index::mirrored::{self, MirroredTag};
 
 impl Registry {
     /// From now on the manifest, and the tag where `target` is one, count as put by hand: the mirror
-    /// neither moves nor evicts them. To be called before they are put, too.
+    /// neither moves nor evicts them. To be called before they are put, too. One that is called by its
+    /// digest is wanted without any index that lists it.
     pub fn keep_by_hand(
         &self,
         repository: &RepositoryName,
@@ -22,19 +24,20 @@ impl Registry {
             Target::Digest(_) => None,
         };
         let index = self.store().index();
-        let mirrored = index.read(|rows| {
-            let tagged = match &tag {
+        let changes = index.read(|rows| {
+            let named = match &tag {
                 Some(tag) => mirrored::tag(rows, &name, tag)?.is_some(),
-                None => false,
+                None => manifests::get(rows, &name, &digest)?.is_some_and(|row| !row.by_digest),
             };
-            Ok(tagged || mirrored::manifest(rows, &name, &digest)?.is_some())
+            Ok(named || mirrored::manifest(rows, &name, &digest)?.is_some())
         })?;
-        if !mirrored {
+        if !changes {
             return Ok(());
         }
         Ok(index.write(move |rows| {
-            if let Some(tag) = &tag {
-                mirrored::forget_tag(rows, &name, tag)?;
+            match &tag {
+                Some(tag) => mirrored::forget_tag(rows, &name, tag)?,
+                None => manifests::want(rows, &name, &digest)?,
             }
             mirrored::forget_manifest(rows, &name, &digest)
         })?)

@@ -76,17 +76,26 @@ impl Registry {
             return self.delete_manifest(repository, digest).map(Deleted::of);
         }
         let notes = self.note_deletion(repository, digest);
-        let (repository, digest, keep) = (repository.to_string(), digest.clone(), keep.clone());
         let now = self.store().now();
-        let deleted = self.store().index().write(move |rows| {
-            let holds = |tag: &str| keep.holds(&repository, tag);
-            if let Some(tag) = immutable::needing(rows, &repository, &digest, &holds)? {
-                return Ok(Deleted::Held { tag });
+        let deleted = loop {
+            let (name, digest) = (repository.to_string(), digest.clone());
+            let (keep, notes) = (keep.clone(), notes.clone());
+            let deleted = self.store().index().write(move |rows| {
+                let holds = |tag: &str| keep.holds(&name, tag);
+                if let Some(tag) = immutable::needing(rows, &name, &digest, &holds)? {
+                    return Ok(Some(Deleted::Held { tag }));
+                }
+                if manifests::trim_tags(rows, &name, &digest, now)? {
+                    return Ok(None);
+                }
+                let done = manifests::remove(rows, &name, &digest, now)?;
+                events::append_if(rows, done, notes.rows())?;
+                Ok(Some(Deleted::of(done)))
+            })?;
+            if let Some(deleted) = deleted {
+                break deleted;
             }
-            let done = manifests::remove(rows, &repository, &digest, now)?;
-            events::append_if(rows, done, notes.rows())?;
-            Ok(Deleted::of(done))
-        })?;
+        };
         self.store().tags_changed();
         self.noted();
         Ok(deleted)

@@ -12,6 +12,9 @@ use crate::store::StoreError;
 use crate::store::index::release::Links;
 use crate::store::index::{ManifestRow, events, links, manifests, needs, release};
 
+/// So many seconds a manifest that somebody was told of is not collected, as a blob's link.
+const TOLD: u64 = 3600;
+
 /// A manifest to be stored.
 #[derive(Debug, Clone)]
 pub struct ManifestPut<'a> {
@@ -206,7 +209,8 @@ impl Registry {
         Ok(index.read(|rows| manifests::resolve(rows, repository.as_str(), tag.as_str()))?)
     }
 
-    /// Digest and row of a manifest, whose file is here, without its bytes.
+    /// Digest and row of a manifest, whose file is here, without its bytes. Whoever is told of it may
+    /// name it in an index after a while, also when nothing else does.
     pub fn stat_manifest(
         &self,
         repository: &RepositoryName,
@@ -215,7 +219,9 @@ impl Registry {
         let Some((digest, row)) = self.manifest_row(repository, target)? else {
             return Ok(None);
         };
-        let here = self.store().stat_blob(&digest, row.size)?.is_some();
+        let store = self.store();
+        let here = store.stat_blob(&digest, row.size)?.is_some()
+            && store.refresh_manifest(repository.as_str(), &digest, TOLD)?;
         Ok(here.then_some((digest, row)))
     }
 
@@ -368,15 +374,9 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        let notes = self.note(&Subject {
-            digest: Some(digest),
-            ..Subject::new(EventKind::Delete, repository)
-        });
         let links = self.freed_links(repository)?;
-        let (repository, digest) = (repository.to_string(), digest.clone());
-        let now = self.store().now();
-        self.change_tags(notes, move |rows| {
-            release::remove_with(rows, &repository, &digest, now, links)
+        self.remove_manifest(repository, digest, move |rows, name, digest, now| {
+            release::remove_with(rows, name, digest, now, links)
         })
     }
 
@@ -394,15 +394,42 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
+        self.remove_manifest(repository, digest, manifests::remove)
+    }
+
+    /// Very many tags go before their manifest, in transactions of their own; when that is
+    /// interrupted, the rest can be removed again.
+    fn remove_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        remove: impl Fn(&WriteTransaction, &str, &Digest, u64) -> Result<bool, redb::Error>
+        + Copy
+        + Send
+        + 'static,
+    ) -> Result<bool, StoreError> {
         let notes = self.note(&Subject {
             digest: Some(digest),
             ..Subject::new(EventKind::Delete, repository)
         });
-        let (repository, digest) = (repository.to_string(), digest.clone());
         let now = self.store().now();
-        self.change_tags(notes, move |rows| {
-            manifests::remove(rows, &repository, &digest, now)
-        })
+        let removed = loop {
+            let (notes, name, digest) = (notes.clone(), repository.to_string(), digest.clone());
+            let removed = self.store().index().write(move |rows| {
+                if manifests::trim_tags(rows, &name, &digest, now)? {
+                    return Ok(None);
+                }
+                let removed = remove(rows, &name, &digest, now)?;
+                events::append_if(rows, removed, notes.rows())?;
+                Ok(Some(removed))
+            })?;
+            if let Some(removed) = removed {
+                break removed;
+            }
+        };
+        self.store().tags_changed();
+        self.noted();
+        Ok(removed)
     }
 }
 

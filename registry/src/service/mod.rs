@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use config::name::RepositoryName;
 use config::pattern::Pattern;
 
+pub use self::blobs::AdmittedWriter;
 use self::collect::Turns;
 pub use self::images::{Child, Image, ImageDetail, Layer, Platform};
 pub use self::immutable::Deleted;

@@ -30,8 +30,8 @@ pub enum Emptied {
     },
 }
 
-/// Rows that one transaction removes: others wait for it.
-const REMOVED_AT_ONCE: usize = 256;
+/// Rows that one transaction removes, and as many again that follow from them: others wait for it.
+const REMOVED_AT_ONCE: usize = 1000;
 
 /// A repository in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -98,8 +98,9 @@ impl Registry {
 
     /// Removes everything that a repository holds, unless a tag in it is one of `keep`; answers how
     /// many manifests and blobs that were.
-    /// Large ones go in several transactions, so that nobody waits long; when it is interrupted,
-    /// the rest can be removed again. Files go with the next collection.
+    /// Large ones go in several transactions, so that nobody waits long: first all tags, then images
+    /// before their parts. When it is interrupted, the rest can be removed again. Files go with the
+    /// next collection.
     pub fn delete_repository(
         &self,
         repository: &RepositoryName,
@@ -121,19 +122,17 @@ impl Registry {
                 {
                     return Ok(Err(tag));
                 }
-                let (some, more) = catalog::remove_some(rows, &name, REMOVED_AT_ONCE, now)?;
-                if some + more < REMOVED_AT_ONCE {
-                    events::append(rows, notes.rows())?;
-                }
-                Ok(Ok((some, more)))
+                let removed = catalog::remove_some(rows, &name, REMOVED_AT_ONCE, now)?;
+                events::append_if(rows, !removed.more, notes.rows())?;
+                Ok(Ok(removed))
             })?;
-            let (some, more) = match removed {
+            let removed = match removed {
                 Ok(removed) => removed,
                 Err(tag) => return Ok(Emptied::Held { tag }),
             };
-            manifests += some as u64;
-            blobs += more as u64;
-            if some + more < REMOVED_AT_ONCE {
+            manifests += removed.manifests as u64;
+            blobs += removed.blobs as u64;
+            if !removed.more {
                 break;
             }
         }

@@ -30,8 +30,8 @@ pub struct Expired {
 
 impl Registry {
     /// Removes the tags that `rules` keep no longer and answers them; with `dry_run` it only answers
-    /// them. A tag that is pushed meanwhile stays. A repository that fails is passed over, and the
-    /// first error answered at the end. See [`crate::retention`].
+    /// them. A tag that is pushed or pulled meanwhile stays. A repository that fails is passed over, and
+    /// the first error answered at the end. See [`crate::retention`].
     pub fn expire_tags(&self, rules: &[Rule], dry_run: bool) -> Result<Vec<Expired>, StoreError> {
         let mut expired = Vec::new();
         if rules.is_empty() {
@@ -109,6 +109,8 @@ impl Registry {
         repository: &RepositoryName,
         batch: &[(TagRow, usize)],
     ) -> Result<Vec<bool>, StoreError> {
+        // A pull that is noted by now keeps its tag; without it nothing may be removed.
+        self.record_pulls()?;
         let (name, now) = (repository.to_string(), self.store().now());
         let rows: Vec<(TagRow, Notes)> = batch
             .iter()

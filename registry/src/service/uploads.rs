@@ -284,7 +284,7 @@ pub struct Appender {
 }
 
 /// A quota is asked again after so many bytes of a body whose length is not known.
-const ROOM_STEP: u64 = 64 * 1024 * 1024;
+pub(super) const ROOM_STEP: u64 = 64 * 1024 * 1024;
 
 impl Appender {
     fn admit(&mut self, range: Option<ChunkRange>, length: Option<u64>) -> Result<(), ChunkError> {

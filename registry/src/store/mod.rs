@@ -49,7 +49,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::events::journal::Notes;
 use crate::store::blobs::Blobs;
 use crate::store::index::usage::{self, Exceeded, Room};
-use crate::store::index::{Index, IndexError, events, immutable, links, manifests};
+use crate::store::index::{Index, IndexError, events, immutable, links, manifests, untagged};
 use crate::store::journal::Folder;
 use crate::store::layout::{ExportError, Exporter};
 use crate::store::pulls::Pulls;
@@ -274,12 +274,38 @@ impl Store {
         Ok(size)
     }
 
-    /// Somebody has asked for a blob that only its link keeps: the link counts as made now.
-    pub(crate) fn refresh(&self, repository: &str, digest: &Digest) -> Result<(), StoreError> {
+    /// Somebody has asked for a blob that only its link keeps: the link counts as made now. False
+    /// where it has just gone.
+    pub(crate) fn refresh(&self, repository: &str, digest: &Digest) -> Result<bool, StoreError> {
         let (repository, digest, now) = (repository.to_owned(), digest.clone(), self.now());
-        self.index
-            .write(move |rows| links::rest(rows, &repository, &digest, now))?;
-        Ok(())
+        Ok(self
+            .index
+            .write(move |rows| links::rest(rows, &repository, &digest, now))?)
+    }
+
+    /// Somebody has asked for a manifest: if a collection is about to look at it, that waits for
+    /// `rest` more seconds at most. Costs a write only then. False where it has just gone.
+    pub(crate) fn refresh_manifest(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        rest: u64,
+    ) -> Result<bool, StoreError> {
+        let keep = self.options.untagged_keep.map(|keep| keep.as_secs());
+        // What is removed without any rest is promised to nobody.
+        let Some(keep) = keep.filter(|keep| *keep > 0) else {
+            return Ok(true);
+        };
+        let since = |left: u64| (self.now() + left.min(keep)).saturating_sub(keep);
+        let (before, since) = (since(rest / 6), since(rest));
+        let look = |rows: &_| untagged::is_before(rows, repository, digest, before);
+        if !self.index.read(look)? {
+            return Ok(true);
+        }
+        let (repository, digest) = (repository.to_owned(), digest.clone());
+        Ok(self
+            .index
+            .write(move |rows| untagged::renew_told(rows, &repository, &digest, since))?)
     }
 
     /// Refuses what a quota has no room for now. Only the transaction that holds it is exact: this

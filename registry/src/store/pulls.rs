@@ -1,8 +1,8 @@
 //! Pulls, gathered in memory and recorded now and then.
 //!
 //! A pull must cost nothing, so it is counted in a map; a thread turns the map into rows when it has
-//! gathered for a while, and once more at the end. A crash loses the pulls of the last moments: they
-//! are a hint for retention and for people, nothing depends on them.
+//! gathered for a while, and once more at the end. A crash loses the pulls of the last moments; a write
+//! that fails does not, because retention removes what was not pulled: they are tried again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,9 +22,22 @@ struct Gathered {
     ended: bool,
 }
 
+impl Gathered {
+    fn add(&mut self, key: (String, String), more: pulled::Pulls) {
+        if self.pulls.len() >= MOST && !self.pulls.contains_key(&key) {
+            return;
+        }
+        let pulls = self.pulls.entry(key).or_default();
+        pulls.last = pulls.last.max(more.last);
+        pulls.count = pulls.count.saturating_add(more.count);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     gathered: Mutex<Gathered>,
+    /// Held while they are recorded: who has waited for it finds all earlier ones in the index.
+    recording: Mutex<()>,
     end: Condvar,
 }
 
@@ -53,14 +66,12 @@ impl Pulls {
 
     /// One pull of a tag or a digest.
     pub(crate) fn note(&self, repository: &str, reference: &str, now: u64) {
-        let mut gathered = self.shared.lock();
+        let pull = pulled::Pulls {
+            last: now,
+            count: 1,
+        };
         let key = (repository.to_owned(), reference.to_owned());
-        if gathered.pulls.len() >= MOST && !gathered.pulls.contains_key(&key) {
-            return;
-        }
-        let pulls = gathered.pulls.entry(key).or_default();
-        pulls.last = pulls.last.max(now);
-        pulls.count += 1;
+        self.shared.lock().add(key, pull);
     }
 
     /// Records what has been gathered so far.
@@ -105,15 +116,23 @@ fn run(shared: &Shared, index: &Index, quiet: Duration) {
 }
 
 fn flush(shared: &Shared, index: &Index) -> Result<(), IndexError> {
+    let recording = shared.recording.lock();
+    let _recording = recording.unwrap_or_else(PoisonError::into_inner);
     let pulls = std::mem::take(&mut shared.lock().pulls);
-    let mut noted = pulls
+    let noted = pulls
         .into_iter()
         .map(|((repository, reference), pulls)| (repository, reference, pulls));
-    loop {
-        let batch: Vec<pulled::Noted> = noted.by_ref().take(BATCH).collect();
-        if batch.is_empty() {
-            return Ok(());
+    let mut left: Vec<pulled::Noted> = noted.collect();
+    while !left.is_empty() {
+        let batch = left.split_off(left.len().saturating_sub(BATCH));
+        let rows = batch.clone();
+        if let Err(error) = index.write(move |transaction| pulled::add(transaction, &rows)) {
+            let mut gathered = shared.lock();
+            for (repository, reference, pulls) in left.into_iter().chain(batch) {
+                gathered.add((repository, reference), pulls);
+            }
+            return Err(error);
         }
-        index.write(move |rows| pulled::add(rows, &batch))?;
     }
+    Ok(())
 }

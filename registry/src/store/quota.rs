@@ -1,7 +1,9 @@
 //! How many bytes the store may hold.
 //!
 //! A repository is charged for each digest that it shows once, whoever else shows it too; the store
-//! is charged for each digest once. Unfinished uploads and garbage are not charged.
+//! is charged for each digest once. Unfinished uploads and files that no
+//! repository shows are not charged; a link that nothing needs any more is, until it is collected: it
+//! must not go early, because a push that is under way may count upon it.
 
 use config::registry::quota::Quota;
 

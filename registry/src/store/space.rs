@@ -13,8 +13,9 @@ use crate::store::blobs::Blobs;
 pub const RESERVE: u64 = 32 * 1024 * 1024;
 /// Of a small disk, so many hundredths are left free.
 const HUNDREDTHS: u64 = 2;
-/// A body is received between two looks at the disk.
-pub(super) const LOOK_EVERY: u64 = 8 * 1024 * 1024;
+/// What one body brings between two looks at the disk. Many that come at once must not overrun the
+/// reserve together, and a look costs a microsecond.
+pub(super) const LOOK_EVERY: u64 = 64 * 1024;
 
 impl Blobs {
     /// An error of the kind [`io::ErrorKind::StorageFull`] where only the reserve is left.

@@ -94,7 +94,7 @@ impl BlobWriter {
             hasher,
             written: 0,
             sent_back: 0,
-            looked: LOOK_EVERY,
+            looked: 0,
             name,
             keep: false,
             vouched: Vouched::No,

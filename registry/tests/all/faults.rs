@@ -320,3 +320,22 @@ async fn reading_goes_on_while_the_index_fails() {
     }
     door.get("/v2/read/manifests/v2").await.expect(404);
 }
+
+/// Retention decides upon pulls: those of a failed flush are recorded by the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_disk_loses_no_pulls() {
+    let data = tempfile::tempdir().unwrap();
+    let (registry, broken) = open(data.path());
+    let [door, _] = doors(&registry).await;
+    let text = push_image(&door, "pulled", "v1", b"layer").await;
+    let (name, tag) = ("pulled".parse().unwrap(), "v1".parse().unwrap());
+    for count in 1..3 {
+        registry.note_pull(&name, &sha256(text.as_bytes()), Some(&tag));
+        *broken.lock().unwrap() = Some((Step::JournalAppended, io::ErrorKind::StorageFull));
+        registry.record_pulls().unwrap_err();
+        *broken.lock().unwrap() = None;
+        registry.record_pulls().unwrap();
+        let pulls = registry.pulls_of_tag(&name, &tag).unwrap();
+        assert_eq!(pulls.unwrap().count, count);
+    }
+}

@@ -1,6 +1,15 @@
 //! Manifests, tags, listings, referrers, and the folder as an image layout.
 
-use registry::service::{Policy, Registry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use config::name::{RepositoryName, Tag, Target};
+use registry::access::immutable::Immutable;
+use registry::service::{Deleted, Listing, ManifestPut, Policy, References, Registry};
+use registry::store::Options;
+use registry::store::step::{Step, Steps};
+
+use super::guard::immutable;
 
 use super::door::{INDEX, doors, image, open, options, push_image, sha256};
 
@@ -265,4 +274,55 @@ async fn only_named_repositories_take_sparse_manifests() {
             .await
             .expect(404);
     }
+}
+
+/// Nobody waits for the removal of all tags at once; both ways to remove their manifest do so.
+#[test]
+fn very_many_tags_go_in_several_transactions() {
+    let data = tempfile::tempdir().unwrap();
+    let commits = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&commits);
+    let steps = Steps::calling(move |step| {
+        if step == Step::Committed {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    });
+    let registry = Registry::open(
+        Options {
+            steps,
+            ..options(data.path())
+        },
+        Policy::default(),
+    )
+    .unwrap();
+    let name: RepositoryName = "many".parse().unwrap();
+    let rules = immutable("**", &["v*"]);
+    let tags: Vec<Tag> = (0..2500)
+        .map(|n| format!("t{n}").parse().unwrap())
+        .collect();
+    let text = r#"{"schemaVersion":2,"layers":[]}"#;
+    let digest = sha256(text.as_bytes());
+    let put = ManifestPut {
+        target: &Target::Digest(digest.clone()),
+        tags: &tags,
+        media_type: None,
+        bytes: text.as_bytes(),
+        references: References::Required,
+    };
+    let delete = |keep: &Immutable| registry.delete_manifest_keeping(&name, &digest, keep);
+    for keep in [Immutable::default(), Immutable::new(&rules)] {
+        registry.put_manifest(&name, &put).unwrap();
+        commits.store(0, Ordering::SeqCst);
+        assert_eq!(delete(&keep).unwrap(), Deleted::Done);
+        assert_eq!(commits.load(Ordering::SeqCst), 3);
+        assert_eq!(delete(&keep).unwrap(), Deleted::Absent);
+        assert!(registry.tags(&name, Listing::default()).unwrap().is_none());
+    }
+    let held = "v1".parse::<Tag>().unwrap();
+    registry.put_manifest(&name, &put).unwrap();
+    assert!(registry.tag(&name, &held, &digest).unwrap());
+    let refused = delete(&Immutable::new(&rules)).unwrap();
+    assert!(matches!(refused, Deleted::Held { .. }));
+    assert_eq!(registry.tag_rows(&name).unwrap().len(), 2501);
 }

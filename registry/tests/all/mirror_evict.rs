@@ -5,6 +5,8 @@ use config::name::{RepositoryName, Tag, Target};
 use registry::digest::Digest;
 use registry::mirror::evict::LEASE;
 use registry::service::{ManifestPut, References};
+use registry::store::index::mirrored::{self, MirroredManifest};
+use registry::store::step::{Step, Steps};
 
 use super::door::{INDEX, MANIFEST, push_image, sha256};
 use super::elsewhere::{Bench, Slow, large};
@@ -249,6 +251,74 @@ async fn a_pulled_tag_follows_and_its_image_stays_until_the_tag_has_left_it() {
     assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 3);
     assert!(!bench.has_file(&sha256(&large(1))));
     assert!(repositories(&bench).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_mirror_heals_stays_somebodys_own() {
+    let bench = Bench::new().await;
+    let name: RepositoryName = "docker.io/library/x".parse().unwrap();
+    let text = push_image(&bench.origin, "library/x", "1", &large(1)).await;
+    pull_by_hand(&bench, &name, &"1".parse().unwrap(), &text).await;
+    let digest = sha256(text.as_bytes());
+    let file = bench.data.path().join("content/blobs/sha256");
+    std::fs::remove_file(file.join(digest.digest())).unwrap();
+    bench
+        .door
+        .get(&format!("/v2/hub/library/x/manifests/{digest}"))
+        .await
+        .expect(200);
+    assert!(bench.has_file(&digest), "healed");
+    bench.later(LEASE + 1);
+    assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 0);
+    assert!(bench.has_file(&sha256(&large(1))));
+}
+
+/// The row comes first: what is on its way must not become somebody's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_of_a_manifest_that_is_on_its_way_stays() {
+    let bench = Bench::new().await;
+    let (here, digest) = ("docker.io/library/x", sha256(b"on its way"));
+    let now = bench.now.load(std::sync::atomic::Ordering::SeqCst);
+    let row = MirroredManifest {
+        fetched: now,
+        used: now,
+    };
+    let (index, it) = (bench.here.store().index(), digest.clone());
+    let written = index.write(move |rows| mirrored::set_manifest(rows, here, &it, row));
+    written.unwrap();
+    let is_known = || {
+        let row = index.read(|rows| mirrored::manifest(rows, here, &digest));
+        row.unwrap().is_some()
+    };
+    bench.mirror.evict(0, &|_| false).unwrap();
+    assert!(is_known());
+    bench.later(LEASE + 1);
+    bench.mirror.evict(0, &|_| false).unwrap();
+    assert!(!is_known(), "it never came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_fails_loses_no_pulls() {
+    let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let cell = std::sync::Arc::clone(&broken);
+    let ordering = std::sync::atomic::Ordering::SeqCst;
+    let bench = Bench::with_steps(Steps::calling(move |step| {
+        match step == Step::JournalAppended && cell.load(ordering) {
+            true => Err(std::io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }))
+    .await;
+    offer(&bench, "x", b"x").await;
+    pull(&bench, "x", b"x").await;
+    bench.mirror.flush().unwrap();
+    bench.later(LEASE + 1);
+    let manifest = "/v2/hub/library/x/manifests/1";
+    bench.door.get(manifest).await.expect(200);
+    broken.store(true, ordering);
+    bench.mirror.flush().unwrap_err();
+    broken.store(false, ordering);
+    assert_eq!(bench.mirror.evict(0, &|_| false).unwrap().images, 0);
 }
 
 /// What the appliance does for `devpod pull`.

@@ -4,11 +4,14 @@ use std::io::Write;
 
 use config::name::RepositoryName;
 use config::registry::quota::Quota;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use registry::digest::Algorithm;
 use registry::http::{Front, router};
 use registry::service::{Policy, Registry};
 use registry::store::quota::{Bounded, Quotas};
 use registry::store::{CommitBlobError, Options, StoreError};
+use tokio::io::AsyncWriteExt;
 
 use super::door::{Door, Reply, doors, image, options, sha256};
 
@@ -201,4 +204,29 @@ async fn a_full_quota_is_no_denial_for_the_audit_log() {
     door.push_blob("a", b"small").await;
     let log = std::fs::read_to_string(data.path().join("audit")).unwrap();
     assert!(log.contains("\"push\"") && !log.contains("denied"), "{log}");
+}
+
+/// A body whose length nobody says is refused soon after it has sent too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_blob_of_unknown_length_is_refused_on_its_way() {
+    const OFFERED: u64 = 96 << 20;
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path(), None, &[("**", "1000")]);
+    let (mut pipe, body) = tokio::io::duplex(64 << 10);
+    let sender = tokio::spawn(async move {
+        let mut sent = 0;
+        let piece = vec![0; 64 << 10];
+        while sent < OFFERED && pipe.write_all(&piece).await.is_ok() {
+            sent += piece.len() as u64;
+        }
+        sent
+    });
+    let uri = format!("/v2/r/blobs/uploads/?digest={}", sha256(b"never mind"));
+    let request = http::Request::post(uri).header("host", "localhost");
+    let body = axum::body::Body::from_stream(tokio_util::io::ReaderStream::new(body));
+    let service = TowerToHyperService::new(router(Front::new(registry)));
+    let reply = service.call(request.body(body).unwrap()).await.unwrap();
+    assert_eq!(reply.status(), 403);
+    let sent = sender.await.unwrap();
+    assert!(sent < OFFERED / 2, "{sent} bytes were received");
 }

@@ -7,6 +7,7 @@ use config::registry::retention::Rule;
 use registry::http::{Front, router};
 use registry::service::{Policy, Registry};
 use registry::store::Options;
+use registry::store::index::tags::{self, TagRow};
 
 use super::door::{Door, options, push_image, sha256};
 
@@ -134,4 +135,25 @@ async fn a_tag_that_moved_meanwhile_stays() {
         .unwrap();
     assert!(!removed);
     door.get("/v2/a/manifests/v1").await.expect(200);
+}
+
+/// Pulled between the look at the tag and its removal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_pulled_meanwhile_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let (registry, door) = at(data.path(), SystemTime::now);
+    push_image(&door, "a", "v1", b"layer").await;
+    let name: RepositoryName = "a".parse().unwrap();
+    let expired = |seen: TagRow| {
+        let index = registry.store().index();
+        index
+            .write(move |rows| tags::expire(rows, "a", &seen, 1))
+            .unwrap()
+    };
+    let seen = || registry.tag_rows(&name).unwrap().remove(0);
+    let before = seen();
+    door.get("/v2/a/manifests/v1").await.expect(200);
+    registry.record_pulls().unwrap();
+    assert!(!expired(before));
+    assert!(expired(seen()));
 }

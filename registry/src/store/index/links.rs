@@ -205,13 +205,13 @@ pub fn unlink_unneeded(
 }
 
 /// A link that no manifest needs any more counts as made now: whoever has just been told that the
-/// blob is here has the whole grace to name it.
+/// blob is here has the whole grace to name it. Answers whether there is a link.
 pub fn rest(
     transaction: &WriteTransaction,
     repository: &str,
     digest: &Digest,
     now: u64,
-) -> Result<(), redb::Error> {
+) -> Result<bool, redb::Error> {
     let mut table = transaction.open_table(LINKS)?;
     let size = table
         .get((repository, digest.as_ref()))?
@@ -221,7 +221,7 @@ pub fn rest(
     {
         table.insert((repository, digest.as_ref()), (size, now))?;
     }
-    Ok(())
+    Ok(size.is_some())
 }
 
 /// Whether only the age of its link keeps a blob, and that is from before `before`.

@@ -9,6 +9,7 @@ use super::rows::{add_repository, below, decode, digest, drop_empty_repository, 
 use super::schema::{
     AS_MANIFEST, LINKS, MANIFESTS, ManifestRow, REFERRERS, TAG_TIMES, TAGGED, TAGS,
 };
+use super::untagged::row_of;
 use super::usage::{hold, release};
 use super::{Page, events, links, needs, pulled, untagged};
 use crate::events::journal::Notes;
@@ -92,6 +93,10 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Recorded
             (repository, subject.as_ref(), digest),
             descriptor.as_slice(),
         )?;
+        // Referrers follow a subject that went when it has rested; this one rests from now on.
+        if row_of(transaction, repository, subject.as_ref())?.is_none() {
+            untagged::renew(transaction, repository, subject.as_ref(), new.row.pushed)?;
+        }
     }
     for tag in &new.tags {
         let before = set_tag(transaction, repository, tag, &new.digest, new.row.pushed)?;
@@ -104,7 +109,7 @@ pub fn put(transaction: &WriteTransaction, new: &NewManifest) -> Result<Recorded
 }
 
 /// Writes the row. What was wanted by its digest before still is; what an index names is wanted for
-/// the index's sake from now on, and goes with it.
+/// the index's sake, whichever of the two came first, and goes with it.
 fn put_row(
     transaction: &WriteTransaction,
     repository: &str,
@@ -118,6 +123,8 @@ fn put_row(
             .transpose()
     };
     let mut row = row.clone();
+    // Put again, or for the first time after an index that was put without it.
+    row.by_digest &= !needs::is_needed(transaction, repository, digest)?;
     if let Some(old) = known(&table, digest)? {
         row.by_digest |= old.by_digest;
         // The same bytes with another media type may be read in another way.
@@ -131,6 +138,23 @@ fn put_row(
         }
     }
     table.insert((repository, digest), encode(&row)?.as_slice())?;
+    Ok(())
+}
+
+/// The manifest is wanted by its digest from now on, whatever names it; one that is not here is not.
+pub fn want(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+) -> Result<(), redb::Error> {
+    let row = row_of(transaction, repository, digest.as_ref())?;
+    let Some(mut row) = row.filter(|row| !row.by_digest) else {
+        return Ok(());
+    };
+    row.by_digest = true;
+    transaction
+        .open_table(MANIFESTS)?
+        .insert((repository, digest.as_ref()), encode(&row)?.as_slice())?;
     Ok(())
 }
 
@@ -243,6 +267,33 @@ fn forget_tag(
         .open_table(TAG_TIMES)?
         .remove((repository, tag))?;
     pulled::forget(transaction, repository, tag)
+}
+
+/// Tags that one transaction removes at most.
+const MAX_TAGS: usize = 1000;
+
+/// Of a manifest with more tags than one transaction should remove, removes that many, and answers
+/// true. To be called, each time in a transaction of its own, before the manifest itself goes.
+pub fn trim_tags(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+    now: u64,
+) -> Result<bool, redb::Error> {
+    let tags = below(
+        &transaction.open_table(TAGGED)?,
+        repository,
+        digest.as_ref(),
+        "",
+        MAX_TAGS + 1,
+    )?;
+    if tags.len() <= MAX_TAGS {
+        return Ok(false);
+    }
+    for tag in tags.iter().take(MAX_TAGS) {
+        untag(transaction, repository, tag, now)?;
+    }
+    Ok(true)
 }
 
 /// Removes a manifest, every tag that points at it and its entry among the referrers; answers

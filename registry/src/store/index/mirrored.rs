@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{decode, digest as parse, encode};
 use super::schema::{HOLDERS, TAGGED};
+use super::untagged::row_of;
 
 const MANIFESTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("mirrored");
 const TAGS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("mirrored_tags");
@@ -153,6 +154,27 @@ pub fn forget_manifest(
     transaction
         .open_table(MANIFESTS)?
         .remove((repository, digest.as_ref()))?;
+    Ok(())
+}
+
+/// Takes the row of a manifest that is not here away, unless it came after `leased`: the row is written
+/// first, and the manifest may be on its way.
+pub fn forget_absent(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+    leased: u64,
+) -> Result<(), redb::Error> {
+    if row_of(transaction, repository, digest.as_ref())?.is_some() {
+        return Ok(());
+    }
+    let mut table = transaction.open_table(MANIFESTS)?;
+    let key = (repository, digest.as_ref());
+    let row = table.get(key)?.map(|row| decode(row.value()));
+    let row: Option<MirroredManifest> = row.transpose()?;
+    if row.is_some_and(|row| row.fetched < leased) {
+        table.remove(key)?;
+    }
     Ok(())
 }
 

@@ -84,7 +84,8 @@ pub struct ManifestRow {
     /// Seconds since 1970.
     #[serde(default)]
     pub pushed: u64,
-    /// It was put by its digest and so is wanted without any tag; an index that names it takes over.
+    /// It was put by its digest and so is wanted without any tag; an index that names it takes over,
+    /// unless it was pulled by its digest on this host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_digest: bool,
 }

@@ -47,11 +47,7 @@ pub fn list(
             page.more = true;
             break;
         }
-        let mut last_pull = None;
-        for reference in [tag, value.value()] {
-            let row = pulled.get((repository, reference))?;
-            last_pull = last_pull.max(row.map(|row| row.value().0));
-        }
+        let last_pull = last_pull(&pulled, repository, [tag, value.value()])?;
         page.items.push(TagRow {
             tag: tag.to_owned(),
             digest: parse(value.value())?,
@@ -62,7 +58,21 @@ pub fn list(
     Ok(page)
 }
 
-/// Removes a tag if nobody has pushed it since `seen` was read; answers whether it did.
+/// When the tag, or what it points at, was last pulled.
+fn last_pull(
+    pulled: &impl ReadableTable<(&'static str, &'static str), (u64, u64)>,
+    repository: &str,
+    references: [&str; 2],
+) -> Result<Option<u64>, redb::Error> {
+    let mut last = None;
+    for reference in references {
+        let row = pulled.get((repository, reference))?;
+        last = last.max(row.map(|row| row.value().0));
+    }
+    Ok(last)
+}
+
+/// Removes a tag if nobody has pushed or pulled it since `seen` was read; answers whether it did.
 pub fn expire(
     transaction: &WriteTransaction,
     repository: &str,
@@ -73,9 +83,13 @@ pub fn expire(
     let unchanged = {
         let tags = transaction.open_table(TAGS)?;
         let times = transaction.open_table(TAG_TIMES)?;
+        let pulls = transaction.open_table(PULLED)?;
         let target = tags.get((repository, tag))?;
         let pushed = times.get((repository, tag))?.map_or(0, |row| row.value());
-        target.is_some_and(|row| row.value() == seen.digest.as_ref()) && pushed == seen.pushed
+        let pulled = last_pull(&pulls, repository, [tag, seen.digest.as_ref()])?;
+        target.is_some_and(|row| row.value() == seen.digest.as_ref())
+            && pushed == seen.pushed
+            && pulled == seen.pulled
     };
     if !unchanged {
         return Ok(false);

@@ -79,6 +79,45 @@ pub(super) fn mark(
     Ok(())
 }
 
+/// A row that is there counts as made at `since`, if it is older.
+pub(super) fn renew(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &str,
+    since: u64,
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(UNTAGGED)?;
+    let known = table.get((repository, digest))?.map(|row| row.value());
+    if known.is_some_and(|known| known != UNKNOWN && known < since) {
+        table.insert((repository, digest), since)?;
+    }
+    Ok(())
+}
+
+/// As [`renew`], for a manifest that somebody is told of; false where it is not here any more.
+pub fn renew_told(
+    transaction: &WriteTransaction,
+    repository: &str,
+    digest: &Digest,
+    since: u64,
+) -> Result<bool, redb::Error> {
+    renew(transaction, repository, digest.as_ref(), since)?;
+    Ok(row_of(transaction, repository, digest.as_ref())?.is_some())
+}
+
+/// Whether there is a row from before `before`.
+pub fn is_before(
+    transaction: &ReadTransaction,
+    repository: &str,
+    digest: &Digest,
+    before: u64,
+) -> Result<bool, redb::Error> {
+    let row = transaction
+        .open_table(UNTAGGED)?
+        .get((repository, digest.as_ref()))?;
+    Ok(row.is_some_and(|row| row.value() != UNKNOWN && row.value() < before))
+}
+
 /// The manifest is named again, or the matter is closed.
 pub(super) fn clear(
     transaction: &WriteTransaction,

@@ -24,7 +24,7 @@ pub(super) fn create(path: &Path, steps: &Steps) -> Result<(), redb::Error> {
         .prefix(&prefix)
         .tempfile_in(folder)?;
     {
-        let database = watched::open(file.path(), super::CACHE, steps)?;
+        let database = watched::open(file.path(), super::file::CACHE, steps)?;
         let transaction = begin_write(&database)?;
         rows::create_tables(&transaction)?;
         transaction.commit()?;

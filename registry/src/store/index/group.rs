@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use redb::WriteTransaction;
 
-use super::{Commits, DatabaseFile, IndexError, Opened, begin_write};
+use super::file::{DatabaseFile, Opened};
+use super::{Commits, IndexError, begin_write};
 use crate::store::step::{Step, Steps};
 use crate::store::writer::Staged;
 

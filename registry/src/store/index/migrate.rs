@@ -17,7 +17,7 @@ use crate::store::step::Steps;
 
 /// Raises the file at `path`, which needs no journal, to this program's version.
 pub(super) fn migrate(path: &Path, steps: &Steps) -> Result<(), redb::Error> {
-    let database = watched::open(path, super::CACHE, steps)?;
+    let database = watched::open(path, super::file::CACHE, steps)?;
     let transaction = begin_write(&database)?;
     rows::create_tables(&transaction)?;
     Ok(transaction.commit()?)

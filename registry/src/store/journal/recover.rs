@@ -10,11 +10,12 @@ use std::collections::HashSet;
 use std::io;
 
 use super::contents::{Contents, Latest};
+use super::home::write_layer;
 use super::medium::{Medium, Part};
 use super::overlay::PAGE;
 use super::record::{Head, Record, Sum, sum};
 use super::segment::{Begin, End};
-use super::{Core, Limits, segment, write_layer};
+use super::{Core, Limits, segment};
 use crate::store::step::Steps;
 
 /// redb's header ends before byte 512 of page 0 and nothing of it ever stands here.

@@ -42,6 +42,7 @@ mod quotas;
 mod races;
 mod refusals;
 mod renamed;
+mod renewed;
 mod retention;
 mod server;
 mod slow;

@@ -159,6 +159,20 @@ async fn a_blob_of_another_size_is_found_when_it_is_asked_for() {
     }
 }
 
+/// A copy of the folder is what another process finds. A temporary file may go while it is made; then
+/// it is made again.
+fn copied(data: &Path) -> tempfile::TempDir {
+    for _ in 0..20 {
+        let copy = tempfile::tempdir().unwrap();
+        let mut command = std::process::Command::new("cp");
+        command.arg("-a").arg(data.join(".")).arg(copy.path());
+        if command.status().unwrap().success() {
+            return copy;
+        }
+    }
+    panic!("the folder never stands still");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrub_goes_on_where_it_was() {
     let data = tempfile::tempdir().unwrap();
@@ -206,15 +220,7 @@ async fn a_scrub_goes_on_where_it_was() {
     assert_eq!(first.last.as_ref(), Some(&digests[149]));
     let second = visit(&registry, 10);
     assert_eq!(second.started, first.started);
-    // A copy of the folder is what another process finds.
-    let copy = tempfile::tempdir().unwrap();
-    let status = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(data.path().join("."))
-        .arg(copy.path())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let copy = copied(data.path());
     let third = visit(&open(copy.path()), usize::MAX);
     assert!(third.finished.is_some());
     assert_eq!(

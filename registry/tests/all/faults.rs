@@ -12,6 +12,7 @@ use registry::store::Options;
 use registry::store::step::{Step, Steps};
 
 use super::door::{Door, doors, image, options, push_image, sha256, unfinished};
+use super::heal::copied;
 use super::verifier::{Excuses, faults};
 
 type Broken = Arc<Mutex<Option<(Step, io::ErrorKind)>>>;
@@ -151,18 +152,6 @@ fn check_checkpoints(step: Step) {
     let registry = Registry::open(options(data.path()), Policy::default()).unwrap();
     all(&registry);
     assert!(registry.verify().unwrap().is_empty());
-}
-
-/// The store is open and quiet; its files can be looked at elsewhere.
-fn copied(data: &std::path::Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    let done = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(data.join("."))
-        .arg(copy.path())
-        .status();
-    assert!(done.unwrap().success());
-    copy
 }
 
 async fn check(

@@ -161,7 +161,7 @@ async fn a_blob_of_another_size_is_found_when_it_is_asked_for() {
 
 /// A copy of the folder is what another process finds. A temporary file may go while it is made; then
 /// it is made again.
-fn copied(data: &Path) -> tempfile::TempDir {
+pub(crate) fn copied(data: &Path) -> tempfile::TempDir {
     for _ in 0..20 {
         let copy = tempfile::tempdir().unwrap();
         let mut command = std::process::Command::new("cp");

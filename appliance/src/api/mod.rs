@@ -8,12 +8,14 @@ mod daemon;
 pub mod external;
 mod frames;
 mod images;
+pub mod life;
 mod outbox;
 mod registry;
 mod registry_tokens;
 mod sandboxes;
 pub mod stream;
 pub mod types;
+pub mod volumes;
 mod workspaces;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub fn router(app: Arc<App>, front: Front) -> Router {
         .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
+        .merge(volumes::routes())
         .merge(workspaces::routes(&app))
         .merge(registry.with_state(()))
         .merge(tokens.with_state(()))

@@ -19,6 +19,7 @@ mod from_host;
 mod guarded;
 mod house;
 mod imports;
+mod limits;
 mod mirror;
 mod platform;
 mod prune;

@@ -100,10 +100,12 @@ fn supervise(wire: &Wire, order: Order) -> Result<(), Refusal> {
 }
 
 fn end(spec: &ContainerSpec, folder: &OwnedFd, started: Started, relay: Relay) {
-    let exit = started.wait(spec);
+    let ending = started.wait(spec);
+    let exit = ending.exit;
     let ended = Ended {
         exit,
         at: record::now(),
+        out_of_memory: ending.out_of_memory,
     };
     let _ = record::write(folder, EXIT, &ended);
     let _ = record::remove(folder, ATTACH);
@@ -146,6 +148,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         monitor: ProcessId::of(own)?,
         container: ProcessId::of(started.pid.as_raw_nonzero().get())?,
         started: record::now(),
+        held: started.held().clone(),
     };
     record::remove(folder, EXIT)?;
     record::write(folder, MONITOR, &record)

@@ -73,8 +73,11 @@ pub(crate) fn assemble(spec: &ContainerSpec, single_id: bool) -> Result<Root, Re
         inside: &mut inside,
     };
     furnish.kernel_file_systems()?;
-    devices::furnish(furnish.inside, spec.process.terminal, single_id)?;
-    furnish.masks()?;
+    let shm_size = spec.surroundings.shm_size;
+    devices::furnish(furnish.inside, spec.process.terminal, single_id, shm_size)?;
+    if !spec.surroundings.unmasked {
+        furnish.masks()?;
+    }
     furnish.network_files(&hosts)?;
     for mount in &spec.mounts {
         furnish.user_mount(mount)?;
@@ -91,6 +94,13 @@ pub(crate) fn enter(root: &OwnedFd) -> Result<(), Refusal> {
     rustix::process::pivot_root(".", ".").refuse(Stage::Root, what)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).refuse(Stage::Root, what)?;
     rustix::process::chdir("/").refuse(Stage::Root, what)
+}
+
+/// Makes the root read-only, and nothing that is mounted in it.
+pub(crate) fn close() -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    sys::set_attributes_of_one_mount(&root, libc::MOUNT_ATTR_RDONLY)
 }
 
 /// Removes what [`assemble`] put into the work folder, for whoever outlives the container.
@@ -178,7 +188,11 @@ fn hosts_file(spec: &ContainerSpec) -> Result<OwnedFd, Refusal> {
     } else {
         "\n"
     };
-    let text = format!("{host}{line_end}127.0.1.1 {}\n", spec.hostname);
+    let further = spec.surroundings.hosts.iter();
+    let further: String = further
+        .map(|line| format!("{} {}\n", line.address, line.name))
+        .collect();
+    let text = format!("{host}{line_end}127.0.1.1 {}\n{further}", spec.hostname);
     let what = || format!("write {}", path.display());
     std::fs::write(&path, text).refuse(Stage::Root, what)?;
     read_only_tree(&path).refuse(Stage::Root, what)
@@ -267,11 +281,19 @@ impl Furnish<'_, '_> {
                 target,
                 read_only,
             } => self.bind(source, target, *read_only),
-            Mount::Tmpfs { target, size } => {
+            Mount::Tmpfs {
+                target,
+                size,
+                mode,
+                read_only,
+            } => {
                 let size = size.map(|bytes| bytes.to_string());
-                let mut options = vec![("mode", "1777")];
+                let mode = format!("{:o}", mode.unwrap_or(0o1777) & 0o7777);
+                let mut options = vec![("mode", mode.as_str())];
                 options.extend(size.as_deref().map(|bytes| ("size", bytes)));
-                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                let mut flags =
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, *read_only);
                 let tree = file_system("tmpfs", &options, flags);
                 let what = || format!("mount a tmpfs for {}", target.display());
                 self.attach(&tree.refuse(Stage::Mount, what)?, target, Kind::Folder)

@@ -10,8 +10,11 @@ use tempfile::TempDir;
 use unpacker::container::exit::Exit;
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
+use unpacker::container::resources::Resources;
 use unpacker::container::run::{RunError, Stream, run};
-use unpacker::container::spec::{ContainerSpec, Network, Process, RootFs, User};
+use unpacker::container::spec::{
+    Confinement, ContainerSpec, Network, Process, RootFs, Surroundings, User,
+};
 use unpacker::progress::Cancel;
 
 /// Where busybox stands when it is installed.
@@ -83,6 +86,8 @@ impl Room {
             network: Network::Host,
             process: process(script),
             init: false,
+            resources: Resources::default(),
+            surroundings: Surroundings::default(),
         }
     }
 
@@ -113,6 +118,7 @@ pub(crate) fn process(script: &str) -> Process {
         cwd: "/".into(),
         user: User::default(),
         terminal: false,
+        confinement: Confinement::default(),
     }
 }
 

@@ -103,6 +103,12 @@ pub struct Life {
     /// A label
     #[arg(long, short = 'l', value_name = "KEY=VALUE")]
     pub label: Vec<String>,
+    /// Size of one file of its log, such as 1m [default: 10m]
+    #[arg(long, value_name = "SIZE")]
+    pub log_max_size: Option<String>,
+    /// Files of its log; the newest counts too [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub log_max_files: Option<u32>,
     /// Write the id into this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,

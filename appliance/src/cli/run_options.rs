@@ -8,7 +8,7 @@ use config::quantity::{ByteSize, Cpu, Seconds};
 use unpacker::container::capability::Capabilities;
 use unpacker::container::resources::{Resources, Swap};
 use unpacker::container::seccomp::file::Profile;
-use unpacker::container::spec::{Confinement, HostLine, Seccomp, Surroundings};
+use unpacker::container::spec::{Confinement, HostLine, LogLimits, Seccomp, Surroundings};
 
 use crate::api::types::MountRequest;
 use crate::cli::image;
@@ -46,6 +46,7 @@ pub(super) fn options(
         surroundings: surroundings(files, security)?,
         groups: security.group_add.clone(),
         without_init: life.no_init,
+        log: log(life)?,
         keeping: keeping(life)?,
         ..RunOptions::default()
     };
@@ -249,6 +250,16 @@ fn keeping(life: &Life) -> Outcome<Keeping> {
             .map(|label| label.split_once('=').unwrap_or((label, "")))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
+    })
+}
+
+/// A file holds at least some lines.
+fn log(life: &Life) -> Outcome<LogLimits> {
+    let usual = LogLimits::default();
+    let size = parsed::<ByteSize>(life.log_max_size.as_ref())?;
+    Ok(LogLimits {
+        max_size: size.map_or(usual.max_size, |size| size.0.max(64 << 10)),
+        max_files: life.log_max_files.unwrap_or(usual.max_files),
     })
 }
 

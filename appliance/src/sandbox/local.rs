@@ -567,6 +567,7 @@ fn spec(
         init: !options.without_init,
         resources: options.resources.clone(),
         surroundings: options.surroundings.clone(),
+        log: options.log,
     })
 }
 

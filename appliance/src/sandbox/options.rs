@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use unpacker::container::exit::Exit;
 use unpacker::container::resources::Resources;
-use unpacker::container::spec::{Confinement, Surroundings};
+use unpacker::container::spec::{Confinement, LogLimits, Surroundings};
 use unpacker::container::supervise::State;
 
 /// The part of a request that most requests leave alone.
@@ -23,6 +23,7 @@ pub struct RunOptions {
     /// Further groups, by name or number, of the image.
     pub groups: Vec<String>,
     pub without_init: bool,
+    pub log: LogLimits,
     pub keeping: Keeping,
 }
 

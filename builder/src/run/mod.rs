@@ -14,7 +14,7 @@ use std::time::Duration;
 use unpacker::container::resources::Resources;
 use unpacker::container::run::run;
 use unpacker::container::spec::{
-    Confinement, ContainerSpec, Mount, Process, RootFs, Surroundings, User,
+    Confinement, ContainerSpec, LogLimits, Mount, Process, RootFs, Surroundings, User,
 };
 use unpacker::container::user::{self, Resolved};
 use unpacker::layer::Ownership;
@@ -78,6 +78,7 @@ pub fn execute(
         init: true,
         resources: Resources::default(),
         surroundings: Surroundings::default(),
+        log: LogLimits::default(),
     };
     let mut relay = Relay::new(env.progress);
     let mut output = |stream, bytes: &[u8]| relay.take(stream, bytes);

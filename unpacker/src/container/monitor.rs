@@ -78,7 +78,7 @@ fn supervise(wire: &Wire, order: Order) -> Result<(), Refusal> {
     } = order;
     let what = || "prepare the sandbox folder".to_owned();
     let listener = listen_in(&folder).refuse(Stage::Namespaces, what)?;
-    let log = open_log(&folder).refuse(Stage::Namespaces, what)?;
+    let log = LogWriter::open(duplicate(&folder)?, spec.log).refuse(Stage::Namespaces, what)?;
     let (started, endpoint) = start(&spec)?;
     let recorded = write_record(&folder, &started);
     recorded.refuse(Stage::Namespaces, || "record the sandbox".into())?;
@@ -154,8 +154,9 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
     record::write(folder, MONITOR, &record)
 }
 
-fn open_log(folder: &OwnedFd) -> io::Result<LogWriter> {
-    LogWriter::open(folder.try_clone()?)
+fn duplicate(folder: &OwnedFd) -> Result<OwnedFd, Refusal> {
+    let what = || "prepare the sandbox folder".to_owned();
+    folder.try_clone().refuse(Stage::Namespaces, what)
 }
 
 /// Sandbox folders can lie deeper than a socket's address has room for.

@@ -25,6 +25,27 @@ pub struct ContainerSpec {
     pub resources: Resources,
     #[serde(default)]
     pub surroundings: Surroundings,
+    #[serde(default)]
+    pub log: LogLimits,
+}
+
+/// How much of a sandbox's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogLimits {
+    /// Bytes of one file, and a line.
+    pub max_size: u64,
+    /// Files: the newest, and those that it was before; 1 to 100.
+    pub max_files: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            max_size: 10 << 20,
+            max_files: 3,
+        }
+    }
 }
 
 /// What of the root file system is not as usual.

@@ -13,7 +13,7 @@ use unpacker::container::launch::Launcher;
 use unpacker::container::resources::Resources;
 use unpacker::container::run::{RunError, Stream, run};
 use unpacker::container::spec::{
-    Confinement, ContainerSpec, Network, Process, RootFs, Surroundings, User,
+    Confinement, ContainerSpec, LogLimits, Network, Process, RootFs, Surroundings, User,
 };
 use unpacker::progress::Cancel;
 
@@ -88,6 +88,7 @@ impl Room {
             init: false,
             resources: Resources::default(),
             surroundings: Surroundings::default(),
+            log: LogLimits::default(),
         }
     }
 

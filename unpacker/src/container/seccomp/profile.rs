@@ -6,7 +6,7 @@
 //! half is not looked at, so that it cannot be used to get an address family past its rule. Typing
 //! into a terminal (TIOCSTI) is refused, and x32 programs are not supported.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use crate::container::capability::Capabilities;
@@ -110,9 +110,10 @@ pub(super) fn mentioned() -> impl Iterator<Item = &'static str> {
 
 /// What becomes of a call that the kernel knows by this name.
 pub(super) fn decide(name: &str, capabilities: Capabilities) -> Decision {
-    let has = |names: &str| names.split_whitespace().any(|known| known == name);
-    let granted =
-        (WITH.iter()).any(|(capability, names)| has(names) && capabilities.has(capability));
+    let granting = granting().get(name).map_or(&[][..], Vec::as_slice);
+    let granted = granting
+        .iter()
+        .any(|capability| capabilities.has(capability));
     match name {
         _ if granted => Decision::always(Verdict::Allow),
         "clone" => new_namespaces(),
@@ -135,6 +136,20 @@ fn allowed() -> &'static HashSet<&'static str> {
             .chain(OF_THIS_MACHINE.split_whitespace())
     };
     ALL.get_or_init(|| all().collect())
+}
+
+/// Which capabilities let a call through.
+fn granting() -> &'static HashMap<&'static str, Vec<&'static str>> {
+    static ALL: OnceLock<HashMap<&str, Vec<&str>>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for (capability, names) in WITH {
+            for name in names.split_whitespace() {
+                all.entry(name).or_default().push(*capability);
+            }
+        }
+        all
+    })
 }
 
 const NAMESPACES: i32 = libc::CLONE_NEWCGROUP

@@ -18,6 +18,9 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+/// Lower folders that overlayfs takes (`OVL_MAX_STACK`).
+pub const MAX_LOWER: usize = 500;
+
 /// What is stacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {

@@ -16,6 +16,12 @@ impl Layer<'_> {
     pub(super) fn finish(&mut self) -> Result<bool, ApplyError> {
         self.link_pending()?;
         let opaque_root = self.tree.is_opaque(Path::new(""));
+        self.finish_hiding()?;
+        self.finish_folders()?;
+        Ok(opaque_root)
+    }
+
+    pub(super) fn finish_hiding(&mut self) -> Result<(), ApplyError> {
         let (hidden, opaque) = self.tree.hides();
         if self.tree.has_lowers() {
             for path in &hidden {
@@ -30,8 +36,7 @@ impl Layer<'_> {
                     .map_err(|error| finishing(path, error))?;
             }
         }
-        self.finish_folders()?;
-        Ok(opaque_root)
+        Ok(())
     }
 
     /// What this layer has itself hides the lower one already, except a directory, which overlayfs
@@ -44,6 +49,7 @@ impl Layer<'_> {
         match level.upper(name)? {
             Some(found) if found.is_dir() => Ok(mark_opaque(level.upper_fd()?, name)?),
             Some(_) => Ok(()),
+            None if level.is_open() => self.tree.leave_whiteout(path),
             None if level.below(name)?.is_none() => Ok(()),
             None => {
                 self.tree.budget.entry()?;
@@ -64,6 +70,7 @@ impl Layer<'_> {
         match level.upper(name)? {
             Some(found) if found.is_dir() => Ok(mark_opaque(level.upper_fd()?, name)?),
             Some(_) => Ok(()),
+            None if level.is_open() && !self.tree.is_hidden(path) => self.tree.leave_opaque(path),
             None => match level.below(name)? {
                 Some((_, found)) if found.is_dir() && !self.tree.is_hidden(path) => {
                     let (folder, name) = self.tree.place(path)?;
@@ -77,7 +84,7 @@ impl Layer<'_> {
 
     /// Deepest first: a directory's time changes when something in it is created, not when the
     /// mode of something in it changes, but without search permission nothing below is reached.
-    fn finish_folders(&mut self) -> Result<(), ApplyError> {
+    pub(super) fn finish_folders(&mut self) -> Result<(), ApplyError> {
         for (path, deferred) in self.tree.take_deferred().iter().rev() {
             let done = (self.tree.budget.check().map_err(TreeError::from))
                 .and_then(|()| Ok(self.finish_folder(path, deferred)?));
@@ -98,7 +105,7 @@ fn mark_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     set_xattr_in(dir, name, OsStr::new(OPAQUE), b"y")
 }
 
-fn finishing(path: &Path, error: TreeError) -> ApplyError {
+pub(super) fn finishing(path: &Path, error: TreeError) -> ApplyError {
     failed(path.to_owned(), error, |path, source| ApplyError::Finish {
         path,
         source,

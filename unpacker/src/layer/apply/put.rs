@@ -38,6 +38,7 @@ impl Layer<'_> {
         if path.as_os_str().is_empty() {
             let root = self.tree.folder(path);
             let root = root.map_err(|source| creating(Path::new("/"), source))?;
+            self.describes_root = true;
             return self.dress_folder(&root, OsStr::new("."), Path::new(""), attributes);
         }
         let place = self.tree.place(path);
@@ -165,6 +166,7 @@ impl Layer<'_> {
             set_xattr_in(folder.as_fd(), name, key, value)
         })?;
         let (mode, mtime) = (attributes.mode, attributes.mtime);
+        self.tree.describe(canonical);
         self.tree
             .defer(canonical, Deferred { mode, mtime })
             .map_err(|error| creating(canonical, error))

@@ -14,7 +14,10 @@ use rustix::io::Errno;
 
 use super::{Deferred, Folder, Level, Seen, Tree, TreeError};
 use crate::layer::Ownership;
-use crate::layer::root::attributes::{mode_in, mtime_in, owner_in, set_xattr_in, xattrs_in};
+use crate::layer::ownership::OVERRIDE_STAT;
+use crate::layer::root::attributes::{
+    mode_in, mtime_in, owner_in, remove_xattr_in, set_xattr_in, xattrs_in,
+};
 use crate::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
 use crate::layer::root::{create_in, link_in, node_in, remove_all_in, stat_in};
 
@@ -38,6 +41,10 @@ impl Tree<'_> {
             // Something else is in the way, and this layer needs a directory here.
             Seen::Upper(_) => {
                 self.remove_at(level.upper_fd()?, path, name)?;
+                self.default_folder(level.upper_fd()?, path, name)
+            }
+            Seen::Unknown => {
+                self.imply(path)?;
                 self.default_folder(level.upper_fd()?, path, name)
             }
             Seen::Lower(..) | Seen::Nothing => self.default_folder(level.upper_fd()?, path, name),
@@ -92,7 +99,7 @@ impl Tree<'_> {
         if self.borrowing {
             self.borrow(path)?;
         }
-        self.copy_attributes(lower, upper, name, found)?;
+        copy_attributes(self.ownership, lower, upper, name, found)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(path, Deferred { mode, mtime })
     }
@@ -123,31 +130,15 @@ impl Tree<'_> {
         };
         let found = lowest.metadata(top)?;
         let name = OsStr::new(".");
-        self.copy_attributes(lowest.as_fd(), self.upper.as_fd(), name, &found)?;
+        copy_attributes(
+            self.ownership,
+            lowest.as_fd(),
+            self.upper.as_fd(),
+            name,
+            &found,
+        )?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(top, Deferred { mode, mtime })
-    }
-
-    /// Owner and extended attributes, also recorded ones; what overlayfs itself notes stays behind.
-    fn copy_attributes(
-        &self,
-        lower: BorrowedFd<'_>,
-        upper: BorrowedFd<'_>,
-        name: &OsStr,
-        found: &Metadata,
-    ) -> io::Result<()> {
-        if self.ownership == Ownership::Mapped {
-            owner_in(upper, name, found.owner)?;
-        }
-        for (key, value) in xattrs_in(lower, name)? {
-            let bytes = key.as_encoded_bytes();
-            let overlays =
-                bytes.starts_with(b"user.overlay.") && !bytes.starts_with(b"user.overlay.overlay.");
-            if !overlays && !bytes.starts_with(b"trusted.") && bytes != b"security.selinux" {
-                set_xattr_in(upper, name, &key, &value)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -219,7 +210,7 @@ impl Tree<'_> {
             }
             kind => node_in(upper, name, kind, found.node)?,
         }
-        self.copy_attributes(lower, upper, name, found)?;
+        copy_attributes(self.ownership, lower, upper, name, found)?;
         if found.kind != Kind::Symlink {
             mode_in(upper, name, found.mode)?;
         }
@@ -334,6 +325,7 @@ impl Tree<'_> {
         if found.is_dir() {
             self.cache.clear();
             self.forget_deferred(path);
+            self.forget_implied(path);
         }
         match self.has_lowers() {
             true => self.hide(path),
@@ -352,6 +344,50 @@ impl Tree<'_> {
             self.deferred.remove(&known);
         }
     }
+}
+
+/// Owner and extended attributes, also recorded ones; what overlayfs itself notes stays behind.
+fn copy_attributes(
+    ownership: Ownership,
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    name: &OsStr,
+    found: &Metadata,
+) -> io::Result<()> {
+    if ownership == Ownership::Mapped {
+        owner_in(upper, name, found.owner)?;
+    }
+    for (key, value) in xattrs_in(lower, name)? {
+        if is_images(&key) {
+            set_xattr_in(upper, name, &key, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an attribute says something of the image, and not of this layer's folder or this host.
+pub(crate) fn is_images(key: &OsStr) -> bool {
+    let bytes = key.as_encoded_bytes();
+    let overlays =
+        bytes.starts_with(b"user.overlay.") && !bytes.starts_with(b"user.overlay.overlay.");
+    !overlays && !bytes.starts_with(b"trusted.") && bytes != b"security.selinux"
+}
+
+/// Makes a directory that was made by default say what another one says.
+pub(crate) fn take_attributes(
+    ownership: Ownership,
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    name: &OsStr,
+    found: &Metadata,
+) -> io::Result<()> {
+    if ownership == Ownership::Recorded {
+        match remove_xattr_in(upper, name, OsStr::new(OVERRIDE_STAT)) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::NODATA) => return Err(error),
+            _ => {}
+        }
+    }
+    copy_attributes(ownership, lower, upper, name, found)
 }
 
 /// Where data or a hole begins; `None` after the last.

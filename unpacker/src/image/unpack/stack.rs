@@ -17,7 +17,6 @@ use crate::layer::apply::take_root;
 use crate::layer::root::Root;
 use crate::layer::tree::{is_images, is_opaque};
 use crate::snapshot::id::SnapshotId;
-use crate::snapshot::overlay::MAX_LOWER;
 use crate::snapshot::store::{Snapshots, Staging};
 
 /// A layer's snapshot.
@@ -60,11 +59,9 @@ impl<'a> Stack<'a> {
         Ok(found.filter(|found| self.takes(found)))
     }
 
-    /// Whether a snapshot by diffID can be the next. Overlayfs refuses the same folder twice, and has
-    /// to have room for a root.
+    /// Whether a snapshot by diffID can be the next: overlayfs refuses the same folder twice.
     fn takes(&self, found: &Found) -> bool {
-        let room = !found.bare || self.found.len() + 1 < MAX_LOWER;
-        room && self.found.iter().all(|known| known.folder != found.folder)
+        self.found.iter().all(|known| known.folder != found.folder)
     }
 
     pub(super) fn push(&mut self, found: Found) -> Result<(), UnpackError> {

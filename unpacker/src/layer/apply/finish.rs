@@ -6,8 +6,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::{ApplyError, Layer, failed};
-use crate::layer::root::attributes::{mode_in, mtime_in, set_xattr_in};
+use crate::layer::root::attributes::{set_xattr_in, times_of};
 use crate::layer::root::metadata::{DeviceNumber, Kind};
 use crate::layer::root::node_in;
 use crate::layer::tree::{Deferred, OPAQUE, TreeError};
@@ -94,10 +96,10 @@ impl Layer<'_> {
     }
 
     fn finish_folder(&self, path: &Path, deferred: &Deferred) -> io::Result<()> {
-        let place = self.tree.upper.place(path)?;
-        let (dir, name) = (place.dir.as_fd(), place.name.as_os_str());
-        mode_in(dir, name, deferred.mode)?;
-        mtime_in(dir, name, deferred.mtime)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let folder = self.tree.upper.resolve(path, flags)?;
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(deferred.mode & 0o7777))?;
+        Ok(rustix::fs::futimens(&folder, &times_of(deferred.mtime))?)
     }
 }
 

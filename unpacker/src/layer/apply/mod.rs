@@ -13,6 +13,7 @@
 //! Nothing here can leave the root, whatever the archive says: see `root`.
 
 mod finish;
+mod holes;
 mod link;
 mod put;
 

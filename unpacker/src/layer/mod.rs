@@ -11,6 +11,9 @@ pub mod diff;
 pub mod entry;
 mod field;
 mod header;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod oracle;
 pub mod ownership;
 pub mod pack;
 pub(crate) mod pipeline;

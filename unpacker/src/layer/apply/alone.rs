@@ -16,9 +16,8 @@ use crate::layer::Ownership;
 use crate::layer::root::Root;
 use crate::layer::root::attributes::{mode_in, mtime_in, xattr_in};
 use crate::layer::tree::{Deferred, Leans, Tree, TreeError, take_attributes};
+use crate::layer::xattrs::ACL_DEFAULT;
 use crate::progress::{Cancel, Progress, Silent};
-
-const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 /// A layer's folder whose parents were not known.
 #[derive(Debug)]
@@ -116,7 +115,7 @@ impl Layer<'_> {
             };
             // What was made in it already would have inherited its list.
             let name = path.file_name().unwrap_or_default();
-            let lists = xattr_in(lower.as_fd(), name, OsStr::new(DEFAULT_ACL));
+            let lists = xattr_in(lower.as_fd(), name, OsStr::new(ACL_DEFAULT));
             if found.is_symlink() || (found.is_dir() && lists?.is_some()) {
                 return Ok(None);
             }

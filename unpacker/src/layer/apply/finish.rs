@@ -13,6 +13,7 @@ use crate::layer::root::attributes::{set_xattr_in, times_of};
 use crate::layer::root::metadata::{DeviceNumber, Kind};
 use crate::layer::root::node_in;
 use crate::layer::tree::{Deferred, OPAQUE, TreeError};
+use crate::layer::xattrs::ACL_DEFAULT;
 
 impl Layer<'_> {
     pub(super) fn finish(&mut self) -> Result<bool, ApplyError> {
@@ -89,10 +90,28 @@ impl Layer<'_> {
     pub(super) fn finish_folders(&mut self) -> Result<(), ApplyError> {
         for (path, deferred) in self.tree.take_deferred().iter().rev() {
             let done = (self.tree.budget.check().map_err(TreeError::from))
+                .and_then(|()| Ok(self.finish_list(path)?))
                 .and_then(|()| Ok(self.finish_folder(path, deferred)?));
             done.map_err(|error| finishing(path, error))?;
         }
         Ok(())
+    }
+
+    /// Gives a directory the access control list of what is created in it.
+    fn finish_list(&mut self, path: &Path) -> io::Result<()> {
+        let Some(list) = self.tree.take_list(path) else {
+            return Ok(());
+        };
+        let name = OsStr::new(ACL_DEFAULT);
+        match self.tree.upper.set_xattr(path, name, &list) {
+            Err(error) if self.is_spared(name, &error) => {
+                self.warn(&format!(
+                    "extended attribute {name:?} cannot be kept here: {error}"
+                ));
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn finish_folder(&self, path: &Path, deferred: &Deferred) -> io::Result<()> {

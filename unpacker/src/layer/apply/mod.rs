@@ -14,6 +14,7 @@
 
 mod alone;
 mod finish;
+mod holes;
 mod link;
 mod put;
 

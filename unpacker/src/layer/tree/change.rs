@@ -20,6 +20,7 @@ use crate::layer::root::attributes::{
 };
 use crate::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
 use crate::layer::root::{create_in, link_in, node_in, remove_all_in, stat_in};
+use crate::layer::xattrs::ACL_DEFAULT;
 
 const CHUNK: usize = 128 * 1024;
 
@@ -65,7 +66,33 @@ impl Tree<'_> {
         if mode & 0o700 != 0o700 {
             self.upper.set_mode(path, mode | 0o700)?;
         }
+        let list = self.upper.xattr(path, OsStr::new(ACL_DEFAULT))?;
+        if list.is_some() {
+            self.upper.remove_xattr(path, OsStr::new(ACL_DEFAULT))?;
+            self.defer_list(path, list)?;
+        }
         Ok(())
+    }
+
+    /// Notes the access control list that a directory gives to what is created in it: what a layer
+    /// brings has only what its entry says. `None` means that it has no such list.
+    pub(crate) fn defer_list(
+        &mut self,
+        path: &Path,
+        list: Option<Vec<u8>>,
+    ) -> Result<(), TreeError> {
+        let Some(list) = list else {
+            self.lists.remove(path);
+            return Ok(());
+        };
+        self.budget.remember(path)?;
+        self.budget.remember_bytes(list.len() as u64)?;
+        self.lists.insert(path.to_owned(), list);
+        Ok(())
+    }
+
+    pub(crate) fn take_list(&mut self, path: &Path) -> Option<Vec<u8>> {
+        self.lists.remove(path)
     }
 
     /// Notes what a directory shall be like when the layer is done.
@@ -99,7 +126,8 @@ impl Tree<'_> {
         if self.borrowing {
             self.borrow(path)?;
         }
-        copy_attributes(self.ownership, lower, upper, name, found)?;
+        let list = copy_attributes(self.ownership, lower, upper, name, found)?;
+        self.defer_list(path, list)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(path, Deferred { mode, mtime })
     }
@@ -130,13 +158,14 @@ impl Tree<'_> {
         };
         let found = lowest.metadata(top)?;
         let name = OsStr::new(".");
-        copy_attributes(
+        let list = copy_attributes(
             self.ownership,
             lowest.as_fd(),
             self.upper.as_fd(),
             name,
             &found,
         )?;
+        self.defer_list(top, list)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(top, Deferred { mode, mtime })
     }
@@ -343,26 +372,31 @@ impl Tree<'_> {
         for known in gone {
             self.deferred.remove(&known);
         }
+        self.lists.retain(|known, _| !known.starts_with(path));
     }
 }
 
 /// Owner and extended attributes, also recorded ones; what overlayfs itself notes stays behind.
+/// Answers the list for what is created in it, which is not set yet.
 fn copy_attributes(
     ownership: Ownership,
     lower: BorrowedFd<'_>,
     upper: BorrowedFd<'_>,
     name: &OsStr,
     found: &Metadata,
-) -> io::Result<()> {
+) -> io::Result<Option<Vec<u8>>> {
     if ownership == Ownership::Mapped {
         owner_in(upper, name, found.owner)?;
     }
+    let mut list = None;
     for (key, value) in xattrs_in(lower, name)? {
-        if is_images(&key) {
+        if key == ACL_DEFAULT {
+            list = Some(value);
+        } else if is_images(&key) {
             set_xattr_in(upper, name, &key, &value)?;
         }
     }
-    Ok(())
+    Ok(list)
 }
 
 /// Whether an attribute says something of the image, and not of this layer's folder or this host.
@@ -387,7 +421,10 @@ pub(crate) fn take_attributes(
             _ => {}
         }
     }
-    copy_attributes(ownership, lower, upper, name, found)
+    match copy_attributes(ownership, lower, upper, name, found)? {
+        Some(list) => set_xattr_in(upper, name, OsStr::new(ACL_DEFAULT), &list),
+        None => Ok(()),
+    }
 }
 
 /// Where data or a hole begins; `None` after the last.

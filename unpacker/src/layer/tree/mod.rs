@@ -64,6 +64,8 @@ pub(crate) struct Tree<'a> {
     /// Canonical directories whose lower content is hidden.
     opaque: Paths,
     deferred: BTreeMap<PathBuf, Deferred>,
+    /// Access control lists that directories will give to what is created in them.
+    lists: HashMap<PathBuf, Vec<u8>>,
     cache: view::Cache,
     /// What is in the upper folder only because a hard link needed a lower file there: for the
     /// layer's own whiteouts it is still lower.
@@ -90,6 +92,7 @@ impl<'a> Tree<'a> {
             hidden: HashSet::new(),
             opaque: HashSet::new(),
             deferred: BTreeMap::new(),
+            lists: HashMap::new(),
             cache: view::Cache::default(),
             borrowed: BTreeSet::new(),
             borrowing: false,

@@ -224,6 +224,10 @@ fn refusal(error: &RemoteError) -> UpstreamError {
                 format!("there are no usable credentials for {host}"),
             )
         }
+        RemoteError::Setup { host, source } => {
+            tracing::error!(error = %source, host, "certificates or proxies cannot be used");
+            (Trouble::Failed, format!("cannot connect to {host}"))
+        }
         RemoteError::Denied { .. } => (Trouble::Denied, error.to_string()),
         RemoteError::Busy { status: 429, .. } => (Trouble::Limited, error.to_string()),
         RemoteError::Network { source, .. } if source.is_connect() => {
@@ -238,6 +242,7 @@ fn refusal(error: &RemoteError) -> UpstreamError {
         | RemoteError::SizeMismatch { .. }
         | RemoteError::TooLarge { .. }
         | RemoteError::Refused { .. }
+        | RemoteError::SchemaOne { .. }
         | RemoteError::Protocol { .. } => (Trouble::Wrong, error.to_string()),
     };
     UpstreamError {

@@ -200,22 +200,25 @@ impl Unpacking<'_> {
             digest: digest.clone(),
             source,
         };
-        let opened = self.content.open(digest).map_err(unreadable)?;
-        let Some(blob) = opened else {
+        let opened = self.content.stream(digest).map_err(unreadable)?;
+        let Some(stream) = opened else {
             return Err(UnpackError::Missing {
                 digest: digest.clone(),
             });
         };
         let size = layer.blob.size();
         let counted = Counted {
-            inner: blob.file,
+            inner: stream.reader,
             progress: self.progress,
             id: short(digest),
             total: size,
             done: 0,
             told: 0,
         };
-        let verified = Verified::new(counted, digest, size);
+        let verified = match stream.vouched {
+            true => Verified::vouched(counted, digest, size),
+            false => Verified::new(counted, digest, size),
+        };
         let hasher = Hasher::like(layer.diff_id.digest());
         let (feeder, mut reader) = ahead();
         let (applied, read) = thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! What can go wrong with a remote registry, by class of what the user can do about it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::credentials::LookupError;
@@ -99,10 +100,17 @@ pub enum RemoteError {
         status: u16,
         message: String,
     },
+    #[error(
+        "{what} of {host} is a manifest of docker's schema version 1, which is not supported; push the image \
+         again with a current tool"
+    )]
+    SchemaOne { host: String, what: String },
     #[error("{host} breaks the distribution protocol: {problem}")]
     Protocol { host: String, problem: String },
     #[error("cannot look up credentials for {host}")]
     Credentials { host: String, source: LookupError },
+    #[error("cannot connect to {host}")]
+    Setup { host: String, source: SetupError },
     #[error("cannot use the content store for {what}")]
     Content { what: String, source: io::Error },
 }
@@ -116,14 +124,26 @@ fn says(message: &str) -> String {
 }
 
 /// The client itself could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SetupError {
-    #[error("cannot read the certificates of {path}")]
-    CaFile { path: String, source: io::Error },
+    #[error("cannot read the certificate or key {path}")]
+    CaFile {
+        path: String,
+        source: Arc<io::Error>,
+    },
     #[error("{path} holds no PEM certificate")]
     CaPem { path: String },
+    #[error("cannot look into {path} for certificates")]
+    Folder {
+        path: String,
+        source: Arc<io::Error>,
+    },
+    #[error("{certificate} and {key} are not a PEM certificate and its key")]
+    Identity { certificate: String, key: String },
+    #[error("the {kind} proxy is not an http or https address")]
+    Proxy { kind: &'static str },
     #[error("cannot set up HTTPS")]
-    Client { source: reqwest::Error },
+    Client { source: Arc<reqwest::Error> },
 }
 
 impl RemoteError {

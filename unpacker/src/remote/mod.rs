@@ -9,7 +9,9 @@
 //! ├─ auth       challenge -> header, tokens kept per host and scope
 //! │  ├─ challenge    WWW-Authenticate, pure
 //! │  └─ credentials  files, environment and helper programs
+//! ├─ mirrors    places that are asked before a registry
 //! ├─ exchange   one request: redirects, stall timeout, status to error
+//! ├─ transport  proxies and certificates: which HTTP client an address gets
 //! ├─ attempts   which errors are tried again, and when
 //! ├─ clock      time and chance, handed in
 //! └─ error      one enum, by class of what the user can do
@@ -30,8 +32,10 @@ mod endpoint;
 pub mod error;
 mod exchange;
 pub mod manifest;
+mod mirrors;
 pub mod open;
 mod sink;
+pub mod transport;
 pub mod upload;
 
 pub use credentials::Credentials;

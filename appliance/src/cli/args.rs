@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::login::{Login, Logout};
 use crate::cli::registry::Registry;
 use crate::ui::Format;
 
@@ -59,6 +60,10 @@ pub enum Verb {
     Pull(Pull),
     /// Send an image to the registry that its name says
     Push(Reference),
+    /// Log in to a registry; the password is asked for, or read from standard input
+    Login(Login),
+    /// Forget the login at a registry
+    Logout(Logout),
     /// Give an image another name
     Tag(Tag),
     /// Remove images

@@ -1,5 +1,6 @@
 //! The image verbs of the daemon.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +25,7 @@ use unpacker::snapshot::store::Snapshots;
 use crate::api::types::{Moved, UnpackRequest};
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::caller::{Caller, Remotes};
 use crate::images::content::RegistryContent;
 use crate::images::gate::Gate;
 use crate::images::locate::Here;
@@ -32,8 +34,15 @@ use crate::options::Options;
 use crate::progress::Reporter;
 use crate::sandbox::local::Runnable;
 
-/// Everything that is known about images on this host.
+/// Everything that is known about images on this host, and a way to other registries on behalf of
+/// whoever asks. All of one daemon share everything but that way.
 pub struct Images {
+    shared: Arc<Shared>,
+    pub(crate) remote: Remote,
+}
+
+/// What is the same for all who ask.
+pub struct Shared {
     pub(crate) here: Here,
     pub(crate) registry: Registry,
     pub(crate) content: Arc<dyn Content>,
@@ -42,7 +51,7 @@ pub struct Images {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) launcher: Launcher,
     pub(crate) folder: DataFolder,
-    pub(crate) remote: Remote,
+    remotes: Remotes,
     pub(crate) runtime: Handle,
     /// The image of this host's own programs is made by one caller at a time.
     pub(crate) making_host: Mutex<()>,
@@ -51,6 +60,22 @@ pub struct Images {
     pub(crate) purging: Mutex<()>,
     /// How long tags are kept.
     pub(crate) retention: Vec<Rule>,
+}
+
+impl Deref for Images {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("here", &self.here)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Images {
@@ -82,7 +107,7 @@ impl Images {
     ) -> Outcome<Self> {
         let content: Arc<dyn Content> = Arc::new(RegistryContent(registry.clone()));
         let remote = crate::images::remote::remote(options)?;
-        Ok(Self {
+        let shared = Shared {
             here,
             registry,
             arrivals: Arrivals::new(Arc::clone(&content)),
@@ -90,12 +115,28 @@ impl Images {
             snapshots,
             launcher,
             folder,
-            remote,
+            remotes: Remotes::new(options),
             runtime,
             making_host: Mutex::new(()),
             gate: Gate::default(),
             purging: Mutex::new(()),
             retention: options.settings.registry.retention.clone(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            remote,
+        })
+    }
+
+    /// The same images, with other registries asked on behalf of a command.
+    pub(crate) fn for_caller(&self, caller: Option<&Caller>) -> Outcome<Self> {
+        let remote = match caller {
+            Some(caller) => self.remotes.of(caller)?,
+            None => self.remote.clone(),
+        };
+        Ok(Self {
+            shared: Arc::clone(&self.shared),
+            remote,
         })
     }
 

@@ -68,6 +68,15 @@ impl Default for Options {
     }
 }
 
+/// How a registry let us in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It asked who we are, and our credentials were good.
+    Proved,
+    /// It asked nothing.
+    Open,
+}
+
 /// A client for all registries. Clones share connections, tokens and the transfer limit.
 #[derive(Clone)]
 pub struct Remote {
@@ -117,24 +126,34 @@ impl Remote {
         })
     }
 
-    /// Whether `host` is a registry that lets us in: what `devpod login` asks before it stores
-    /// anything (distribution-spec end-1).
-    pub async fn ping(&self, host: &str, progress: &dyn Progress) -> Result<(), RemoteError> {
+    /// Whether `host` is a registry that lets us in: what `devpod login` asks before it keeps anything
+    /// (distribution-spec end-1).
+    pub async fn ping(&self, host: &str, progress: &dyn Progress) -> Result<Entry, RemoteError> {
+        let mut attempts = self.attempts(progress);
+        loop {
+            match self.enter(host).await {
+                Ok(entry) => return Ok(entry),
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+    }
+
+    async fn enter(&self, host: &str) -> Result<Entry, RemoteError> {
         let endpoint = self.endpoint(host)?;
+        let what = "its API";
+        let call = Call::new(Method::GET, endpoint.ping());
+        // First as a stranger: some let everybody in, and then nothing is known about a password.
+        let reply = self.exchange(&endpoint, what, call.clone()).await?;
+        if reply.status().is_success() {
+            return Ok(Entry::Open);
+        }
         let scope = Scope {
             repository: String::new(),
             push: false,
             mount_from: None,
         };
-        let mut attempts = self.attempts(progress);
-        loop {
-            let call = Call::new(Method::GET, endpoint.ping());
-            let reply = self.request(&endpoint, &scope, "its API", call).await;
-            match reply {
-                Ok(_) => return Ok(()),
-                Err(error) => attempts.after(error).await?,
-            }
-        }
+        self.request(&endpoint, &scope, what, call).await?;
+        Ok(Entry::Proved)
     }
 
     /// The HTTP client for an address, on behalf of the registry `host`.

@@ -43,7 +43,7 @@ pub enum RemoteError {
     },
     #[error(
         "{host} wants a login for {what}, or it does not exist there; looked for credentials in {}; \
-         run `devpod registry external add {host} --username NAME`, or set DOCKER_USERNAME and DOCKER_PASSWORD (with \
+         run `devpod login {host}`, or set DOCKER_USERNAME and DOCKER_PASSWORD (with \
          DOCKER_REGISTRY={host})",
         looked.join(", ")
     )]
@@ -53,7 +53,7 @@ pub enum RemoteError {
         looked: Vec<String>,
     },
     #[error(
-        "{host} refused the credentials of {from} for {what}{}; run `devpod registry external add {host} --username NAME`",
+        "{host} refused the credentials of {from} for {what}{}; run `devpod login {host}`",
         says(message)
     )]
     LoginRefused {

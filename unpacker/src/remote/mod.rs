@@ -8,7 +8,7 @@
 //! ├─ upload     exists, mount, send
 //! ├─ auth       challenge -> header, tokens kept per host and scope
 //! │  ├─ challenge    WWW-Authenticate, pure
-//! │  └─ credentials  files, environment and helper programs
+//! │  └─ credentials  files, environment and helper programs; login changes them
 //! ├─ mirrors    places that are asked before a registry
 //! ├─ exchange   one request: redirects, stall timeout, status to error
 //! ├─ transport  proxies and certificates: which HTTP client an address gets
@@ -31,6 +31,7 @@ pub mod download;
 mod endpoint;
 pub mod error;
 mod exchange;
+pub mod login;
 pub mod manifest;
 mod mirrors;
 pub mod open;

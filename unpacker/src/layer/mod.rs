@@ -8,7 +8,7 @@ pub mod archive;
 pub mod compress;
 pub mod diff;
 pub mod entry;
-mod header;
+pub(crate) mod header;
 pub mod ownership;
 pub mod pack;
 pub(crate) mod pipeline;

@@ -17,4 +17,5 @@ mod open;
 mod real;
 mod registry;
 mod server;
+mod service;
 mod store;

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, MediaType};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use unpacker::content::Content;
 use unpacker::image::archive::read::{ReadError, ReadOptions, read};
@@ -26,6 +27,7 @@ use crate::pipe::{self, pipe};
 use crate::ui::{self, Format, table};
 
 const CHUNK: usize = 256 * 1024;
+const STOPPED: &str = "saving was stopped";
 
 /// Where an archive goes.
 #[derive(Debug, Clone)]
@@ -51,15 +53,21 @@ pub(super) async fn save(session: &Session, save: Save) -> Outcome<u8> {
     let (sender, reader) = pipe();
     let taken = target.clone();
     let taking = spawn_blocking(move || take(reader, &taken));
-    let received = client
-        .receive_bytes::<_, Saved>("/v1/images/save", &request, sender)
-        .await;
-    let taken = taking
-        .await
-        .unwrap_or_else(|error| Err(Failure::internal(error.to_string())));
+    let received = tokio::select! {
+        received = client.receive_bytes::<_, Saved>("/v1/images/save", &request, sender) => received,
+        // Whoever takes the bytes cleans up when no more come.
+        () = interrupted() => Err(Failure::new(Kind::Cancelled, STOPPED)),
+    };
+    let taken = match (&received, &target) {
+        // A reader that does not read would hold us up, and there is nothing to tidy.
+        (Err(said), Target::Stdout) if said.message == STOPPED => Ok(()),
+        _ => taking
+            .await
+            .unwrap_or_else(|error| Err(Failure::internal(error.to_string()))),
+    };
     let saved = match (received, taken) {
         (Ok(saved), Ok(())) => saved,
-        // Where both failed because this side could not write, that is the reason.
+        // The daemon's side ended because this one could not write: that is the reason.
         (Err(said), Err(here)) if said.kind == Kind::Cancelled && here.kind != Kind::Cancelled => {
             return Err(here);
         }
@@ -68,6 +76,20 @@ pub(super) async fn save(session: &Session, save: Save) -> Outcome<u8> {
     };
     tell_saved(session, &saved, &target);
     Ok(0)
+}
+
+/// Ctrl-C, or the like.
+async fn interrupted() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 fn target(path: Option<PathBuf>, format: SaveFormat) -> Outcome<Target> {

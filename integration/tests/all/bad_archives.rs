@@ -273,7 +273,7 @@ fn a_full_disk_is_told_and_nothing_stays() {
     assert_eq!(files(small.0.path()), 1);
     // Reading: the data folder of another appliance is on a disk that is nearly full.
     let archive = scene.save("oci-archive", "a.tar");
-    let disk = Small::mount("64m").unwrap();
+    let disk = Small::mount("128m").unwrap();
     let filler = disk.0.join("filler");
     let place = Place::within(Folder::below(disk.0.path()));
     let other = TestAppliance::start_at(place);

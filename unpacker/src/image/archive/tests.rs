@@ -502,14 +502,19 @@ fn cancelling_ends_both_ways() {
 
 #[test]
 fn damage_at_rest_never_leaves() {
-    for docker in [false, true] {
+    for (docker, compression) in [
+        (false, Compression::None),
+        (true, Compression::None),
+        (true, Compression::Gzip),
+    ] {
         let from = store();
-        let image = from.image(&["a"], Compression::None);
+        let image = from.image(&["a"], compression);
         let found = load(from.content(), &image.bytes).unwrap();
         let blob = found.layers[0].blob.digest().digest().to_owned();
         let path = from.layout.dir().join("blobs/sha256").join(blob);
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[600] ^= 1;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         let cancel = Cancel::default();
         let failed = match docker {

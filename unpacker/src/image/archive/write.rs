@@ -459,20 +459,27 @@ impl<'a> LayerReader<'a> {
         let mut hasher = Hasher::like(self.diff_id.digest());
         let mut told = Told::new(digest, None, progress);
         let mut chunk = vec![0; CHUNK];
-        let mut tar = decoder(&mut self.verified).map_err(failed)?;
-        loop {
-            cancel.check()?;
-            match tar.read(&mut chunk).map_err(failed)? {
-                0 => break,
-                read => {
-                    hasher.update(&chunk[..read]);
-                    out.write_all(&chunk[..read]).map_err(WriteError::Output)?;
-                    told.more(read as u64);
+        let unpacked = decoder(&mut self.verified).and_then(|mut tar| {
+            loop {
+                cancel.check().map_err(io::Error::other)?;
+                match tar.read(&mut chunk)? {
+                    0 => return Ok(Ok(())),
+                    read => {
+                        hasher.update(&chunk[..read]);
+                        told.more(read as u64);
+                        if let Err(error) = out.write_all(&chunk[..read]) {
+                            return Ok(Err(error));
+                        }
+                    }
                 }
             }
+        });
+        cancel.check()?;
+        // That the bytes are wrong is the reason of whatever a decoder says of them.
+        if !matches!(unpacked, Ok(Err(_))) {
+            self.verified.finish().map_err(failed)??;
         }
-        drop(tar);
-        self.verified.finish().map_err(failed)??;
+        unpacked.map_err(failed)?.map_err(WriteError::Output)?;
         let actual = hasher.finish();
         if actual != *self.diff_id.digest() {
             return Err(WriteError::DiffId {

@@ -471,7 +471,16 @@ fn what_does_not_fit_is_refused_before_it_is_written() {
     header.set_entry_type(tar::EntryType::GNUSparse);
     header.set_cksum();
     let error = to.read(header.as_bytes()).unwrap_err();
-    assert!(chain(&error).contains("a sparse file"), "{error:?}");
+    assert!(chain(&error).contains("sparse file"), "{error:?}");
+    // One whose map is good: all of it is a hole.
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.size.copy_from_slice(b"00000000000\0");
+    gnu.set_real_size(10 << 30);
+    gnu.sparse[0].set_offset(10 << 30);
+    gnu.sparse[0].set_length(0);
+    header.set_cksum();
+    let error = to.read(header.as_bytes()).unwrap_err();
+    assert!(chain(&error).contains("is a sparse file"), "{error:?}");
     // Nothing was left under any name.
     let files = std::fs::read_dir(to.layout.dir()).unwrap().count();
     assert_eq!(files, 3);

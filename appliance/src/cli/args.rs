@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::image_args::{Check, History, Images, Inspect, Load, Rmi, Save};
 use crate::cli::login::{Login, Logout};
 use crate::cli::registry::Registry;
-use crate::ui::Format;
+use crate::ui::Output;
 
 /// Builds, stores, fetches and runs container images for development on one Linux host: no Docker
 /// daemon, no root, no internet.
@@ -23,9 +24,10 @@ pub struct Arguments {
     #[arg(long, global = true, env = "DEVPOD_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// How results are printed
-    #[arg(long, short, global = true, value_enum, default_value_t)]
-    pub output: Format,
+    /// How results are printed, text or json; with `save` the file that is written
+    #[arg(long, short, global = true, default_value = "text", value_name = "FORMAT",
+        value_parser = Output::parse)]
+    pub output: Output,
 
     #[command(subcommand)]
     pub verb: Verb,
@@ -54,8 +56,8 @@ pub enum Verb {
     #[command(subcommand)]
     Config(Config),
 
-    /// List the images of the embedded registry
-    Images,
+    /// List the images that are here
+    Images(Images),
     /// Fetch an image from a registry
     Pull(Pull),
     /// Send an image to the registry that its name says
@@ -68,8 +70,12 @@ pub enum Verb {
     Tag(Tag),
     /// Remove images
     Rmi(Rmi),
-    /// Show an image's manifest and configuration
+    /// Show manifests and configurations of images
     Inspect(Inspect),
+    /// Write images to a file that docker, podman and skopeo read too
+    Save(Save),
+    /// Read images from a file of docker, podman, skopeo or ours, or from an OCI layout
+    Load(Load),
     /// Unpack an image's root file system into a folder
     Unpack(Unpack),
     /// Build an image from a Dockerfile
@@ -195,22 +201,6 @@ pub struct Tag {
 }
 
 #[derive(Debug, Args)]
-pub struct Rmi {
-    /// The images' names
-    #[arg(required = true)]
-    pub references: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct Inspect {
-    /// The image's name
-    pub reference: String,
-    /// Print the manifest's bytes as they are
-    #[arg(long)]
-    pub raw: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct Unpack {
     /// The image's name; fetched when it is not here
     pub reference: String,
@@ -281,6 +271,23 @@ pub enum Image {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the images that are here: `devpod images`
+    Ls(Images),
+    /// Remove images: `devpod rmi`
+    Rm(Rmi),
+    /// Show manifests and configurations: `devpod inspect`
+    Inspect(Inspect),
+    /// Write images to a file: `devpod save`
+    Save(Save),
+    /// Read images from a file: `devpod load`
+    Load(Load),
+    /// Give an image another name: `devpod tag`
+    Tag(Tag),
+    /// Show how an image came to be: its layers, newest first
+    History(History),
+    /// Read every byte of images again and tell what is damaged
+    #[command(visible_alias = "validate")]
+    Check(Check),
 }
 
 #[derive(Debug, Subcommand)]

@@ -19,5 +19,6 @@ mod real;
 mod registry;
 mod resume;
 mod server;
+mod service;
 mod sharing;
 mod store;

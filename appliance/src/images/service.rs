@@ -8,6 +8,7 @@ use registry::service::{Listing, ManifestPut, PutManifestError, References, Regi
 use registry::store::StoreError;
 use tokio::runtime::Handle;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::spec::Wiring;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
@@ -36,6 +37,8 @@ pub struct Images {
     pub(crate) content: Arc<dyn Content>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) launcher: Launcher,
+    /// What goes through the private networks of builds.
+    pub(crate) wiring: Wiring,
     pub(crate) folder: DataFolder,
     pub(crate) remote: Remote,
     pub(crate) runtime: Handle,
@@ -83,6 +86,7 @@ impl Images {
             content,
             snapshots,
             launcher,
+            wiring: Wiring::default(),
             folder,
             remote,
             runtime,

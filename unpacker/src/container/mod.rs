@@ -16,6 +16,7 @@ mod inside;
 pub mod launch;
 mod log;
 mod monitor;
+pub mod network;
 mod outbox;
 pub mod probe;
 mod program;

@@ -20,6 +20,7 @@ mod guarded;
 mod house;
 mod imports;
 mod mirror;
+mod network;
 mod platform;
 mod prune;
 mod registry_commands;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::network::probe::Rung;
 use unpacker::container::network::spec::{Protocol, Publish, Visible};
 use unpacker::container::run::RunError;
-use unpacker::container::spec::{ContainerSpec, Mount, Network};
+use unpacker::container::spec::{ContainerSpec, Mount, Network, User};
 use unpacker::container::supervise::{SuperviseError, ports, start};
 use unpacker::progress::Cancel;
 
@@ -18,7 +19,7 @@ use crate::fixture::{Room, good, run_for};
 use crate::sandbox::Sandbox;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 17] = [
         ("network: outward", outward),
         (
             "network: what is refused outside is refused inside",
@@ -31,7 +32,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("network: datagrams", datagrams),
         ("network: published", published),
         ("network: published datagrams", published_datagrams),
+        (
+            "network: a service of the container's localhost",
+            local_service,
+        ),
+        ("network: much both ways", much),
+        ("network: the last words of a container", last_words),
+        ("network: ports below 1024 without root", low_port),
+        ("network: nothing stays", nothing_stays),
         ("network: taken port", taken),
+        ("network: the probe makes one", probe),
         ("network: many connections", many),
     ];
     tests
@@ -232,14 +242,12 @@ fn try_ask(at: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 
 fn published() {
     let sandbox = sandbox(COUNT, vec![publish(Protocol::Tcp, 8080)]);
-    let [port] = ports(&sandbox.dir).unwrap()[..] else {
-        panic!("one port was published");
-    };
-    assert_ne!(port.host.port(), 0);
-    assert_eq!(ask(port.host, b"hello"), b"5\n");
+    let port = port_of(&sandbox);
+    assert_ne!(port.port(), 0);
+    assert_eq!(ask(port, b"hello"), b"5\n");
     drop(sandbox);
     // It is free again as soon as the sandbox has ended.
-    TcpListener::bind(port.host).unwrap();
+    TcpListener::bind(port).unwrap();
 }
 
 /// The host's own perl, read-only: busybox has no server for datagrams.
@@ -301,9 +309,7 @@ fn published_datagrams() {
         spec.wiring.publish = vec![publish(Protocol::Udp, 5353)];
         with_perl(spec);
     });
-    let [port] = ports(&sandbox.dir).unwrap()[..] else {
-        panic!("one port was published");
-    };
+    let port = port_of(&sandbox);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket
         .set_read_timeout(Some(Duration::from_millis(200)))
@@ -311,10 +317,10 @@ fn published_datagrams() {
     let begin = Instant::now();
     let mut answer = [0; 64];
     let length = loop {
-        socket.send_to(b"a question\n", port.host).unwrap();
+        socket.send_to(b"a question\n", port).unwrap();
         match socket.recv_from(&mut answer) {
             Ok((length, from)) => {
-                assert_eq!(from, port.host);
+                assert_eq!(from, port);
                 break length;
             }
             Err(_) => assert!(begin.elapsed() < Duration::from_secs(20), "no answer"),
@@ -359,4 +365,99 @@ fn many() {
         server.port()
     );
     assert_eq!(good(&private(&room, &script)), "got 6\n".repeat(200));
+}
+
+/// The one port of a sandbox.
+fn port_of(sandbox: &Sandbox) -> SocketAddr {
+    match ports(&sandbox.dir).unwrap()[..] {
+        [port] => port.host,
+        _ => panic!("one port was published"),
+    }
+}
+
+/// What listens on the container's localhost only is found, and sees nobody from there.
+fn local_service() {
+    if !has_perl() {
+        return;
+    }
+    let script = "exec /usr/bin/perl -e 'use Socket; socket(L,PF_INET,SOCK_STREAM,0); \
+                  bind(L,sockaddr_in(8080,INADDR_LOOPBACK)); listen(L,5); \
+                  while (my $from=accept(C,L)) { my ($port,$address)=sockaddr_in($from); \
+                  syswrite C, inet_ntoa($address); close C }'";
+    let sandbox = Sandbox::start_with(script, |spec| {
+        spec.network = Network::Private;
+        spec.wiring.publish = vec![publish(Protocol::Tcp, 8080)];
+        with_perl(spec);
+    });
+    assert_eq!(ask(port_of(&sandbox), b""), b"10.0.2.2");
+}
+
+/// What comes back is what went in, though nobody reads while writing.
+fn much() {
+    let echo = "while true; do busybox nc -l -p 8080 -e busybox cat; done";
+    let sandbox = sandbox(echo, vec![publish(Protocol::Tcp, 8080)]);
+    let bytes: Vec<u8> = (0_u32..25 << 20).flat_map(u32::to_le_bytes).collect();
+    let back = ask(port_of(&sandbox), &bytes);
+    assert_eq!(back.len(), bytes.len());
+    assert!(back == bytes, "something else came back");
+}
+
+/// What a process said before it ended arrives, although its whole container is gone.
+fn last_words() {
+    let script = "busybox nc -l -p 8080 -e busybox head -c 3000000 /dev/zero";
+    let sandbox = sandbox(script, vec![publish(Protocol::Tcp, 8080)]);
+    let at = port_of(&sandbox);
+    let begin = Instant::now();
+    let mut stream = loop {
+        let mut stream = TcpStream::connect(at).unwrap();
+        let mut first = [0];
+        if stream.read(&mut first).is_ok_and(|length| length == 1) {
+            break stream;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "nobody listens");
+        thread::sleep(Duration::from_millis(20));
+    };
+    thread::sleep(Duration::from_millis(300));
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len(), 2_999_999);
+    drop(stream);
+}
+
+fn low_port() {
+    let sandbox = Sandbox::start_with(
+        "while true; do busybox nc -l -p 80 -e busybox id -u; done",
+        |spec| {
+            spec.network = Network::Private;
+            spec.wiring.publish = vec![publish(Protocol::Tcp, 80)];
+            spec.process.user = User {
+                uid: 1000,
+                gid: 1000,
+                groups: Vec::new(),
+            };
+        },
+    );
+    assert_eq!(ask(port_of(&sandbox), b""), b"1000\n");
+}
+
+fn probe() {
+    assert_eq!(Rung::look(&Launcher::this()).unwrap(), Rung::Whole);
+}
+
+fn nothing_stays() {
+    let room = Room::new();
+    let spec = private(&room, "true");
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
+    for _ in 0..20 {
+        good(&spec);
+    }
+    // Other tests run meanwhile and have descriptors of their own.
+    assert!(descriptors() < before + 60, "{} of {before}", descriptors());
+    let names: Vec<_> = std::fs::read_dir(room.path("work"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(names, ["overlay"]);
 }

@@ -47,6 +47,7 @@ pub(super) struct Inside {
 pub(super) struct Mouths {
     pub(super) connections: Vec<OwnedFd>,
     pub(super) datagrams: Vec<OwnedFd>,
+    pub(super) features: Features,
     /// `None` where the kernel cannot hold connections.
     pub(super) hold: Option<Hold>,
 }
@@ -121,6 +122,7 @@ pub(super) fn furnish(visible: &[u16], v6: bool) -> io::Result<Mouths> {
     let mut mouths = Mouths {
         connections: Vec::new(),
         datagrams: Vec::new(),
+        features,
         hold: None,
     };
     for gateway in [GATEWAY, GATEWAY_V6.into()] {

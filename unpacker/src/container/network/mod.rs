@@ -25,6 +25,7 @@ mod nft;
 mod packet;
 pub(crate) mod policy;
 mod poll;
+pub mod probe;
 mod relay;
 mod sockets;
 pub mod spec;
@@ -38,6 +39,9 @@ pub use start::Published;
 pub(crate) use start::{Attached, Prepared};
 
 use config::range::Range;
+
+/// The hidden subcommand of [`probe`].
+pub(crate) const PROBE: &str = "__network";
 
 /// The container's address: what user-mode networks have used since QEMU's.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);

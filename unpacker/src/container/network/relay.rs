@@ -224,10 +224,9 @@ impl Relay {
         self.hold = None;
         self.flows = Flows::new();
         self.farewell = Some(Instant::now());
-        // It may be gone, which is as well.
-        let _ = self.keeper.send(&"free", &[]);
-        // Whoever watches goes now, and is not to take this process along.
+        // Whoever watches goes when it has heard this, and is not to take this process along.
         let _ = rustix::process::set_parent_process_death_signal(None);
+        let _ = self.keeper.send(&"free", &[]);
         let _ = self.keeper_watch.want(&self.poll, false, false);
     }
 

@@ -184,6 +184,8 @@ fn live(prepared: Prepared, keeper: &Wire, container: &OwnedFd) -> ! {
 fn furnish(prepared: Prepared, keeper: &Wire, container: &OwnedFd) -> io::Result<Relay> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // What process lists show of it.
+    rustix::thread::set_name(c"devpod-network")?;
     let Prepared { wiring, opened, .. } = prepared;
     let mut kept = vec![keeper.as_fd(), container.as_fd()];
     kept.extend(opened.iter().map(|opened| opened.socket.as_fd()));

@@ -1,6 +1,7 @@
 //! One process composed of its parts, in order of dependence.
 
 use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,12 +18,13 @@ use unpacker::snapshot::store::Snapshots;
 use crate::api::types::DaemonStatus;
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::caller::Caller;
 use crate::images::external::Accounts;
 use crate::images::locate::Here;
 use crate::images::service::Images;
 use crate::options::Options;
 use crate::sandbox::keeper;
-use crate::sandbox::local::{Defaults, Sandboxes};
+use crate::sandbox::local::{Defaults, Sandboxes, Surroundings};
 use crate::sandbox::record::Record;
 use crate::sandbox::volumes::Volumes;
 use crate::workspace::service::Workspaces;
@@ -63,15 +65,17 @@ impl App {
         })?;
         let snapshots = Arc::new(snapshots);
         let launcher = Launcher::this();
+        let surroundings = surroundings(&status, &options);
         let sandboxes = Sandboxes::open(
             folder.sandboxes(),
             Arc::clone(&snapshots),
             launcher.clone(),
+            surroundings.clone(),
             Volumes::open(&folder.volumes())?,
             defaults(&options),
         )?;
         let sandboxes = Arc::new(sandboxes);
-        let images = Images::new(
+        let mut images = Images::new(
             Here { port },
             registry.clone(),
             snapshots,
@@ -80,6 +84,7 @@ impl App {
             &options,
             runtime.clone(),
         )?;
+        surroundings.wire(&mut images.wiring);
         let app = Self {
             status,
             registry,
@@ -128,11 +133,17 @@ impl App {
     }
 
     pub fn workspaces(&self) -> Workspaces {
-        Workspaces::new(
-            &self.options,
-            Arc::clone(&self.images),
-            Arc::clone(&self.sandboxes),
-        )
+        self.workspaces_with(Arc::clone(&self.images))
+    }
+
+    /// As [`App::workspaces`], with other registries asked on behalf of a command.
+    pub fn workspaces_for(&self, caller: Option<&Caller>) -> Outcome<Workspaces> {
+        let images = self.images.for_caller(caller)?;
+        Ok(self.workspaces_with(Arc::new(images)))
+    }
+
+    fn workspaces_with(&self, images: Arc<Images>) -> Workspaces {
+        Workspaces::new(&self.options, images, Arc::clone(&self.sandboxes))
     }
 
     /// Keeps a stream for the caller who started the sandbox; one who does not come for it loses it,
@@ -199,6 +210,22 @@ fn defaults(options: &Options) -> Defaults {
             ..Resources::default()
         },
         idle_timeout: settings.timeout.0,
+    }
+}
+
+/// The registry is reached at the address that it listens on; one that listens everywhere at
+/// loopback.
+fn surroundings(status: &DaemonStatus, options: &Options) -> Surroundings {
+    let reached = |mut address: SocketAddr| {
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        address
+    };
+    Surroundings {
+        registry: status.registry.parse().ok().map(reached),
+        allow: options.settings.sandbox.allow.clone(),
+        deny: options.settings.sandbox.deny.clone(),
     }
 }
 

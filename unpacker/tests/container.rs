@@ -19,6 +19,8 @@ mod foreground;
 mod ids;
 #[path = "container/limits.rs"]
 mod limits;
+#[path = "container/network.rs"]
+mod network;
 #[path = "container/ordinary.rs"]
 mod ordinary;
 #[path = "container/overlay.rs"]
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
     trials.extend(ids::trials());
     trials.extend(debian::trials());
     trials.extend(overlay::trials());
+    trials.extend(network::trials());
     if !inside {
         trials.extend(ordinary::trials());
     }

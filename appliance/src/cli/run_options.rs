@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use config::quantity::{ByteSize, Cpu, Seconds};
 use unpacker::container::capability::Capabilities;
+use unpacker::container::network::GATEWAY;
 use unpacker::container::resources::{Resources, Swap};
 use unpacker::container::seccomp::file::Profile;
 use unpacker::container::spec::{Confinement, HostLine, LogLimits, Seccomp, Surroundings};
@@ -39,11 +40,12 @@ pub(super) fn options(
     files: &Files,
     life: &Life,
     volumes: &[String],
+    network: &str,
 ) -> Outcome<(RunOptions, Vec<MountRequest>)> {
     let mut options = RunOptions {
         resources: resources(limits)?,
         confinement: confinement(security)?,
-        surroundings: surroundings(files, security)?,
+        surroundings: surroundings(files, security, network)?,
         groups: security.group_add.clone(),
         without_init: life.no_init,
         log: log(life)?,
@@ -198,7 +200,7 @@ fn read(file: &Path) -> Outcome<String> {
     Ok(text)
 }
 
-fn surroundings(files: &Files, security: &Security) -> Outcome<Surroundings> {
+fn surroundings(files: &Files, security: &Security, network: &str) -> Outcome<Surroundings> {
     let unmasked = |option: &String| {
         matches!(
             option.split_once(['=', ':']),
@@ -209,16 +211,22 @@ fn surroundings(files: &Files, security: &Security) -> Outcome<Surroundings> {
         read_only: files.read_only,
         unmasked: security.privileged || security.security_opt.iter().any(unmasked),
         shm_size: parsed::<ByteSize>(files.shm_size.as_ref())?.map(|size| size.0),
-        hosts: files
-            .add_host
-            .iter()
-            .map(|text| host(text))
+        hosts: (files.add_host.iter())
+            .map(|text| host(text, gateway(network)))
             .collect::<Outcome<_>>()?,
     })
 }
 
+/// Where this host is, as a sandbox sees it.
+fn gateway(network: &str) -> IpAddr {
+    match network {
+        "private" => GATEWAY,
+        _ => IpAddr::from([127, 0, 0, 1]),
+    }
+}
+
 /// `NAME:ADDRESS`, or `NAME=ADDRESS`; an IPv6 address may stand in brackets.
-fn host(text: &str) -> Outcome<HostLine> {
+fn host(text: &str, gateway: IpAddr) -> Outcome<HostLine> {
     let bad = || {
         Failure::invalid(format!("{text:?} is no host"))
             .hint("Write NAME:ADDRESS, such as db:10.0.0.7.")
@@ -227,8 +235,7 @@ fn host(text: &str) -> Outcome<HostLine> {
     plan::check_hostname(name)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
     let address = match address {
-        // The sandbox shares this host's network, or has none.
-        "host-gateway" => IpAddr::from([127, 0, 0, 1]),
+        "host-gateway" => gateway,
         address => address.parse().map_err(|_| bad())?,
     };
     Ok(HostLine {
@@ -525,16 +532,17 @@ mod tests {
     #[test]
     fn hosts_have_addresses_of_both_kinds() {
         assert_eq!(
-            host("db:10.0.0.7").unwrap().address,
+            host("db:10.0.0.7", GATEWAY).unwrap().address,
             IpAddr::from([10, 0, 0, 7])
         );
         assert_eq!(
-            host("six:::1").unwrap().address,
+            host("six:::1", GATEWAY).unwrap().address,
             "::1".parse::<IpAddr>().unwrap()
         );
-        assert_eq!(host("six=[fe80::1]").unwrap().name, "six");
+        assert_eq!(host("six=[fe80::1]", GATEWAY).unwrap().name, "six");
+        assert_eq!(host("me:host-gateway", GATEWAY).unwrap().address, GATEWAY);
         for bad in ["db", "db:", "db:x", "a\nb:1.1.1.1", ":1.1.1.1"] {
-            assert!(host(bad).is_err(), "{bad}");
+            assert!(host(bad, GATEWAY).is_err(), "{bad}");
         }
     }
 }

@@ -21,6 +21,7 @@ pub fn show(sandboxes: &Sandboxes, record: &Record) -> Outcome<Value> {
         "startedAt": run.started,
         "finishedAt": run.ended,
         "stopped": record::is_stopped(&folder),
+        "restartCount": record::restarts(&folder),
         "stopSignal": record.stop_signal,
         "removeWhenDone": record.remove,
         "keeping": record.keeping,

@@ -108,15 +108,14 @@ pub async fn keep(
     stop: CancellationToken,
     mut is_first: bool,
 ) {
-    let (mut times, mut pause, mut begun) = (0, PAUSE, Instant::now());
+    let (mut pause, mut begun) = (PAUSE, Instant::now());
     loop {
         let (all, name, first) = (Arc::clone(&sandboxes), id.clone(), is_first);
-        let looked = tokio::task::spawn_blocking(move || look(&all, &name, times, first, begun));
+        let looked = tokio::task::spawn_blocking(move || look(&all, &name, first, begun));
         is_first = false;
         let next = match looked.await {
             Ok(Ok(Look::Running)) => LOOK,
             Ok(Ok(Look::Restarted)) => {
-                times += 1;
                 if begun.elapsed() >= STEADY {
                     pause = PAUSE;
                 }
@@ -127,7 +126,6 @@ pub async fn keep(
             Ok(Ok(Look::Over)) | Err(_) => break,
             Ok(Err(failure)) => {
                 tracing::warn!(?id, failure = ?failure.to_string(), "a sandbox could not be started again");
-                times += 1;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 pause
             }
@@ -140,13 +138,7 @@ pub async fn keep(
     sandboxes.activity.forget(&id);
 }
 
-fn look(
-    sandboxes: &Sandboxes,
-    id: &str,
-    times: u32,
-    is_first: bool,
-    begun: Instant,
-) -> Outcome<Look> {
+fn look(sandboxes: &Sandboxes, id: &str, is_first: bool, begun: Instant) -> Outcome<Look> {
     // Removed, or renamed and otherwise changed: the record is read each time.
     let Ok(record) = sandboxes.find(id) else {
         return Ok(Look::Over);
@@ -157,11 +149,12 @@ fn look(
     }
     let stopped = record::is_stopped(&sandboxes.folder(&record));
     let policy = record.keeping.restart;
+    let times = record::restarts(&sandboxes.folder(&record));
     if !policy.restarts(sandboxes.state(&record)?, stopped, times, is_first) {
         return Ok(Look::Over);
     }
     tracing::info!(id = record.id, %policy, times, "starting a sandbox again");
-    sandboxes.start(&record).map(|()| Look::Restarted)
+    sandboxes.start_again(&record).map(|()| Look::Restarted)
 }
 
 fn stop_when_idle(sandboxes: &Sandboxes, record: &Record, begun: Instant) -> Outcome<()> {

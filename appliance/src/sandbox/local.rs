@@ -1,14 +1,17 @@
 //! The sandboxes of this host.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use config::range::Range;
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::network::spec::{Visible, Wiring};
 use unpacker::container::resources::{Resources, Standing};
 use unpacker::container::spec::{Confinement, ContainerSpec, Mount, Process, RootFs, Seccomp};
 use unpacker::container::supervise::{self, LogLine, LogOptions, State};
@@ -27,7 +30,7 @@ use crate::sandbox::keeper::Activity;
 use crate::sandbox::options::RunOptions;
 use crate::sandbox::record::Record;
 use crate::sandbox::volumes::Volumes;
-use crate::sandbox::{plan, record};
+use crate::sandbox::{plan, ports, record};
 
 /// How often a waiting call looks whether its caller is still there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -49,6 +52,29 @@ pub struct Runnable {
     pub pass: Pass,
 }
 
+/// What every private network of this daemon has.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Where the embedded registry listens; at `localhost` inside with the same port.
+    pub registry: Option<SocketAddr>,
+    pub allow: Vec<Range>,
+    pub deny: Vec<Range>,
+}
+
+impl Surroundings {
+    /// Says it in a wiring.
+    pub fn wire(&self, wiring: &mut Wiring) {
+        wiring.visible = (self.registry.iter())
+            .map(|host| Visible {
+                port: host.port(),
+                host: *host,
+            })
+            .collect();
+        wiring.allow.clone_from(&self.allow);
+        wiring.deny.clone_from(&self.deny);
+    }
+}
+
 /// What a new sandbox is called.
 struct Names {
     id: String,
@@ -61,6 +87,7 @@ pub struct Sandboxes {
     root: PathBuf,
     snapshots: std::sync::Arc<Snapshots>,
     launcher: Launcher,
+    surroundings: Surroundings,
     /// Names are given out and taken back one at a time.
     naming: Mutex<()>,
     pub volumes: Volumes,
@@ -82,6 +109,7 @@ impl Sandboxes {
         root: PathBuf,
         snapshots: std::sync::Arc<Snapshots>,
         launcher: Launcher,
+        surroundings: Surroundings,
         volumes: Volumes,
         defaults: Defaults,
     ) -> Outcome<Self> {
@@ -89,6 +117,7 @@ impl Sandboxes {
             root,
             snapshots,
             launcher,
+            surroundings,
             naming: Mutex::new(()),
             volumes,
             defaults,
@@ -298,15 +327,36 @@ impl Sandboxes {
     /// Starts a sandbox that does not run; what it changed before is still there.
     pub fn start(&self, record: &Record) -> Outcome<()> {
         record::set_stopped(&self.folder(record), false)?;
-        supervise::start(&self.launcher, &self.folder(record), &record.spec)
+        record::set_restarts(&self.folder(record), 0)?;
+        self.launch(record)
+    }
+
+    /// Starts it as its restart policy says.
+    pub fn start_again(&self, record: &Record) -> Outcome<()> {
+        let folder = self.folder(record);
+        // Counted first: a crash in between makes one start too few, and never too many.
+        record::set_restarts(&folder, record::restarts(&folder).saturating_add(1))?;
+        record::set_stopped(&folder, false)?;
+        self.launch(record)
+    }
+
+    fn launch(&self, record: &Record) -> Outcome<()> {
+        supervise::start(&self.launcher, &self.folder(record), &self.wired(record))
             .map(|_| ())
             .map_err(|error| start_failed(record, &error))
     }
 
     /// Starts it with a stream to its first process that misses nothing.
     pub fn start_attached(&self, record: &Record) -> Outcome<UnixStream> {
-        supervise::start_attached(&self.launcher, &self.folder(record), &record.spec)
+        supervise::start_attached(&self.launcher, &self.folder(record), &self.wired(record))
             .map_err(|error| start_failed(record, &error))
+    }
+
+    /// The specification with what this daemon, and no earlier one, says of networks.
+    fn wired(&self, record: &Record) -> ContainerSpec {
+        let mut spec = record.spec.clone();
+        self.surroundings.wire(&mut spec.wiring);
+        spec
     }
 
     pub fn state(&self, record: &Record) -> Outcome<State> {
@@ -338,6 +388,10 @@ impl Sandboxes {
             exit_code,
             pid,
             created_at: record.created_at.clone(),
+            ports: supervise::ports(&self.folder(record))?
+                .iter()
+                .map(ports::row)
+                .collect(),
         })
     }
 
@@ -529,6 +583,7 @@ fn broken_row(folder: &Path) -> Option<SandboxRow> {
         limits: Vec::new(),
         warnings: Vec::new(),
         labels: std::collections::BTreeMap::new(),
+        ports: Vec::new(),
     })
 }
 
@@ -551,11 +606,13 @@ fn spec(
         .cwd
         .clone()
         .unwrap_or_else(|| image.working_dir.clone());
+    let network = plan::network(request.network.as_deref())?;
     Ok(ContainerSpec {
         rootfs,
         hostname: request.hostname.clone().unwrap_or_else(|| id.to_owned()),
         mounts: plan::mounts(&request.mounts)?,
-        network: plan::network(request.network.as_deref())?,
+        network,
+        wiring: plan::wiring(request, image, network)?,
         process: Process {
             args: plan::command(request, image)?,
             env: plan::environment(image, &request.env, &resolved.home, request.terminal),
@@ -618,6 +675,9 @@ fn remove_tree(folder: &Path) -> Outcome<()> {
 fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
     let kind = match error {
         supervise::SuperviseError::Running { .. } => Kind::Conflict,
+        supervise::SuperviseError::Refused(refusal) if refusal.stage == Stage::Port => {
+            Kind::Conflict
+        }
         supervise::SuperviseError::Refused(_) => Kind::Invalid,
         _ => Kind::Internal,
     };

@@ -15,5 +15,6 @@ pub mod keeper;
 pub mod local;
 pub mod options;
 pub mod plan;
+pub mod ports;
 pub mod record;
 pub mod volumes;

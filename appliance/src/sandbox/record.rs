@@ -90,6 +90,22 @@ pub fn is_stopped(folder: &Path) -> bool {
     folder.join(STOPPED).exists()
 }
 
+/// How often a sandbox was started again since somebody started it.
+const RESTARTS: &str = "restarts";
+
+/// Notes that count; zero where none is noted.
+pub fn set_restarts(folder: &Path, count: u32) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    write!(file, "{count}")?;
+    file.persist(folder.join(RESTARTS))?;
+    Ok(())
+}
+
+pub fn restarts(folder: &Path) -> u32 {
+    let text = fs::read_to_string(folder.join(RESTARTS)).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 /// The folders of all sandboxes, half-made ones too.
 pub fn folders(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();

@@ -19,6 +19,7 @@ mod inside;
 pub mod launch;
 mod log;
 mod monitor;
+pub mod network;
 mod outbox;
 pub mod populate;
 pub mod probe;
@@ -52,6 +53,7 @@ pub fn dispatch() {
         Some(CONTAINER) => foreground::main(),
         Some(MONITOR) => monitor::main(),
         Some(EXEC) => exec::main(),
+        Some(network::PROBE) => network::probe::main(),
         Some(enter::USERNS) => enter::userns_main(),
         Some(enter::AS_USER) => enter::as_user_main(),
         _ => return,

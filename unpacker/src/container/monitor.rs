@@ -149,6 +149,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         container: ProcessId::of(started.pid.as_raw_nonzero().get())?,
         started: record::now(),
         held: started.held().clone(),
+        ports: started.published(),
     };
     record::remove(folder, EXIT)?;
     record::write(folder, MONITOR, &record)

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exit::Exit;
 use super::held::Held;
+use super::network::Published;
 
 pub(crate) const MONITOR: &str = "monitor.json";
 pub(crate) const EXIT: &str = "exit.json";
@@ -43,6 +44,9 @@ pub(crate) struct Record {
     /// What later processes are held to, too.
     #[serde(default)]
     pub(crate) held: Held,
+    /// The host's ports that lead inside.
+    #[serde(default)]
+    pub(crate) ports: Vec<Published>,
 }
 
 /// `exit.json`.

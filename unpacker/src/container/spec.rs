@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
+use super::network::spec::Wiring;
 use super::resources::{Resources, Ulimit};
 use super::seccomp::file::Profile;
 
@@ -17,6 +18,9 @@ pub struct ContainerSpec {
     /// In order, after the standard mounts (/proc, /sys, /dev, /dev/pts, /dev/shm).
     pub mounts: Vec<Mount>,
     pub network: Network,
+    /// What goes through a private network.
+    #[serde(default)]
+    pub wiring: Wiring,
     pub process: Process,
     /// Run `process` below an init of ours that reaps and forwards signals. Without it the process
     /// is PID 1 itself.
@@ -109,6 +113,8 @@ pub enum Network {
     Host,
     /// An empty one with `lo` up.
     None,
+    /// One of its own, from which the world can be reached: see `container::network`.
+    Private,
 }
 
 /// A process to be run in a container, first or later (`exec`).

@@ -8,6 +8,8 @@ mod hostile;
 mod recorded;
 mod round_trip;
 
+pub(crate) use round_trip::item;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

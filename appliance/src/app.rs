@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::spec::Wiring;
 use unpacker::container::resources::Resources;
 use unpacker::snapshot::store::Snapshots;
 
@@ -21,7 +22,7 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::images::caller::Caller;
 use crate::images::external::Accounts;
 use crate::images::locate::Here;
-use crate::images::service::Images;
+use crate::images::service::{Images, Processes};
 use crate::options::Options;
 use crate::sandbox::keeper;
 use crate::sandbox::local::{Defaults, Sandboxes, Surroundings};
@@ -75,16 +76,17 @@ impl App {
             defaults(&options),
         )?;
         let sandboxes = Arc::new(sandboxes);
-        let mut images = Images::new(
+        let mut wiring = Wiring::default();
+        surroundings.wire(&mut wiring);
+        let images = Images::new(
             Here { port },
             registry.clone(),
             snapshots,
-            launcher,
+            Processes { launcher, wiring },
             folder,
             &options,
             runtime.clone(),
         )?;
-        surroundings.wire(&mut images.wiring);
         let app = Self {
             status,
             registry,

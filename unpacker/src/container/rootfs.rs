@@ -134,7 +134,7 @@ fn stack(spec: &ContainerSpec) -> Result<OwnedFd, Refusal> {
             rootfs.upper.display()
         )
     };
-    let fd = overlay.mount_detached().refuse(Stage::Root, what)?;
+    let fd = overlay.mount_or_copy().refuse(Stage::Root, what)?;
     // It must hang somewhere to become a root; this folder is nobody's business but ours.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&fd, "", CWD, &rootfs.work, flags).refuse(Stage::Root, || {

@@ -7,6 +7,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
+use crate::api::caller::OfCaller;
 use crate::api::stream::{Verb, blocking, long};
 use crate::api::types::{
     BuildRequest, FromHostRequest, HistoryRequest, ListImages, PruneRequest, PullRequest,
@@ -36,17 +37,27 @@ async fn list(State(app): State<Arc<App>>, Query(wanted): Query<ListImages>) -> 
     blocking(move || app.images.list(wanted)).await
 }
 
-async fn pull(State(app): State<Arc<App>>, Json(request): Json<PullRequest>) -> Response {
+async fn pull(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<PullRequest>,
+) -> Response {
     let verb = Verb::new("pull", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.pull(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.pull(&request, progress, &cancel)
     })
 }
 
-async fn push(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+async fn push(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<PushRequest>,
+) -> Response {
     let verb = Verb::new("push", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.push(&request.reference, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.push(&request.reference, progress, &cancel)
     })
 }
 
@@ -92,10 +103,15 @@ async fn check(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) ->
     })
 }
 
-async fn unpack(State(app): State<Arc<App>>, Json(request): Json<UnpackRequest>) -> Response {
+async fn unpack(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<UnpackRequest>,
+) -> Response {
     let verb = Verb::new("unpack", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.unpack(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.unpack(&request, progress, &cancel)
     })
 }
 
@@ -109,9 +125,14 @@ async fn from_host(State(app): State<Arc<App>>, Json(request): Json<FromHostRequ
     })
 }
 
-async fn build(State(app): State<Arc<App>>, Json(request): Json<BuildRequest>) -> Response {
+async fn build(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<BuildRequest>,
+) -> Response {
     let verb = Verb::new("build", request.context.to_string_lossy());
     long(app, verb, move |app, progress, cancel| {
-        app.images.build(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.build(&request, progress, &cancel)
     })
 }

@@ -5,6 +5,7 @@
 //! crate's frames.
 
 mod archives;
+pub mod caller;
 mod daemon;
 pub mod external;
 mod framed;

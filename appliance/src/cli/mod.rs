@@ -8,11 +8,13 @@ mod image;
 pub mod image_args;
 mod image_filter;
 mod images;
+pub mod login;
 pub mod registry;
 mod registry_care;
 mod registry_external;
 mod registry_token;
 mod sandbox;
+mod secret;
 mod terminal;
 mod workspace;
 
@@ -108,6 +110,8 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Config(config) => configure::run(session, config),
         Verb::Images(images) => images::list(session, images).await,
         Verb::Pull(pull) => image::pull(session, pull).await,
+        Verb::Login(wanted) => login::login(session, wanted).await,
+        Verb::Logout(wanted) => login::logout(session, wanted).await,
         Verb::Push(reference) => image::push(session, reference.reference).await,
         Verb::Tag(tag) => image::tag(session, tag).await,
         Verb::Rmi(rmi) => images::remove(session, rmi).await,

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::thread;
 
 use super::UnpackError;
-use crate::content::{Blob, Content};
+use crate::content::{Content, Stream};
 use crate::digest::{DiffId, Digest, Hasher};
 use crate::image::Layer;
 use crate::layer::apply::{ApplyError, ApplyOptions};
@@ -36,8 +36,13 @@ impl Source<'_> {
             digest: digest.clone(),
             source,
         };
-        let blob = self.open(layer)?;
-        let verified = Verified::new(self.counted(layer, blob), digest, layer.blob.size());
+        let stream = self.open(layer)?;
+        let (vouched, size) = (stream.vouched, layer.blob.size());
+        let counted = self.counted(layer, stream);
+        let verified = match vouched {
+            true => Verified::vouched(counted, digest, size),
+            false => Verified::new(counted, digest, size),
+        };
         let hasher = Hasher::like(layer.diff_id.digest());
         let (feeder, mut reader) = ahead();
         let (applied, read) = thread::scope(|scope| {
@@ -65,9 +70,9 @@ impl Source<'_> {
         Ok(applied)
     }
 
-    fn open(&self, layer: &Layer) -> Result<Blob, UnpackError> {
+    fn open(&self, layer: &Layer) -> Result<Stream, UnpackError> {
         let digest = layer.blob.digest();
-        let opened = self.content.open(digest);
+        let opened = self.content.stream(digest);
         let opened = opened.map_err(|source| UnpackError::Content {
             digest: digest.clone(),
             source,
@@ -77,9 +82,9 @@ impl Source<'_> {
         })
     }
 
-    fn counted(&self, layer: &Layer, blob: Blob) -> Counted<'_, std::fs::File> {
+    fn counted(&self, layer: &Layer, stream: Stream) -> Counted<'_, Box<dyn Read + Send>> {
         Counted {
-            inner: blob.file,
+            inner: stream.reader,
             progress: self.progress,
             id: short(layer.blob.digest()),
             total: layer.blob.size(),

@@ -22,7 +22,7 @@ use crate::error::{Failure, Outcome};
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/sandboxes", get(list).post(run))
-        .route("/v1/sandboxes/{name}", axum::routing::delete(remove))
+        .route("/v1/sandboxes/{name}", get(show).delete(remove))
         .route("/v1/sandboxes/{name}/attach", post(attach))
         .route("/v1/sandboxes/{name}/exec", post(exec))
         .route("/v1/sandboxes/{name}/stop", post(stop))
@@ -41,6 +41,10 @@ async fn list(State(app): State<Arc<App>>) -> Response {
         Ok(rows)
     })
     .await
+}
+
+async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+    blocking(move || app.sandboxes.row(&app.sandboxes.find(&name)?)).await
 }
 
 async fn run(

@@ -1,9 +1,11 @@
 //! What crosses the control API, and what `--output json` prints. Fields are only ever added.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use unpacker::container::network::spec::Protocol;
 use unpacker::progress::Event;
 
 use crate::error::Failure;
@@ -251,6 +253,9 @@ pub struct BuildRequest {
     pub push: bool,
     /// "gzip", "zstd" or "none".
     pub compression: Option<String>,
+    /// Of RUN: "host", "private" or "none"; the host's by default.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,8 +278,17 @@ pub struct SandboxRequest {
     pub cwd: Option<String>,
     pub hostname: Option<String>,
     pub mounts: Vec<MountRequest>,
-    /// "host" or "none".
+    /// "private", "host" or "none"; the host's by default.
     pub network: Option<String>,
+    /// Ports of the host that lead into a private network.
+    #[serde(default)]
+    pub publish: Vec<PortRow>,
+    /// Every port that the image exposes, too, on free ones of the host.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// The host's loopback is `host.devpod.internal` inside.
+    #[serde(default)]
+    pub host_loopback: bool,
     pub terminal: bool,
     pub entrypoint: Option<String>,
     /// Remove it when its process ends.
@@ -291,6 +305,17 @@ pub struct MountRequest {
     pub read_only: bool,
 }
 
+/// A port of the host that leads to one inside; the host's is 0 where any free one will do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortRow {
+    pub host_ip: IpAddr,
+    pub host_port: u16,
+    pub port: u16,
+    /// "tcp" or "udp".
+    pub protocol: Protocol,
+}
+
 /// A row of `devpod sandbox ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -305,6 +330,9 @@ pub struct SandboxRow {
     pub pid: Option<u32>,
     /// RFC 3339.
     pub created_at: String,
+    /// The host's ports that lead into it, while it runs.
+    #[serde(default)]
+    pub ports: Vec<PortRow>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -243,6 +243,9 @@ pub struct Build {
     /// Send the image to the registries that its names say
     #[arg(long)]
     pub push: bool,
+    /// The network of RUN: host, private or none [default: host]
+    #[arg(long, value_name = "NET")]
+    pub network: Option<String>,
     /// How layers are compressed: gzip, zstd or none
     #[arg(long, value_name = "KIND")]
     pub compression: Option<String>,
@@ -299,6 +302,14 @@ pub enum Sandbox {
     /// List the sandboxes
     #[command(visible_alias = "ls")]
     Ps,
+    /// Show which ports of this host lead into a sandbox
+    Port {
+        /// Name or id
+        sandbox: String,
+        /// Only what leads to this port
+        #[arg(value_name = "PORT[/tcp|udp]")]
+        port: Option<String>,
+    },
     /// Stop sandboxes
     Stop {
         /// Names or ids
@@ -365,9 +376,19 @@ pub struct Run {
     /// Mount a file or folder of the host
     #[arg(long = "volume", short = 'v', value_name = "HOST:INSIDE[:ro]")]
     pub volumes: Vec<String>,
-    /// The network: host or none
-    #[arg(long, value_name = "NET", default_value = "host")]
+    /// The network: private (its own, reaches the world but not this host's loopback), host or none
+    #[arg(long, value_name = "NET", default_value = "private")]
     pub network: String,
+    /// Lead a port of this host into the sandbox. HOST is any free port where it is missing; IP is
+    /// 127.0.0.1 unless given, so that only this host's programs reach it: 0.0.0.0 for everybody
+    #[arg(long, short, value_name = "[[IP:]HOST:]CONTAINER[/tcp|udp]")]
+    pub publish: Vec<String>,
+    /// Lead a free port of this host to every port that the image exposes
+    #[arg(long, short = 'P')]
+    pub publish_all: bool,
+    /// Let the sandbox reach this host's loopback as host.devpod.internal
+    #[arg(long)]
+    pub host_loopback: bool,
     /// The host name inside
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

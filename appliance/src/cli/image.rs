@@ -163,6 +163,7 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         no_cache: build.no_cache,
         push: build.push,
         compression: build.compression,
+        network: build.network,
     };
     let result: BuildResult = session
         .daemon()

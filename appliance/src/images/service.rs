@@ -11,6 +11,7 @@ use registry::store::StoreError;
 use tokio::runtime::Handle;
 use unpacker::arrival::Arrivals;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::spec::Wiring;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub(crate) arrivals: Arrivals,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) launcher: Launcher,
+    /// What goes through the private networks of builds.
+    pub(crate) wiring: Wiring,
     pub(crate) folder: DataFolder,
     remotes: Remotes,
     pub(crate) runtime: Handle,
@@ -114,6 +117,7 @@ impl Images {
             content,
             snapshots,
             launcher,
+            wiring: Wiring::default(),
             folder,
             remotes: Remotes::new(options),
             runtime,

@@ -23,6 +23,7 @@ mod house;
 mod images;
 mod imports;
 mod mirror;
+mod network;
 mod platform;
 mod prune;
 mod registry_commands;

@@ -146,6 +146,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         monitor: ProcessId::of(own)?,
         container: ProcessId::of(started.pid.as_raw_nonzero().get())?,
         started: record::now(),
+        ports: started.published(),
     };
     record::remove(folder, EXIT)?;
     record::write(folder, MONITOR, &record)

@@ -22,6 +22,7 @@ mod imports;
 mod mirror;
 mod platform;
 mod prune;
+mod pull;
 mod registry_commands;
 mod rootless;
 mod sandbox;

@@ -34,10 +34,15 @@ impl Dockerd {
     /// As [`Dockerd::start`], with this `daemon.json`.
     #[track_caller]
     pub fn start_with(configuration: &str) -> Option<Self> {
+        Self::start_in(Folder::new(), "vfs", configuration)
+    }
+
+    /// As [`Dockerd::start_with`], with everything of it in this folder and a storage driver chosen.
+    #[track_caller]
+    pub fn start_in(folder: Folder, driver: &str, configuration: &str) -> Option<Self> {
         if !probe::root() || !probe::programs(&["dockerd", "docker", "containerd", "runc"]) {
             return None;
         }
-        let folder = Folder::new();
         let log = File::create(folder.join("log")).expect("a log");
         let mut command = Command::new(probe::find("dockerd").expect("found above"));
         for (option, name) in [
@@ -53,7 +58,7 @@ impl Dockerd {
             .arg(folder.write("daemon.json", configuration));
         command.arg("--host").arg(socket(folder.path()));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-        command.args(["--ip-forward=false", "--storage-driver=vfs"]);
+        command.args(["--ip-forward=false", "--storage-driver", driver]);
         // dockerd uses a containerd of the system when one runs; then names must not meet.
         let namespace = format!(
             "devpod-test-{}",

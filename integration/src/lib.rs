@@ -19,3 +19,4 @@ pub mod layout;
 pub mod port;
 pub mod probe;
 pub mod process;
+pub mod relay;

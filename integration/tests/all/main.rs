@@ -27,6 +27,7 @@ mod mirror;
 mod network;
 mod platform;
 mod prune;
+mod pull;
 mod registry_commands;
 mod rootless;
 mod sandbox;

@@ -48,6 +48,10 @@ pub enum ImageError {
     Mismatch(#[from] Mismatch),
     #[error("{text:?} is not a sha256 or sha512 digest")]
     BadDigest { text: String },
+    #[error(
+        "it is no image but an artifact (with a configuration of type {kind:?}): it has no file system to unpack"
+    )]
+    Artifact { kind: String },
     #[error("media type {media_type:?} is not an image's")]
     NotAnImage { media_type: String },
     #[error(
@@ -124,7 +128,7 @@ pub fn load(content: &dyn Content, manifest: &[u8]) -> Result<Image, ImageError>
     };
     let kind = config.media_type().to_string();
     if kind != MediaType::ImageConfig.to_string() && kind != DOCKER_CONFIG {
-        return Err(ImageError::NotAnImage { media_type: kind });
+        return Err(ImageError::Artifact { kind });
     }
     let bytes = fetch(content, &config, MAX_CONFIG)?;
     let parsed: ImageConfig = json("image configuration", &bytes)?;

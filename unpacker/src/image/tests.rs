@@ -362,7 +362,7 @@ fn documents_that_contradict_themselves_are_refused() {
         ),
         (
             json!({"schemaVersion": 2, "config": artifact, "layers": []}),
-            "NotAnImage",
+            "Artifact",
         ),
         (
             json!({"schemaVersion": 2, "config": short, "layers": []}),

@@ -9,12 +9,14 @@
     clippy::print_stderr
 )]
 
+mod chunks;
 mod clock;
 mod credential_programs;
 mod faults;
 mod login;
 mod mirrors;
 mod open;
+mod proxies;
 mod real;
 mod registry;
 mod resume;

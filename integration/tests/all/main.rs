@@ -22,6 +22,7 @@ mod guarded;
 mod house;
 mod images;
 mod imports;
+mod limits;
 mod mirror;
 mod network;
 mod platform;

@@ -50,6 +50,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
+    if words.get(1).is_some_and(|word| word == network::NAMED) {
+        network::play_named_host();
+        return ExitCode::SUCCESS;
+    }
     if words.get(1).is_some_and(|word| word == foreground::VICTIM) {
         foreground::play_victim(&words[2]);
         return ExitCode::SUCCESS;

@@ -681,12 +681,14 @@ fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
         supervise::SuperviseError::Refused(_) => Kind::Invalid,
         _ => Kind::Internal,
     };
-    Failure::because(
-        kind,
-        format!("cannot start sandbox {:?}", record.name),
-        error,
-    )
-    .exiting(shell_code(error))
+    let message = format!("cannot start sandbox {:?}", record.name);
+    let failure = Failure::because(kind, message, error).exiting(shell_code(error));
+    match error {
+        supervise::SuperviseError::Refused(refusal) if refusal.stage == Stage::Network => {
+            failure.hint("With --network host it uses this host's network, with none nothing.")
+        }
+        _ => failure,
+    }
 }
 
 fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::fixture::{Room, good, run_for};
 use crate::sandbox::Sandbox;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 17] = [
+    let tests: [(&str, fn()); 18] = [
         ("network: outward", outward),
         (
             "network: what is refused outside is refused inside",
@@ -30,6 +31,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("network: the container's own port wins", own_port_wins),
         ("network: names", names),
         ("network: datagrams", datagrams),
+        (
+            "network: the host's servers are asked for names",
+            servers_asked,
+        ),
         ("network: published", published),
         ("network: published datagrams", published_datagrams),
         (
@@ -193,6 +198,65 @@ fn names() {
     assert!(said.contains("10.0.2.100 box\n"), "{said}");
     assert!(!said.contains("host.devpod.internal"), "{said}");
     assert!(said.contains("inet 10.0.2.100/32"), "{said}");
+}
+
+/// First argument of a test binary that plays a host with a name server of its own.
+pub(crate) const NAMED: &str = "--play-a-host-with-a-name-server";
+
+/// In a network and with a resolv.conf of its own, so that port 53 is free and asked.
+fn servers_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolv = folder.path().join("resolv.conf");
+    std::fs::write(&resolv, "nameserver 127.0.0.1\nsearch lan.example\n").unwrap();
+    let script = "/bin/busybox ip link set lo up && mount --bind \"$1\" /etc/resolv.conf && exec \"$2\" \"$3\"";
+    let output = Command::new("unshare")
+        .args(["--net", "--mount", "sh", "-c", script, "sh"])
+        .arg(&resolv)
+        .arg(std::env::current_exe().unwrap())
+        .arg(NAMED)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The host of [`servers_asked`].
+pub(crate) fn play_named_host() {
+    let server = UdpSocket::bind("127.0.0.1:53").unwrap();
+    thread::spawn(move || {
+        let mut room = [0; 512];
+        while let Ok((length, from)) = server.recv_from(&mut room) {
+            let _ = server.send_to(&answer_to(&room[..length]), from);
+        }
+    });
+    let streams = TcpListener::bind("127.0.0.1:53").unwrap();
+    thread::spawn(move || streams.incoming().flatten().for_each(count));
+    let room = Room::new();
+    let script = "busybox nslookup -type=a host.lan.example; busybox ping -c 1 -W 1 192.0.2.9 2>&1; \
+                  echo hello | busybox nc 10.0.2.3 53; busybox nc 192.0.2.9 80 2>&1; cat /etc/resolv.conf";
+    let said = good(&private(&room, script));
+    assert!(said.contains("198.51.100.7"), "{said}");
+    assert!(said.contains("100% packet loss"), "{said}");
+    assert!(said.contains("got 6\n"), "{said}");
+    // There is no way to it from this host, which is known at once.
+    assert!(said.contains("Connection refused"), "{said}");
+    assert!(
+        said.ends_with("nameserver 10.0.2.3\nsearch lan.example\n"),
+        "{said}"
+    );
+}
+
+/// One address for every name (RFC 1035, 4.1).
+fn answer_to(query: &[u8]) -> Vec<u8> {
+    let mut answer = query.to_vec();
+    answer[2..4].copy_from_slice(&[0x81, 0x80]);
+    answer[6..8].copy_from_slice(&[0, 1]);
+    answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 7]);
+    answer
 }
 
 /// Listens anywhere and answers how much it got.

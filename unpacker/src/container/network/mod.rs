@@ -31,6 +31,7 @@ mod sockets;
 pub mod spec;
 mod start;
 mod stream;
+mod target;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ use super::packet::Syn;
 use super::poll::{Poll, Slots, Source, Watched};
 use super::spec::{Protocol, Wiring};
 use super::stream::{Pipes, Stream, break_off};
-use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6, files, policy, sockets};
+use super::target::{Target, container_targets};
+use super::{files, policy, sockets};
 
 /// Connections that are accepted before others have their turn.
 const TURNS: usize = 64;
@@ -54,17 +55,6 @@ enum Listener {
 enum Mouth {
     Outward,
     Published(u16),
-}
-
-/// Somewhere that a connection can lead to.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    World(SocketAddr),
-    /// A service of the container, and who asks.
-    Container {
-        from: IpAddr,
-        to: SocketAddr,
-    },
 }
 
 #[derive(Debug)]
@@ -364,13 +354,7 @@ impl Relay {
     fn begin(&self, targets: Vec<Target>) -> Option<(OwnedFd, Vec<Target>)> {
         let mut rest = targets.into_iter();
         while let Some(target) = rest.next() {
-            let begun = match target {
-                Target::World(to) => sockets::connect_to(to),
-                Target::Container { from, to } => {
-                    self.inside.run(move || sockets::connect_as(from, to))
-                }
-            };
-            if let Ok(socket) = begun {
+            if let Ok(socket) = target.connect(&self.inside) {
                 return Some((socket, rest.collect()));
             }
         }
@@ -514,30 +498,4 @@ fn receive_from(
     let from = from.and_then(|from| SocketAddr::try_from(from).ok());
     let at = SocketAddr::try_from(getsockname(socket)?)?;
     Ok((length, (from.ok_or(io::ErrorKind::InvalidData)?, at)))
-}
-
-/// Where a service of the container may listen, and who seems to ask. Nobody from outside seems to
-/// come from the container's own loopback: services trust what does.
-fn container_targets(client: SocketAddr, port: u16) -> Vec<Target> {
-    let client = client.ip().to_canonical();
-    let stranger = |own: IpAddr, gateway: IpAddr| {
-        let usable = client.is_ipv4() == own.is_ipv4()
-            && !client.is_loopback()
-            && client != own
-            && !client.is_unspecified();
-        if usable { client } else { gateway }
-    };
-    let from = stranger(ADDRESS.into(), GATEWAY);
-    let from_v6 = stranger(ADDRESS_V6.into(), GATEWAY_V6.into());
-    [
-        (from, IpAddr::from(ADDRESS)),
-        (GATEWAY, Ipv4Addr::LOCALHOST.into()),
-        (from_v6, ADDRESS_V6.into()),
-        (GATEWAY_V6.into(), std::net::Ipv6Addr::LOCALHOST.into()),
-    ]
-    .map(|(from, to)| Target::Container {
-        from,
-        to: SocketAddr::new(to, port),
-    })
-    .into()
 }

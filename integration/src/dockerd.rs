@@ -34,6 +34,17 @@ impl Dockerd {
     /// As [`Dockerd::start`], with this `daemon.json`.
     #[track_caller]
     pub fn start_with(configuration: &str) -> Option<Self> {
+        Self::start_on("vfs", configuration)
+    }
+
+    /// As [`Dockerd::start`], with layers kept apart and stacked by overlayfs.
+    #[track_caller]
+    pub fn start_stacking() -> Option<Self> {
+        Self::start_on("overlay2", "{}")
+    }
+
+    #[track_caller]
+    fn start_on(driver: &str, configuration: &str) -> Option<Self> {
         if !probe::root() || !probe::programs(&["dockerd", "docker", "containerd", "runc"]) {
             return None;
         }
@@ -53,7 +64,7 @@ impl Dockerd {
             .arg(folder.write("daemon.json", configuration));
         command.arg("--host").arg(socket(folder.path()));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-        command.args(["--ip-forward=false", "--storage-driver=vfs"]);
+        command.args(["--ip-forward=false", "--storage-driver", driver]);
         // dockerd uses a containerd of the system when one runs; then names must not meet.
         let namespace = format!(
             "devpod-test-{}",

@@ -16,6 +16,7 @@ use unpacker::snapshot::store::Snapshots;
 use crate::api::types::DaemonStatus;
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::caller::Caller;
 use crate::images::external::Accounts;
 use crate::images::locate::Here;
 use crate::images::service::Images;
@@ -114,11 +115,17 @@ impl App {
     }
 
     pub fn workspaces(&self) -> Workspaces {
-        Workspaces::new(
-            &self.options,
-            Arc::clone(&self.images),
-            Arc::clone(&self.sandboxes),
-        )
+        self.workspaces_with(Arc::clone(&self.images))
+    }
+
+    /// As [`App::workspaces`], with other registries asked on behalf of a command.
+    pub fn workspaces_for(&self, caller: Option<&Caller>) -> Outcome<Workspaces> {
+        let images = self.images.for_caller(caller)?;
+        Ok(self.workspaces_with(Arc::new(images)))
+    }
+
+    fn workspaces_with(&self, images: Arc<Images>) -> Workspaces {
+        Workspaces::new(&self.options, images, Arc::clone(&self.sandboxes))
     }
 
     /// Keeps a stream for the caller who started the sandbox; one who does not come for it loses it,

@@ -16,9 +16,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use unpacker::progress::Event;
 
+use crate::api::caller;
 use crate::api::types::News;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{socket, start};
+use crate::daemon::{environment, socket, start};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ui::progress::Screen;
 
@@ -39,6 +40,8 @@ pub const STOPPING: &str = "x-devpod-stopping";
 pub struct Client {
     folder: DataFolder,
     user_folder: Option<HeaderValue>,
+    /// Where the command's credentials and proxies are.
+    caller: Option<HeaderValue>,
     /// Whether a daemon has answered this command; until then it may be one that was just ending.
     answered: Arc<AtomicBool>,
 }
@@ -49,6 +52,7 @@ impl Client {
         Self {
             folder,
             user_folder: None,
+            caller: None,
             answered: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -59,6 +63,7 @@ impl Client {
     pub fn of_user(mut self, user_folder: &Path) -> Self {
         // A path that no header can hold is not told, and so not checked.
         self.user_folder = HeaderValue::from_bytes(user_folder.as_os_str().as_bytes()).ok();
+        self.caller = HeaderValue::from_str(&caller::encode(&environment::caller())).ok();
         self.answered = Arc::new(AtomicBool::new(false));
         self
     }
@@ -222,6 +227,7 @@ impl Client {
             .map_err(|error| lost(&error))?;
         // The connection's end is seen by whoever reads the response.
         tokio::spawn(async move { connection.with_upgrades().await });
+        let posts = method == Method::POST;
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -231,6 +237,9 @@ impl Client {
         }
         if let Some(folder) = &self.user_folder {
             request = request.header(USER_FOLDER, folder);
+        }
+        if let Some(caller) = self.caller.as_ref().filter(|_| posts) {
+            request = request.header(caller::HEADER, caller);
         }
         if upgrade {
             request = request

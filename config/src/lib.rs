@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod project;
 pub mod quantity;
 pub mod registry;
+pub mod remote;
 pub mod repository;
 pub mod settings;
 pub mod suggest;

@@ -55,7 +55,12 @@ impl Place {
 
     /// For an ordinary user. The binary is copied to where that user can reach it.
     pub fn of(account: Account) -> Self {
-        let mut place = Self::new();
+        Self::of_within(account, Folder::new())
+    }
+
+    /// As [`Place::of`], in a folder of the caller's choice.
+    pub fn of_within(account: Account, folder: Folder) -> Self {
+        let mut place = Self::within(folder);
         let copy = place.folder.join("devpod");
         fs::copy(binary::devpod(), &copy).expect("a copy of the binary");
         place.devpod = copy;

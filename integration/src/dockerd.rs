@@ -34,21 +34,15 @@ impl Dockerd {
     /// As [`Dockerd::start`], with this `daemon.json`.
     #[track_caller]
     pub fn start_with(configuration: &str) -> Option<Self> {
-        Self::start_on("vfs", configuration)
+        Self::start_in(Folder::new(), "vfs", configuration)
     }
 
-    /// As [`Dockerd::start`], with layers kept apart and stacked by overlayfs.
+    /// As [`Dockerd::start_with`], with everything of it in this folder and a storage driver chosen.
     #[track_caller]
-    pub fn start_stacking() -> Option<Self> {
-        Self::start_on("overlay2", "{}")
-    }
-
-    #[track_caller]
-    fn start_on(driver: &str, configuration: &str) -> Option<Self> {
+    pub fn start_in(folder: Folder, driver: &str, configuration: &str) -> Option<Self> {
         if !probe::root() || !probe::programs(&["dockerd", "docker", "containerd", "runc"]) {
             return None;
         }
-        let folder = Folder::new();
         let log = File::create(folder.join("log")).expect("a log");
         let mut command = Command::new(probe::find("dockerd").expect("found above"));
         for (option, name) in [

@@ -7,6 +7,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
+use crate::api::caller::OfCaller;
 use crate::api::stream::{Verb, blocking, long};
 use crate::api::types::{
     BuildRequest, FromHostRequest, PruneRequest, PullRequest, PushRequest, TagRequest,
@@ -33,17 +34,27 @@ async fn list(State(app): State<Arc<App>>) -> Response {
     blocking(move || app.images.list()).await
 }
 
-async fn pull(State(app): State<Arc<App>>, Json(request): Json<PullRequest>) -> Response {
+async fn pull(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<PullRequest>,
+) -> Response {
     let verb = Verb::new("pull", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.pull(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.pull(&request, progress, &cancel)
     })
 }
 
-async fn push(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+async fn push(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<PushRequest>,
+) -> Response {
     let verb = Verb::new("push", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.push(&request.reference, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.push(&request.reference, progress, &cancel)
     })
 }
 
@@ -67,10 +78,15 @@ async fn raw(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> R
     blocking(move || app.images.raw(&request.reference)).await
 }
 
-async fn unpack(State(app): State<Arc<App>>, Json(request): Json<UnpackRequest>) -> Response {
+async fn unpack(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<UnpackRequest>,
+) -> Response {
     let verb = Verb::new("unpack", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.unpack(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.unpack(&request, progress, &cancel)
     })
 }
 
@@ -84,9 +100,14 @@ async fn from_host(State(app): State<Arc<App>>, Json(request): Json<FromHostRequ
     })
 }
 
-async fn build(State(app): State<Arc<App>>, Json(request): Json<BuildRequest>) -> Response {
+async fn build(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<BuildRequest>,
+) -> Response {
     let verb = Verb::new("build", request.context.to_string_lossy());
     long(app, verb, move |app, progress, cancel| {
-        app.images.build(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.build(&request, progress, &cancel)
     })
 }

@@ -4,6 +4,7 @@
 //! which is the result or the failure. Interactive ones upgrade the connection to the container
 //! crate's frames.
 
+pub mod caller;
 mod daemon;
 pub mod external;
 mod frames;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use unpacker::container::supervise::LogLine;
 
+use crate::api::caller::OfCaller;
 use crate::api::frames;
 use crate::api::stream::{Verb, blocking, failed, lines, long, off_thread};
 use crate::api::types::{ExecRequest, SandboxRequest, StopRequest};
@@ -42,12 +43,19 @@ async fn list(State(app): State<Arc<App>>) -> Response {
     .await
 }
 
-async fn run(State(app): State<Arc<App>>, Json(request): Json<SandboxRequest>) -> Response {
+async fn run(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<SandboxRequest>,
+) -> Response {
     let verb = Verb::new("sandbox run", &request.image);
     long(app, verb, move |app, progress, cancel| {
-        let runnable = app
-            .images
-            .runnable(&request.image, None, progress.as_ref(), &cancel)?;
+        let runnable = app.images.for_caller(caller.as_ref())?.runnable(
+            &request.image,
+            None,
+            progress.as_ref(),
+            &cancel,
+        )?;
         let record = app.sandboxes.create(&runnable, &request)?;
         let started = if request.attach {
             app.sandboxes

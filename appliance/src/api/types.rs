@@ -52,6 +52,12 @@ pub struct ImageRow {
 pub struct PullRequest {
     pub reference: String,
     pub platform: Option<String>,
+    /// The whole index, where the name means one.
+    #[serde(default)]
+    pub all_platforms: bool,
+    /// Leave an image of this host's platform ready to be run.
+    #[serde(default)]
+    pub unpack: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

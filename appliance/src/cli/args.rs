@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::login::{Login, Logout};
 use crate::cli::registry::Registry;
 use crate::ui::Format;
 
@@ -59,6 +60,10 @@ pub enum Verb {
     Pull(Pull),
     /// Send an image to the registry that its name says
     Push(Reference),
+    /// Log in to a registry; the password is asked for, or read from standard input
+    Login(Login),
+    /// Forget the login at a registry
+    Logout(Logout),
     /// Give an image another name
     Tag(Tag),
     /// Remove images
@@ -161,9 +166,18 @@ pub enum Config {
 pub struct Pull {
     /// For example `alpine`, `ghcr.io/owner/image:tag`, `host:5000/name@sha256:…`
     pub reference: String,
-    /// For example `linux/arm64` [default: this host's]
-    #[arg(long, value_name = "OS/ARCH")]
+    /// For example `linux/arm64` or `linux/arm/v6` [default: this host's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
+    /// Everything that the name stands for: the index and its images for all platforms
+    #[arg(long, conflicts_with = "platform")]
+    pub all_platforms: bool,
+    /// Only fetch it; its file system is unpacked when it is first run
+    #[arg(long)]
+    pub no_unpack: bool,
+    /// Print the digest, and nothing else
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]

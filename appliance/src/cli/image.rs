@@ -50,13 +50,20 @@ pub(super) async fn pull(session: &Session, pull: Pull) -> Outcome<u8> {
     let request = PullRequest {
         reference: pull.reference,
         platform: pull.platform,
+        all_platforms: pull.all_platforms,
+        unpack: !pull.no_unpack,
     };
-    let moved: Moved = session
-        .daemon()
-        .await?
-        .watch("/v1/images/pull", &request)
-        .await?;
-    moved_line(session, "Pulled", &moved);
+    let (client, path) = (session.daemon().await?, "/v1/images/pull");
+    if !pull.quiet {
+        let moved: Moved = client.watch(path, &request).await?;
+        moved_line(session, "Pulled", &moved);
+        return Ok(0);
+    }
+    let moved: Moved = client.long(path, &request, &mut |_| {}).await?;
+    match session.format {
+        Format::Json => ui::json(&moved),
+        Format::Text => ui::line(&moved.digest),
+    }
     Ok(0)
 }
 

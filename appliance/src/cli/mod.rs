@@ -4,11 +4,13 @@ pub mod args;
 mod configure;
 mod daemon;
 mod image;
+pub mod login;
 pub mod registry;
 mod registry_care;
 mod registry_external;
 mod registry_token;
 mod sandbox;
+mod secret;
 mod terminal;
 mod workspace;
 
@@ -85,6 +87,8 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Config(config) => configure::run(session, config),
         Verb::Images => image::list(session).await,
         Verb::Pull(pull) => image::pull(session, pull).await,
+        Verb::Login(wanted) => login::login(session, wanted).await,
+        Verb::Logout(wanted) => login::logout(session, wanted).await,
         Verb::Push(reference) => image::push(session, reference.reference).await,
         Verb::Tag(tag) => image::tag(session, tag).await,
         Verb::Rmi(rmi) => image::remove(session, rmi.references).await,

@@ -210,7 +210,8 @@ impl builder::images::Images for Images {
             platform: platform.clone(),
             explicit: true,
         };
-        let image = self.have(reference, &wanted, progress, cancel)?;
+        let behind = self.unpack_behind(progress, cancel);
+        let image = self.have(reference, &wanted, Some(&behind), progress, cancel)?;
         let stack = self.unpacked(&image, progress, cancel)?;
         Ok(BaseImage { image, stack })
     }

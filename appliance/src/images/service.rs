@@ -1,5 +1,7 @@
 //! The image verbs of the daemon.
 
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use config::name::{Reference, RepositoryName, Tag, Target};
@@ -7,6 +9,7 @@ use config::registry::retention::Rule;
 use registry::service::{Listing, ManifestPut, PutManifestError, References, Registry};
 use registry::store::StoreError;
 use tokio::runtime::Handle;
+use unpacker::arrival::Arrivals;
 use unpacker::container::launch::Launcher;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
@@ -15,12 +18,14 @@ use unpacker::image::unpack;
 use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::{Cancel, Progress};
 use unpacker::remote::client::Remote;
+use unpacker::remote::manifest::Fetched;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
 
 use crate::api::types::{Moved, UnpackRequest};
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::caller::{Caller, Remotes};
 use crate::images::content::RegistryContent;
 use crate::images::gate::Gate;
 use crate::images::locate::Here;
@@ -29,15 +34,24 @@ use crate::options::Options;
 use crate::progress::Reporter;
 use crate::sandbox::local::Runnable;
 
-/// Everything that is known about images on this host.
+/// Everything that is known about images on this host, and a way to other registries on behalf of
+/// whoever asks. All of one daemon share everything but that way.
 pub struct Images {
+    shared: Arc<Shared>,
+    pub(crate) remote: Remote,
+}
+
+/// What is the same for all who ask.
+pub struct Shared {
     pub(crate) here: Here,
     pub(crate) registry: Registry,
     pub(crate) content: Arc<dyn Content>,
+    /// The same store, with what is on its way into it.
+    pub(crate) arrivals: Arrivals,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) launcher: Launcher,
     pub(crate) folder: DataFolder,
-    pub(crate) remote: Remote,
+    remotes: Remotes,
     pub(crate) runtime: Handle,
     /// The image of this host's own programs is made by one caller at a time.
     pub(crate) making_host: Mutex<()>,
@@ -46,6 +60,22 @@ pub struct Images {
     pub(crate) purging: Mutex<()>,
     /// How long tags are kept.
     pub(crate) retention: Vec<Rule>,
+}
+
+impl Deref for Images {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("here", &self.here)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Images {
@@ -75,21 +105,38 @@ impl Images {
         options: &Options,
         runtime: Handle,
     ) -> Outcome<Self> {
-        let content = Arc::new(RegistryContent(registry.clone()));
+        let content: Arc<dyn Content> = Arc::new(RegistryContent(registry.clone()));
         let remote = crate::images::remote::remote(options)?;
-        Ok(Self {
+        let shared = Shared {
             here,
             registry,
+            arrivals: Arrivals::new(Arc::clone(&content)),
             content,
             snapshots,
             launcher,
             folder,
-            remote,
+            remotes: Remotes::new(options),
             runtime,
             making_host: Mutex::new(()),
             gate: Gate::default(),
             purging: Mutex::new(()),
             retention: options.settings.registry.retention.clone(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            remote,
+        })
+    }
+
+    /// The same images, with other registries asked on behalf of a command.
+    pub(crate) fn for_caller(&self, caller: Option<&Caller>) -> Outcome<Self> {
+        let remote = match caller {
+            Some(caller) => self.remotes.of(caller)?,
+            None => self.remote.clone(),
+        };
+        Ok(Self {
+            shared: Arc::clone(&self.shared),
+            remote,
         })
     }
 
@@ -151,7 +198,9 @@ impl Images {
     ) -> Outcome<Runnable> {
         let pass = self.gate.pass();
         let reference: Reference = text.parse()?;
-        let image = self.have(&reference, &Wanted::parse(wanted)?, progress, cancel)?;
+        let behind = self.unpack_behind(progress, cancel);
+        let wanted = Wanted::parse(wanted)?;
+        let image = self.have(&reference, &wanted, Some(&behind), progress, cancel)?;
         let stack = self.unpacked(&image, progress, cancel)?;
         Ok(Runnable {
             name: text.to_owned(),
@@ -202,6 +251,31 @@ impl Images {
             media_type: media_type.to_owned(),
             bytes: manifest.to_vec(),
         })
+    }
+
+    /// A part of an index that is about to be kept: it goes with the index.
+    pub(crate) fn keep_part(
+        &self,
+        repository: &RepositoryName,
+        part: &Fetched,
+        blobs: &[Digest],
+    ) -> Outcome<()> {
+        for digest in blobs {
+            if !self.registry.link_blob(repository, digest).map_err(store)? {
+                return Err(Failure::internal(format!("blob {digest} is not here")));
+            }
+        }
+        let put = ManifestPut {
+            target: &Target::Digest(part.digest.clone()),
+            tags: &[],
+            media_type: Some(&part.media_type),
+            bytes: &part.bytes,
+            references: References::Required,
+        };
+        let stored = self.registry.put_manifest(repository, &put);
+        stored
+            .map(drop)
+            .map_err(|error| not_kept(repository, error))
     }
 
     pub fn tag(&self, source: &str, target: &str) -> Outcome<Moved> {
@@ -327,17 +401,20 @@ impl Images {
         let _pass = self.gate.pass();
         let reference: Reference = request.reference.parse()?;
         let wanted = Wanted::parse(request.platform.as_deref())?;
-        let image = self.have(&reference, &wanted, progress.as_ref(), cancel)?;
-        let destination = &request.destination;
-        unpack::unpack_to(
-            &image,
-            self.content.as_ref(),
-            destination,
-            &ApplyOptions::default(),
-            progress.as_ref(),
-            cancel,
-        )
-        .map_err(|error| unpack_failed(&image, &error))?;
+        let (destination, progress) = (&request.destination, progress.as_ref());
+        let flat = |image: &Image, content: &dyn Content| {
+            let options = ApplyOptions::default();
+            unpack::unpack_to(image, content, destination, &options, progress, cancel)
+        };
+        let done = AtomicBool::new(false);
+        let behind = |image: &Image, content: &dyn Content| {
+            // A failure empties the folder, and what is wrong is told by the second try.
+            done.store(flat(image, content).is_ok(), Ordering::SeqCst);
+        };
+        let image = self.have(&reference, &wanted, Some(&behind), progress, cancel)?;
+        if !done.load(Ordering::SeqCst) {
+            flat(&image, self.content.as_ref()).map_err(|error| unpack_failed(&image, &error))?;
+        }
         Ok(Moved {
             reference: destination.display().to_string(),
             digest: image.digest.to_string(),

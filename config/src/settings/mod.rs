@@ -9,6 +9,7 @@ mod access;
 pub mod edit;
 mod keys;
 mod layer;
+mod remote;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::registry::quota::Quota;
 use crate::registry::retention::Rule;
 use crate::registry::upstream::Upstream;
 use crate::registry::webhook::Webhook;
+use crate::remote as remote_registries;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +104,13 @@ pub struct Remote {
     pub ca_files: Vec<PathBuf>,
     /// Transfers at the same time.
     pub concurrency: usize,
+    /// What is special about single registries.
+    pub registries: Vec<remote_registries::Registry>,
+    /// Proxies, which may hold passwords; in place of the environment's.
+    pub http_proxy: Option<Secret>,
+    pub https_proxy: Option<Secret>,
+    /// What is reached without them.
+    pub no_proxy: Option<String>,
 }
 
 /// Builds (requirement B8).
@@ -297,6 +306,10 @@ impl Settings {
                 plain_http: Vec::new(),
                 ca_files: Vec::new(),
                 concurrency: 4,
+                registries: Vec::new(),
+                http_proxy: None,
+                https_proxy: None,
+                no_proxy: None,
             },
             builder: Builder {
                 cpu: None,

@@ -2,11 +2,14 @@
 //!
 //! `cargo bench -p integration` prints one line per figure: our median, the peer's, and the ratio. A
 //! peer that is not installed is named with the reason and left out. Ratios are what counts: wall
-//! times differ from machine to machine and from minute to minute.
+//! times differ from machine to machine and from minute to minute. `DEVPOD_BENCH_ONLY=unpack` leaves
+//! the others out.
 //!
 //! | figure | what runs | peer |
 //! |---|---|---|
-//! | unpack | a Debian base from local storage into an empty folder | umoci unpack |
+//! | unpack | 1 GB, 50,000 entries and six layers from local storage to the first process in it | umoci unpack, podman pull, ctr import, docker load |
+//! | unpack, again | the same image once more, to the first process | none |
+//! | unpack, one folder | the same image into an empty folder | umoci unpack |
 //! | build, cold | six steps on that base, 4,000 files of context | buildah bud --layers |
 //! | build, cached | the same again | buildah bud --layers |
 //! | push, pull | ten blobs of 20 MB by skopeo --preserve-digests | docker-registry |
@@ -21,13 +24,21 @@
 
 mod build;
 mod figures;
+mod fresh;
+mod image;
 mod transfer;
 mod unpack;
 mod up;
 
 fn main() {
+    let only = std::env::var("DEVPOD_BENCH_ONLY").unwrap_or_default();
+    if only.is_empty() || only == "unpack" {
+        unpack::measure();
+    }
+    if !only.is_empty() {
+        return;
+    }
     let bench = figures::Bench::start();
-    unpack::measure(&bench);
     build::measure(&bench);
     transfer::measure(&bench);
     up::measure(&bench);

@@ -1,5 +1,6 @@
 //! Images in a layout: made here, read by others; made by others, read here.
 
+mod beside;
 mod readings;
 mod verified;
 

@@ -77,7 +77,8 @@ pub(super) struct Docker(Dockerd);
 impl Docker {
     #[track_caller]
     pub(super) fn start() -> Option<Self> {
-        Some(Self(Dockerd::start_stacking()?))
+        let folder = Folder::new();
+        Some(Self(Dockerd::start_in(folder, "overlay2", "{}")?))
     }
 
     pub(super) fn tree(&self, layout: &Path) -> Outcome {

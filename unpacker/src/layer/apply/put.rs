@@ -9,6 +9,7 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::holes::runs;
@@ -21,7 +22,7 @@ use crate::layer::root::attributes::{
     ids, list_xattrs_in, mode_in, mtime_in, remove_xattr_in, set_xattr_in, times_of,
 };
 use crate::layer::root::metadata::{DeviceNumber, Kind};
-use crate::layer::root::{create_in, node_in, stat_in};
+use crate::layer::root::{create_as, node_in, stat_in};
 use crate::layer::tree::{Deferred, Folder, TreeError};
 use crate::layer::xattrs::{ACL_ACCESS, ACL_DEFAULT};
 use crate::progress::Event;
@@ -40,6 +41,7 @@ impl Layer<'_> {
         if path.as_os_str().is_empty() {
             let root = self.tree.folder(path);
             let root = root.map_err(|source| creating(Path::new("/"), source))?;
+            self.describes_root = true;
             return self.dress_folder(&root, OsStr::new("."), Path::new(""), attributes);
         }
         let place = self.tree.place(path);
@@ -54,7 +56,8 @@ impl Layer<'_> {
                 self.dress_folder(&folder, &name, &canonical, attributes)
             }
             Node::File { size } => {
-                let file = self.retry(&folder, &name, create_in);
+                let mode = self.ownership.real_mode(Kind::File, attributes.mode);
+                let file = self.retry(&folder, &name, |dir, name| create_as(dir, name, mode));
                 let mut file = file.map_err(|source| creating(path, source))?;
                 self.fill(&mut file, *size, path, archive)?;
                 self.dress_file(&file, path, attributes)
@@ -134,7 +137,7 @@ impl Layer<'_> {
     }
 
     fn make_folder(&mut self, folder: &Folder, name: &OsStr) -> Result<(), TreeError> {
-        let mode = rustix::fs::Mode::RWXU;
+        let mode = Mode::RWXU;
         match rustix::fs::mkdirat(folder, name, mode) {
             Err(Errno::EXIST) => {}
             other => return Ok(other?),
@@ -175,6 +178,7 @@ impl Layer<'_> {
             .defer_list(canonical, list.map(|(_, value)| value.clone()))
             .map_err(|error| creating(canonical, error))?;
         let (mode, mtime) = (attributes.mode, attributes.mtime);
+        self.tree.describe(canonical);
         self.tree
             .defer(canonical, Deferred { mode, mtime })
             .map_err(|error| creating(canonical, error))
@@ -213,7 +217,8 @@ impl Layer<'_> {
         done.map_err(|source| owning(path, attributes, source))
     }
 
-    /// As `dress`, through the open file: that saves resolving the name again and again.
+    /// As `dress`, through the open file: that saves resolving the name again and again. What the
+    /// file has already is not set once more, because every change of an inode costs a journal entry.
     fn dress_file(
         &mut self,
         file: &File,
@@ -221,11 +226,15 @@ impl Layer<'_> {
         attributes: &Attributes,
     ) -> Result<(), ApplyError> {
         let flags = rustix::fs::XattrFlags::empty();
+        let fail = |error: Errno| creating(path, error);
+        let found = rustix::fs::fstat(file).map_err(fail)?;
+        let owner = attributes.owner;
         let owned = match self.ownership {
-            Ownership::Mapped => ids(attributes.owner)
+            Ownership::Mapped if (found.st_uid, found.st_gid) == (owner.uid, owner.gid) => Ok(()),
+            Ownership::Mapped => ids(owner)
                 .and_then(|(uid, gid)| Ok(rustix::fs::fchown(file, Some(uid), Some(gid))?)),
             Ownership::Recorded => {
-                let value = recorded(attributes.owner, attributes.mode);
+                let value = recorded(owner, attributes.mode);
                 rustix::fs::fsetxattr(file, OVERRIDE_STAT, value.as_bytes(), flags)
                     .map_err(io::Error::from)
             }
@@ -235,10 +244,11 @@ impl Layer<'_> {
             Ok(rustix::fs::fsetxattr(file, key, value, flags)?)
         })?;
         let mode = self.ownership.real_mode(Kind::File, attributes.mode);
-        let mode = rustix::fs::Mode::from_raw_mode(mode);
-        let done = rustix::fs::fchmod(file, mode)
-            .and_then(|()| rustix::fs::futimens(file, &times_of(attributes.mtime)));
-        done.map_err(|error| creating(path, error))
+        // An attribute may be a list, which has a say in the mode.
+        if found.st_mode & 0o7777 != mode || !attributes.xattrs.is_empty() {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(fail)?;
+        }
+        rustix::fs::futimens(file, &times_of(attributes.mtime)).map_err(fail)
     }
 
     fn set_xattrs(

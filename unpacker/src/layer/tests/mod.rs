@@ -185,7 +185,7 @@ impl Stack {
 }
 
 /// So many random cases; more where the environment asks for them (`PROPTEST_CASES`).
-fn cases() -> proptest::test_runner::Config {
+pub(crate) fn cases() -> proptest::test_runner::Config {
     let asked = std::env::var("PROPTEST_CASES").ok();
     let count = asked.and_then(|text| text.parse().ok()).unwrap_or(300);
     proptest::test_runner::Config::with_cases(count)

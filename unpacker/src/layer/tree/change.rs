@@ -14,7 +14,10 @@ use rustix::io::Errno;
 
 use super::{Deferred, Folder, Level, Seen, Tree, TreeError};
 use crate::layer::Ownership;
-use crate::layer::root::attributes::{mode_in, mtime_in, owner_in, set_xattr_in, xattrs_in};
+use crate::layer::ownership::OVERRIDE_STAT;
+use crate::layer::root::attributes::{
+    mode_in, mtime_in, owner_in, remove_xattr_in, set_xattr_in, xattrs_in,
+};
 use crate::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
 use crate::layer::root::{create_in, link_in, node_in, remove_all_in, stat_in};
 use crate::layer::xattrs::ACL_DEFAULT;
@@ -39,6 +42,10 @@ impl Tree<'_> {
             // Something else is in the way, and this layer needs a directory here.
             Seen::Upper(_) => {
                 self.remove_at(level.upper_fd()?, path, name)?;
+                self.default_folder(level.upper_fd()?, path, name)
+            }
+            Seen::Unknown => {
+                self.imply(path)?;
                 self.default_folder(level.upper_fd()?, path, name)
             }
             Seen::Lower(..) | Seen::Nothing => self.default_folder(level.upper_fd()?, path, name),
@@ -119,7 +126,7 @@ impl Tree<'_> {
         if self.borrowing {
             self.borrow(path)?;
         }
-        let list = self.copy_attributes(lower, upper, name, found)?;
+        let list = copy_attributes(self.ownership, lower, upper, name, found)?;
         self.defer_list(path, list)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(path, Deferred { mode, mtime })
@@ -151,36 +158,16 @@ impl Tree<'_> {
         };
         let found = lowest.metadata(top)?;
         let name = OsStr::new(".");
-        let list = self.copy_attributes(lowest.as_fd(), self.upper.as_fd(), name, &found)?;
+        let list = copy_attributes(
+            self.ownership,
+            lowest.as_fd(),
+            self.upper.as_fd(),
+            name,
+            &found,
+        )?;
         self.defer_list(top, list)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(top, Deferred { mode, mtime })
-    }
-
-    /// Owner and extended attributes, also recorded ones; what overlayfs itself notes stays behind.
-    /// Answers the list for what is created in it, which is not set yet.
-    fn copy_attributes(
-        &self,
-        lower: BorrowedFd<'_>,
-        upper: BorrowedFd<'_>,
-        name: &OsStr,
-        found: &Metadata,
-    ) -> io::Result<Option<Vec<u8>>> {
-        if self.ownership == Ownership::Mapped {
-            owner_in(upper, name, found.owner)?;
-        }
-        let mut list = None;
-        for (key, value) in xattrs_in(lower, name)? {
-            let bytes = key.as_encoded_bytes();
-            let overlays =
-                bytes.starts_with(b"user.overlay.") && !bytes.starts_with(b"user.overlay.overlay.");
-            if key == ACL_DEFAULT {
-                list = Some(value);
-            } else if !overlays && !bytes.starts_with(b"trusted.") && bytes != b"security.selinux" {
-                set_xattr_in(upper, name, &key, &value)?;
-            }
-        }
-        Ok(list)
     }
 }
 
@@ -252,7 +239,7 @@ impl Tree<'_> {
             }
             kind => node_in(upper, name, kind, found.node)?,
         }
-        self.copy_attributes(lower, upper, name, found)?;
+        copy_attributes(self.ownership, lower, upper, name, found)?;
         if found.kind != Kind::Symlink {
             mode_in(upper, name, found.mode)?;
         }
@@ -367,6 +354,7 @@ impl Tree<'_> {
         if found.is_dir() {
             self.cache.clear();
             self.forget_deferred(path);
+            self.forget_implied(path);
         }
         match self.has_lowers() {
             true => self.hide(path),
@@ -385,6 +373,57 @@ impl Tree<'_> {
             self.deferred.remove(&known);
         }
         self.lists.retain(|known, _| !known.starts_with(path));
+    }
+}
+
+/// Owner and extended attributes, also recorded ones; what overlayfs itself notes stays behind.
+/// Answers the list for what is created in it, which is not set yet.
+fn copy_attributes(
+    ownership: Ownership,
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    name: &OsStr,
+    found: &Metadata,
+) -> io::Result<Option<Vec<u8>>> {
+    if ownership == Ownership::Mapped {
+        owner_in(upper, name, found.owner)?;
+    }
+    let mut list = None;
+    for (key, value) in xattrs_in(lower, name)? {
+        if key == ACL_DEFAULT {
+            list = Some(value);
+        } else if is_images(&key) {
+            set_xattr_in(upper, name, &key, &value)?;
+        }
+    }
+    Ok(list)
+}
+
+/// Whether an attribute says something of the image, and not of this layer's folder or this host.
+pub(crate) fn is_images(key: &OsStr) -> bool {
+    let bytes = key.as_encoded_bytes();
+    let overlays =
+        bytes.starts_with(b"user.overlay.") && !bytes.starts_with(b"user.overlay.overlay.");
+    !overlays && !bytes.starts_with(b"trusted.") && bytes != b"security.selinux"
+}
+
+/// Makes a directory that was made by default say what another one says.
+pub(crate) fn take_attributes(
+    ownership: Ownership,
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    name: &OsStr,
+    found: &Metadata,
+) -> io::Result<()> {
+    if ownership == Ownership::Recorded {
+        match remove_xattr_in(upper, name, OsStr::new(OVERRIDE_STAT)) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::NODATA) => return Err(error),
+            _ => {}
+        }
+    }
+    match copy_attributes(ownership, lower, upper, name, found)? {
+        Some(list) => set_xattr_in(upper, name, OsStr::new(ACL_DEFAULT), &list),
+        None => Ok(()),
     }
 }
 

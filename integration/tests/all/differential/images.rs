@@ -225,8 +225,8 @@ fn large_ids() -> Vec<Vec<Entry>> {
     vec![vec![top(), file, char_device("null", 1, 3)]]
 }
 
-/// Layers of a real folder by GNU tar, in every format that it has, sparse files among them.
-fn gnu_tars(at: &Folder) -> Vec<Vec<u8>> {
+/// A folder with what GNU tar writes in several ways, a sparse file among it.
+pub(super) fn source(at: &Folder) -> PathBuf {
     let source = at.join("source");
     fs::create_dir_all(source.join("d/e")).unwrap();
     fs::write(source.join("d/e/x"), "data").unwrap();
@@ -239,11 +239,16 @@ fn gnu_tars(at: &Folder) -> Vec<Vec<u8>> {
     for at in [1 << 20, 3 << 20] {
         std::os::unix::fs::FileExt::write_all_at(&sparse, b"data in the middle", at).unwrap();
     }
-    let formats: [&[&str]; 7] = [
+    source
+}
+
+/// Layers of a real folder by GNU tar, in the formats that umoci knows.
+fn gnu_tars(at: &Folder) -> Vec<Vec<u8>> {
+    let source = source(at);
+    let formats: [&[&str]; 6] = [
         &["--format=gnu"],
         &["--format=oldgnu"],
         &["--format=pax", "--xattrs"],
-        &["--format=gnu", "--sparse"],
         &["--format=pax", "--sparse", "--sparse-version=0.0"],
         &["--format=pax", "--sparse", "--sparse-version=0.1"],
         &["--format=pax", "--sparse", "--sparse-version=1.0"],
@@ -329,6 +334,13 @@ pub(super) fn above(debian: &Path, at: &Folder) -> PathBuf {
     let layout = at.join("debian");
     layout::write(&layout, &[base, tar(&added)], json!({}));
     layout
+}
+
+/// We give no image the machine's console; containers have one of their own.
+pub(super) fn without_console(mut tree: Tree) -> Tree {
+    let console = tree.remove("/dev/console").unwrap_or_default();
+    assert!(console.is_empty() || console.contains(" 5:1 "), "{console}");
+    tree
 }
 
 /// No ordinary user makes device nodes.

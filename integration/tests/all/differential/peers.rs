@@ -62,12 +62,13 @@ impl Podman {
     }
 
     pub(super) fn tree(&self, layout: &Path) -> Outcome {
-        let from = format!("oci:{}:latest", layout.display());
-        let pulled = done(self.0.run(&["pull", "--quiet", &from]))?;
-        let id = pulled.text().to_owned();
-        let mounted = self.0.run(&["image", "mount", &id]).ok();
+        let (archive, _) = docker_archive(layout)?;
+        let archive = archive.display().to_string();
+        let loaded = done(self.0.run(&["load", "--quiet", "--input", &archive]))?;
+        let name = loaded.text().rsplit(' ').next().expect("a name").to_owned();
+        let mounted = self.0.run(&["image", "mount", &name]).ok();
         let seen = tree::of(Path::new(mounted.text()));
-        self.0.run(&["image", "unmount", &id]).ok();
+        self.0.run(&["image", "unmount", &name]).ok();
         Ok(seen)
     }
 }
@@ -82,20 +83,10 @@ impl Docker {
     }
 
     pub(super) fn tree(&self, layout: &Path) -> Outcome {
-        let archive = layout.with_extension("docker");
-        let name = layout
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        let from = format!("oci:{}:latest", layout.display());
-        skopeo_copy_changed(
-            &from,
-            &format!("docker-archive:{}:{name}:1", archive.display()),
-        )?;
+        let (archive, name) = docker_archive(layout)?;
         let archive = archive.display().to_string();
         done(self.0.run(&["load", "--quiet", "--input", &archive]))?;
-        let inspected = self.0.run(&["image", "inspect", &format!("{name}:1")]).ok();
+        let inspected = self.0.run(&["image", "inspect", &name]).ok();
         let folders = &inspected.json()[0]["GraphDriver"]["Data"];
         let mut lower = vec![folders["UpperDir"].as_str().expect("overlay2").to_owned()];
         lower.extend(folders["LowerDir"].as_str().map(str::to_owned));
@@ -103,11 +94,18 @@ impl Docker {
     }
 }
 
-/// A manifest cannot stay as it is on the way to docker's format.
-fn skopeo_copy_changed(from: &str, to: &str) -> Result<Ran, String> {
-    done(run(
-        Command::new("skopeo").args(["copy", "--quiet", from, to])
-    ))
+/// The image as `docker save` would write it, and the name that it has there.
+fn docker_archive(layout: &Path) -> Result<(PathBuf, String), String> {
+    let archive = layout.with_extension("docker");
+    let name = format!("{}:1", layout.file_name().expect("a name").display());
+    if !archive.exists() {
+        let from = format!("oci:{}:latest", layout.display());
+        let to = format!("docker-archive:{}:{name}", archive.display());
+        done(run(
+            Command::new("skopeo").args(["copy", "--quiet", &from, &to])
+        ))?;
+    }
+    Ok((archive, name))
 }
 
 /// What overlayfs shows of folders, topmost first; seen through a mount that is nowhere.

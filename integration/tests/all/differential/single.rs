@@ -45,7 +45,10 @@ pub(super) fn ours(top: &Path) -> Tree {
 pub(super) fn umocis(top: &Path) -> Tree {
     let owner = |path: &Path, _: &Metadata| {
         let note = xattr(path, "user.rootlesscontainers").unwrap_or_default();
-        message(&note)
+        // The highest number says that nothing is said.
+        let known = |id| if id == u32::MAX { 0 } else { id };
+        let (uid, gid) = message(&note);
+        (known(uid), known(gid))
     };
     without_set_id(look(top, &owner))
 }

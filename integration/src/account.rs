@@ -65,6 +65,18 @@ impl Account {
     }
 }
 
+impl Account {
+    /// The first of the subordinate ids, of users and of groups.
+    #[track_caller]
+    pub fn first_subordinate(&self) -> u32 {
+        let text = std::fs::read_to_string("/etc/subuid").expect("/etc/subuid");
+        let prefix = format!("{}:", self.name);
+        let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        let first = line.and_then(|line| line.split(':').next());
+        first.expect("a range").parse().expect("a number")
+    }
+}
+
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 impl Drop for Account {

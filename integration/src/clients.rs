@@ -29,6 +29,7 @@ pub fn skopeo_copy_command(from: &str, to: &str) -> Command {
 pub struct Storage {
     program: &'static str,
     folder: PathBuf,
+    driver: &'static str,
 }
 
 impl Storage {
@@ -36,16 +37,31 @@ impl Storage {
     pub fn new(program: &'static str, folder: &Path) -> Self {
         let folder = folder.join(program);
         std::fs::create_dir_all(folder.join("tmp")).expect("folders");
-        Self { program, folder }
+        // vfs works on every file system and needs no mount.
+        let driver = "vfs";
+        Self {
+            program,
+            folder,
+            driver,
+        }
     }
 
-    /// Runs the tool; vfs works on every file system and needs no mount.
+    /// As [`Storage::new`], with layers kept apart and stacked by overlayfs.
+    pub fn stacking(program: &'static str, folder: &Path) -> Self {
+        let driver = "overlay";
+        Self {
+            driver,
+            ..Self::new(program, folder)
+        }
+    }
+
+    /// Runs the tool.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(self.program);
         command.arg("--root").arg(self.folder.join("root"));
         command.arg("--runroot").arg(self.folder.join("run"));
-        command.args(["--storage-driver", "vfs"]);
+        command.args(["--storage-driver", self.driver]);
         command.env("TMPDIR", self.folder.join("tmp"));
         command.current_dir(&self.folder);
         run(command.args(arguments))

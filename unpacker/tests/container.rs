@@ -15,6 +15,8 @@ mod debian;
 mod fixture;
 #[path = "container/foreground.rs"]
 mod foreground;
+#[path = "container/hostile.rs"]
+mod hostile;
 #[path = "container/ids.rs"]
 mod ids;
 #[path = "container/limits.rs"]
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     trials.extend(debian::trials());
     trials.extend(overlay::trials());
     trials.extend(network::trials());
+    trials.extend(hostile::trials());
     if !inside {
         trials.extend(ordinary::trials());
     }

@@ -207,45 +207,6 @@ fn buildah_pushes_and_pulls() {
 }
 
 #[test]
-fn unpacks_as_umoci_does() {
-    let folder = Folder::new();
-    if !probe::root() || !probe::programs(&["umoci", "skopeo", "find"]) {
-        return;
-    }
-    let from = folder.join("from");
-    if !base_image::busybox(&from) {
-        return;
-    }
-    let appliance = TestAppliance::start();
-    appliance.load(&from, "busybox:1");
-    let (ours, theirs) = (folder.join("ours"), folder.join("theirs"));
-    let destination = ours.display().to_string();
-    appliance
-        .run(&["unpack", &appliance.reference("busybox:1"), &destination])
-        .ok();
-    let mut umoci = Command::new("umoci");
-    umoci.args(["raw", "unpack", "--image"]);
-    umoci.arg(format!("{}:latest", from.display())).arg(&theirs);
-    run(&mut umoci).ok();
-    assert_eq!(listing(&ours), listing(&theirs));
-    assert!(!ours.join("gone").exists(), "the whiteout was not applied");
-}
-
-/// Type, mode, owner, size, time, link and name of everything below a folder.
-fn listing(folder: &Path) -> Vec<String> {
-    let mut command = Command::new("find");
-    command.arg(".").args(["-mindepth", "1"]);
-    // A folder's size and its time of change depend on the file system and on the order of writing.
-    command.args(["(", "-type", "d", "-printf", "%y %m %U:%G %p\\n", ")", "-o"]);
-    command.args(["-printf", "%y %m %U:%G %s %TY%Tm%Td %l %p\\n"]);
-    let ran = run(command.current_dir(folder)).ok();
-    let mut lines: Vec<String> = ran.stdout.lines().map(str::to_owned).collect();
-    lines.sort();
-    assert!(lines.len() > 10, "{lines:?}");
-    lines
-}
-
-#[test]
 fn pull_and_push_between_two_appliances() {
     let folder = Folder::new();
     let from = folder.join("from");

@@ -16,6 +16,7 @@ mod conformance;
 mod containerd;
 mod crowd;
 mod daemon;
+mod differential;
 mod formats;
 mod from_host;
 mod guarded;

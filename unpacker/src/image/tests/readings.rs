@@ -3,50 +3,6 @@
 
 use super::*;
 
-/// A header with data, of any type and with any size said.
-fn raw(flag: u8, name: &str, size: usize, data: &[u8]) -> Vec<u8> {
-    let mut header = match flag {
-        b'L' | b'K' => tar::Header::new_gnu(),
-        _ => tar::Header::new_ustar(),
-    };
-    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
-    header.set_entry_type(tar::EntryType::new(flag));
-    header.set_mode(if flag == b'5' { 0o777 } else { 0o644 });
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(7);
-    header.set_size(size as u64);
-    header.as_mut_bytes()[156] = flag;
-    header.set_cksum();
-    let mut bytes = header.as_bytes().to_vec();
-    bytes.extend(data);
-    bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes
-}
-
-fn with_data(flag: u8, name: &str, data: &str) -> Vec<u8> {
-    raw(flag, name, data.len(), data.as_bytes())
-}
-
-fn pax(records: &[(&str, &str)]) -> Vec<u8> {
-    let mut data = String::new();
-    for (key, value) in records {
-        let rest = format!(" {key}={value}\n");
-        let mut length = rest.len() + 1;
-        while format!("{length}{rest}").len() != length {
-            length += 1;
-        }
-        data += &format!("{length}{rest}");
-    }
-    with_data(b'x', "pax", &data)
-}
-
-fn ended(parts: &[Vec<u8>]) -> Vec<u8> {
-    let mut tar = parts.concat();
-    tar.resize(tar.len() + 1024, 0);
-    tar
-}
-
 #[test]
 fn reads_archives_as_umoci_does() {
     if missing("umoci") || !privileged() {
@@ -112,6 +68,106 @@ fn reads_archives_as_umoci_does() {
                 pax(&[("size", "512")]),
                 raw(b'1', "t", 512, &[]),
                 hidden.clone(),
+            ],
+        ),
+        (
+            "the names of an owner",
+            vec![patched(with_data(b'0', "f", "x"), 265, b"daemon")],
+        ),
+        (
+            "a prefix",
+            vec![
+                with_data(b'5', "in/", ""),
+                with_data(b'5', "in/a/", ""),
+                patched(with_data(b'0', "f", "x"), 345, b"in/a"),
+            ],
+        ),
+        (
+            "the times of old GNU are no prefix",
+            vec![patched(gnu(b'0', "f", "x"), 345, b"00000000017")],
+        ),
+        (
+            "numbers in binary",
+            vec![patched(
+                gnu(b'0', "f", "x"),
+                108,
+                &[0x80, 0, 0, 0, 0, 0x2d, 0xc6, 0xc0],
+            )],
+        ),
+        (
+            "a time in binary before the epoch",
+            vec![patched(gnu(b'0', "f", "x"), 136, &[0xff; 12])],
+        ),
+        (
+            "a time before the epoch",
+            vec![pax(&[("mtime", "-1.25")]), with_data(b'0', "f", "x")],
+        ),
+        (
+            "times with many digits",
+            vec![
+                pax(&[("mtime", "12.0000000019")]),
+                with_data(b'0', "f", "x"),
+            ],
+        ),
+        ("an unknown type", vec![with_data(b'Y', "f", "x")]),
+        (
+            "a sparse file in turns",
+            vec![
+                pax(&[
+                    ("GNU.sparse.size", "3000"),
+                    ("GNU.sparse.numblocks", "2"),
+                    ("GNU.sparse.offset", "0"),
+                    ("GNU.sparse.numbytes", "2"),
+                    ("GNU.sparse.offset", "2000"),
+                    ("GNU.sparse.numbytes", "2"),
+                ]),
+                with_data(b'0', "f", "abcd"),
+            ],
+        ),
+        (
+            "a sparse file with a map",
+            vec![
+                pax(&[
+                    ("GNU.sparse.name", "real"),
+                    ("GNU.sparse.size", "3000"),
+                    ("GNU.sparse.numblocks", "2"),
+                    ("GNU.sparse.map", "10,2,2998,2"),
+                ]),
+                with_data(b'0', "f", "abcd"),
+            ],
+        ),
+        (
+            "a sparse file with lines",
+            vec![
+                pax(&[
+                    ("GNU.sparse.major", "1"),
+                    ("GNU.sparse.minor", "0"),
+                    ("GNU.sparse.name", "real"),
+                    ("GNU.sparse.realsize", "3000"),
+                ]),
+                with_data(b'0', "f", &format!("{:\0<512}abcd", "2\n10\n2\n2998\n2\n")),
+            ],
+        ),
+        (
+            "a sparse file whose parts overlap",
+            vec![
+                pax(&[
+                    ("GNU.sparse.size", "3000"),
+                    ("GNU.sparse.numblocks", "2"),
+                    ("GNU.sparse.map", "0,2,1,2"),
+                ]),
+                with_data(b'0', "f", "abcd"),
+            ],
+        ),
+        (
+            "a sparse file with more data than its map",
+            vec![
+                pax(&[
+                    ("GNU.sparse.size", "3000"),
+                    ("GNU.sparse.numblocks", "1"),
+                    ("GNU.sparse.map", "0,2"),
+                ]),
+                with_data(b'0', "f", "abcd"),
             ],
         ),
     ] {

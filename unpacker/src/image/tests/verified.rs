@@ -51,3 +51,71 @@ fn a_folder_is_empty_where_a_layer_was_not_the_right_one() {
     assert!(matches!(result, Err(UnpackError::DiffId { .. })));
     assert_eq!(destination.read_dir().unwrap().count(), 0);
 }
+
+/// What follows an archive belongs to its diffID, and is nothing else.
+#[test]
+fn bytes_after_the_archive_count_for_the_digest_only() {
+    let tar = tar_of(&[file("a", "x")]);
+    let more = tar_of(&[file("b", "x")]);
+    for rest in [vec![0; 10240], b"garbage".repeat(100), more] {
+        let bytes = [tar.clone(), rest].concat();
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let made = image_of(std::slice::from_ref(&bytes), compression);
+            let to = made.dir.path().join("to");
+            flat(&made, &to).unwrap();
+            assert_eq!(to.read_dir().unwrap().count(), 1);
+        }
+    }
+}
+
+/// The bytes say how they are compressed, whatever the manifest says.
+#[test]
+fn media_types_are_not_believed() {
+    let tar = tar_of(&[file("a", "x")]);
+    for (real, said) in [
+        (Compression::None, Compression::Gzip),
+        (Compression::Gzip, Compression::Zstd),
+        (Compression::Zstd, Compression::None),
+    ] {
+        let made = image_of(std::slice::from_ref(&tar), real);
+        let manifest = String::from_utf8(made.manifest.clone()).unwrap();
+        let (real, said) = (real.media_type().to_string(), said.media_type().to_string());
+        let manifest = manifest.replace(&format!("{real}\""), &format!("{said}\""));
+        assert!(manifest.contains(&said));
+        let manifest = manifest.into_bytes();
+        let made = Made { manifest, ..made };
+        flat(&made, &made.dir.path().join("to")).unwrap();
+    }
+}
+
+/// A digest becomes a file's name (CVE-2024-3727), and a size a bound.
+#[test]
+fn descriptors_are_checked_before_they_are_used() {
+    let made = image_of(&[tar_of(&[])], Compression::None);
+    let good = String::from_utf8(made.manifest.clone()).unwrap();
+    let hex = made.layout.find("t").unwrap().unwrap();
+    let layer: serde_json::Value = serde_json::from_str(&good).unwrap();
+    let digest = layer["layers"][0]["digest"].as_str().unwrap();
+    assert_ne!(digest, hex.digest().to_string());
+    for bad in [
+        "sha256:../../../../etc/passwd",
+        "sha256:",
+        "sha256:ABCDEF",
+        "../x",
+        "md5:d41d8cd98f00b204e9800998ecf8427e",
+        &digest[..70],
+    ] {
+        let manifest = good.replace(digest, bad);
+        assert!(load(&made.layout, manifest.as_bytes()).is_err(), "{bad}");
+    }
+    let size = format!("\"size\":{}", layer["layers"][0]["size"]);
+    for bad in [
+        "\"size\":-1",
+        "\"size\":1.5",
+        "\"size\":18446744073709551616",
+    ] {
+        let manifest = good.replace(&size, bad);
+        assert_ne!(manifest, good);
+        assert!(load(&made.layout, manifest.as_bytes()).is_err(), "{bad}");
+    }
+}

@@ -131,7 +131,7 @@ impl Read for Pieces<'_> {
 pub fn repaired(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let mut at = 0;
-    while let Some(block) = bytes.get_mut(at..at + 512) {
+    while let Some(block) = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..512)) {
         at += 512;
         if block.iter().all(|byte| *byte == 0) {
             continue;

@@ -1,5 +1,7 @@
 //! Archives that want to get out, to hide files, or to fill the disk.
 
+use std::os::unix::fs::PermissionsExt;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -55,6 +57,7 @@ fn nothing_outside_is_touched() {
     let outside = TempDir::new().unwrap();
     let secret = outside.path().join("secret");
     std::fs::write(&secret, "s").unwrap();
+    let mode = secret.metadata().unwrap().permissions().mode();
     let path = outside.path().display().to_string();
     let mut up = "../".repeat(30);
     up.push_str(path.trim_start_matches('/'));
@@ -75,6 +78,12 @@ fn nothing_outside_is_touched() {
             hard("h", "l"),
             file("h", "evil"),
         ],
+        // A mode through a link that another link leads to (CVE-2021-32760, CVE-2026-33056).
+        vec![
+            symlink("l", &format!("{path}/secret")),
+            hard("h", "l").mode(0o777),
+            dir("l").mode(0o777),
+        ],
         vec![
             symlink("proc", "/proc/self/root"),
             file(&format!("proc{path}/secret"), "evil"),
@@ -87,6 +96,11 @@ fn nothing_outside_is_touched() {
         let _ = Stack::overlay(&[vec![items[0].clone()], items[1..].to_vec()]);
         assert_eq!(std::fs::read(&secret).unwrap(), b"s", "{items:?}");
         assert_eq!(outside.path().read_dir().unwrap().count(), 1, "{items:?}");
+        assert_eq!(
+            secret.metadata().unwrap().permissions().mode(),
+            mode,
+            "{items:?}"
+        );
     }
 }
 

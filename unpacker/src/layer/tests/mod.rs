@@ -5,9 +5,11 @@
 mod bounds;
 mod cases;
 mod corpus;
+mod formats;
 mod hostile;
 mod model;
 mod properties;
+pub(crate) mod raw;
 mod recorded;
 mod round_trip;
 
@@ -26,6 +28,7 @@ use super::root::Root;
 use super::root::metadata::{DeviceNumber, Kind, Owner, Timestamp};
 use super::tree::is_opaque;
 use crate::progress::{Cancel, Silent};
+pub(crate) use raw::*;
 
 /// An entry of a layer: name, header, data.
 #[derive(Debug, Clone)]

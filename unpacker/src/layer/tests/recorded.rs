@@ -124,3 +124,80 @@ fn inside() {
         ]
     );
 }
+
+const FEW: &str = "DEVPOD_TEST_FEW_IDS";
+
+/// Runs `with_few_ids` in a user namespace that has a thousand.
+#[test]
+fn an_owner_that_is_not_mapped_is_told_with_a_hint() {
+    let map = "--map-users=0,0,1000";
+    let groups = "--map-groups=0,0,1000";
+    let probe = Command::new("unshare")
+        .args(["-U", map, groups, "true"])
+        .output();
+    if !privileged() || !probe.is_ok_and(|probe| probe.status.success()) {
+        println!("skipped: no user namespaces with a range here");
+        return;
+    }
+    let done = Command::new("unshare")
+        .args(["-U", map, groups, "-S", "0", "-G", "0"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "layer::tests::recorded::with_few_ids",
+            "--nocapture",
+        ])
+        .env(FEW, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    let errors = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}{errors}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// Does nothing unless `an_owner_that_is_not_mapped_is_told_with_a_hint` starts it.
+#[test]
+fn with_few_ids() {
+    if std::env::var_os(FEW).is_none() {
+        return;
+    }
+    assert_eq!(Ownership::detect(), Ownership::Mapped);
+    let item = file("f", "x").owner(1000, 0);
+    let error = Stack::flat(&[vec![item]]).err().unwrap();
+    assert!(
+        matches!(
+            error,
+            ApplyError::Unmapped {
+                uid: 1000,
+                gid: 0,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("/etc/subuid"), "{error}");
+    // Capabilities are kept for this namespace: the kernel notes whose they are.
+    let caps = "\u{1}\0\0\u{2}\0\u{20}\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let item = file("ping", "x").owner(999, 0).mode(0o4755);
+    let stack = Stack::flat(&[vec![item.xattr("security.capability", caps)]]).unwrap();
+    let root = stack.merged().unwrap();
+    let found = root.metadata(Path::new("ping")).unwrap();
+    assert_eq!((found.mode, found.owner.uid), (0o4755, 999));
+    let kept = root
+        .xattr(Path::new("ping"), "security.capability".as_ref())
+        .unwrap();
+    assert_eq!(kept.as_deref(), Some(caps.as_bytes()));
+    // Nobody in a user namespace makes device nodes.
+    let layer = [vec![node("null", Kind::CharDevice, 1, 3), file("g", "")]];
+    let stack = Stack::flat(&layer).unwrap();
+    assert_eq!(
+        stack
+            .merged()
+            .unwrap()
+            .read_dir(Path::new(""))
+            .unwrap()
+            .len(),
+        1
+    );
+}

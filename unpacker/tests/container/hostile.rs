@@ -1,0 +1,199 @@
+//! Images that want out: links where mounts, devices and working folders go. One test per class of
+//! faults that other runtimes had.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::Trial;
+use unpacker::container::spec::Mount;
+use unpacker::progress::Cancel;
+
+use crate::fixture::{Room, good, run_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let tests: [(&str, fn()); 6] = [
+        ("hostile: targets of mounts are links", mount_targets),
+        (
+            "hostile: kernel file systems are links",
+            kernel_file_systems,
+        ),
+        ("hostile: devices are the image's", devices),
+        ("hostile: working folders are descriptors", descriptors),
+        ("hostile: working folders are links", working_folders),
+        ("hostile: files of the network are links", network_files),
+    ];
+    tests
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .into()
+}
+
+/// A folder of the host beside the root, and links to it as an image could have them.
+struct Outside {
+    folder: PathBuf,
+    links: [PathBuf; 2],
+}
+
+impl Outside {
+    fn of(room: &Room) -> Self {
+        let folder = room.path("outside");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("secret"), "secret").unwrap();
+        let up = Path::new("../../../../../../../..").join(folder.strip_prefix("/").unwrap());
+        let links = [folder.clone(), up];
+        Self { folder, links }
+    }
+
+    #[track_caller]
+    fn is_untouched(&self) {
+        let names: Vec<_> = fs::read_dir(&self.folder).unwrap().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        let secret = self.folder.join("secret");
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+        let mode = secret.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o644);
+    }
+}
+
+/// Replaces what the image has at a path by a link.
+fn link(room: &Room, path: &str, target: &Path) {
+    let path = room.path("base").join(path);
+    // What is not there needs no removing.
+    let _ = fs::remove_dir_all(&path);
+    let _ = fs::remove_file(&path);
+    symlink(target, path).unwrap();
+}
+
+/// CVE-2021-30465, CVE-2018-15664; the source of a bind is the caller's (CVE-2024-1753).
+fn mount_targets() {
+    for number in 0..2 {
+        let room = Room::new();
+        let outside = Outside::of(&room);
+        link(&room, "mnt", &outside.links[number]);
+        let shared = room.path("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::write(shared.join("file"), "shared").unwrap();
+        let mut spec = room.spec("cat /mnt/in/file; echo x >/mnt/tmp/x; ls /mnt");
+        spec.mounts = vec![
+            Mount::Bind {
+                source: shared,
+                target: "/mnt/in".into(),
+                read_only: true,
+            },
+            Mount::Tmpfs {
+                target: "/mnt/tmp".into(),
+                size: None,
+            },
+        ];
+        assert_eq!(good(&spec), "sharedin\ntmp\n");
+        outside.is_untouched();
+    }
+}
+
+/// CVE-2023-27561, CVE-2025-52881: writes to /proc that go elsewhere, and masks that mask nothing.
+fn kernel_file_systems() {
+    for name in ["proc", "sys", "dev"] {
+        let room = Room::new();
+        let outside = Outside::of(&room);
+        link(&room, name, &outside.links[1]);
+        let spec = room.spec(
+            "[ -e /proc/kcore ] && busybox wc -c </proc/kcore
+             echo 1 >/proc/sys/kernel/sysrq || echo refused
+             echo x >/proc/sysrq-trigger || echo refused",
+        );
+        let (exit, ran) = run_for(&spec, None, &Cancel::default());
+        if exit.is_ok() {
+            assert_eq!(ran.out.matches("refused").count(), 2, "{name}: {ran:?}");
+            let kcore = ran.out.lines().next().unwrap().trim();
+            assert!(["0", "refused"].contains(&kcore), "{name}: {ran:?}");
+        }
+        outside.is_untouched();
+    }
+}
+
+/// CVE-2025-31133 and CVE-2025-52565: what masks are made of, and the console, are links.
+fn devices() {
+    let room = Room::new();
+    let outside = Outside::of(&room);
+    fs::create_dir_all(room.path("base/dev/pts")).unwrap();
+    for name in ["null", "console", "ptmx", "pts/0", "zero", "shm"] {
+        link(
+            &room,
+            &format!("dev/{name}"),
+            &outside.links[0].join("secret"),
+        );
+    }
+    fs::write(room.path("base/etc/target"), "target").unwrap();
+    let out = good(&room.spec(
+        "echo x >/dev/null; busybox stat -c %F /dev/null /dev/zero
+         [ -e /proc/kcore ] && busybox wc -c </proc/kcore; cat /etc/target",
+    ));
+    assert_eq!(out.matches("character special file").count(), 2, "{out}");
+    assert!(out.ends_with("target"), "{out}");
+    outside.is_untouched();
+}
+
+/// CVE-2024-21626: a descriptor that leads to the host.
+fn descriptors() {
+    let room = Room::new();
+    let outside = Outside::of(&room);
+    let secret = outside.folder.join("secret");
+    let script = format!(
+        "cat ../../../../../../../../../..{0} ./secret {0} 2>/dev/null || echo nothing",
+        secret.display()
+    );
+    for number in 3..20 {
+        for folder in [
+            format!("/proc/self/fd/{number}"),
+            format!("/proc/1/fd/{number}"),
+            format!("/proc/thread-self/fd/{number}/../.."),
+        ] {
+            let mut spec = room.spec(&script);
+            spec.process.cwd = folder.clone();
+            let (exit, ran) = run_for(&spec, None, &Cancel::default());
+            if exit.is_ok() {
+                assert_eq!(ran.out, "nothing\n", "{folder}: {ran:?}");
+            }
+        }
+    }
+    outside.is_untouched();
+}
+
+/// CVE-2026-55686: what is made for WORKDIR is made inside.
+fn working_folders() {
+    for number in 0..2 {
+        let room = Room::new();
+        let outside = Outside::of(&room);
+        link(&room, "work", &outside.links[number]);
+        for folder in ["/work", "/work/new", "/work/new/../other"] {
+            let mut spec = room.spec("echo x >here; pwd -P");
+            spec.process.cwd = folder.into();
+            let (exit, ran) = run_for(&spec, None, &Cancel::default());
+            assert!(exit.is_err() || ran.out.starts_with('/'), "{ran:?}");
+            outside.is_untouched();
+        }
+    }
+}
+
+/// What is put over /etc/hosts and /etc/resolv.conf goes nowhere else.
+fn network_files() {
+    for number in 0..2 {
+        let room = Room::new();
+        let outside = Outside::of(&room);
+        for name in ["hosts", "resolv.conf", "hostname"] {
+            link(
+                &room,
+                &format!("etc/{name}"),
+                &outside.links[number].join(name),
+            );
+        }
+        let (exit, ran) = run_for(&room.spec("cat /etc/hosts"), None, &Cancel::default());
+        assert!(exit.is_err() || ran.out.contains("localhost"), "{ran:?}");
+        outside.is_untouched();
+    }
+}

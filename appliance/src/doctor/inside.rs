@@ -6,6 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use unpacker::container::cgroup;
+use unpacker::container::launch::Launcher;
+use unpacker::container::network::probe::Rung;
 use unpacker::container::probe::{Host, Ids};
 
 use crate::doctor::{Finding, State};
@@ -19,9 +21,27 @@ pub(super) fn look(scratch: &Path) -> Outcome<Vec<Finding>> {
         overlay(&host.overlay, scratch),
         reflink(scratch),
         calls(),
+        private_networks(),
     ];
     findings.extend(cgroup::rungs().into_iter().map(limit));
     Ok(findings)
+}
+
+fn private_networks() -> Finding {
+    const WHAT: &str = "private networks";
+    let rung = Rung::look(&Launcher::this());
+    match rung.unwrap_or_else(|error| Rung::Missing(error.to_string())) {
+        Rung::Whole => Finding::ok(WHAT, "sandboxes reach the world without a device or helper"),
+        Rung::PortsTaken => Finding::reduced(WHAT, "inside, the registry's port cannot be used")
+            .lift("a kernel with nft_socket and nft_reject"),
+        Rung::Eager => Finding::reduced(
+            WHAT,
+            "inside, a connection that is refused opens and breaks off",
+        )
+        .lift("a kernel with nft_log and nfnetlink_log"),
+        Rung::Missing(why) => Finding::missing(WHAT, why)
+            .lift("a kernel with nf_tables and nft_tproxy; until then --network host"),
+    }
 }
 
 fn ids(ids: &Ids) -> Finding {

@@ -100,6 +100,10 @@ fn the_registry_is_at_localhost_inside_and_other_ports_are_not() {
     );
     let run = ["sandbox", "run", "--rm", "busybox:1", "sh", "-c", &script];
     let said = appliance.run(&run).ok();
+    let findings = appliance.run(&["doctor", "--output", "json"]).json();
+    let mut findings = findings.as_array().unwrap().iter();
+    let networks = findings.find(|finding| finding["what"] == "private networks");
+    assert_eq!(networks.unwrap()["state"], "ok");
     let first = said.stdout.lines().next().unwrap();
     let catalog: Value = serde_json::from_str(first).unwrap();
     assert_eq!(catalog["repositories"][0], "busybox");

@@ -80,7 +80,7 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
             let admitted = map_ids(pid, &ids).and_then(|()| held.admit(pid.as_raw_nonzero().get()));
             let result = admitted.and_then(|()| bring_up(&wire, network, &pidfd));
             match result {
-                Ok((terminal, created, network)) => Ok(Started {
+                Ok((Heard { terminal, created }, network)) => Ok(Started {
                     pid,
                     pidfd,
                     terminal,
@@ -174,16 +174,22 @@ fn map_ids(pid: Pid, ids: &IdMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What a child tells until its program runs.
+struct Heard {
+    terminal: Option<OwnedFd>,
+    created: Vec<PathBuf>,
+}
+
 /// Lets the child go on, makes its network meanwhile, and hears it until its program runs.
 fn bring_up(
     wire: &Wire,
     network: Option<Prepared>,
     container: &OwnedFd,
-) -> Result<(Option<OwnedFd>, Vec<PathBuf>, Option<Attached>), Refusal> {
+) -> Result<(Heard, Option<Attached>), Refusal> {
     let lost = || "talk to the container's first process".to_owned();
     wire.send(&"mapped", &[]).refuse(Stage::Namespaces, lost)?;
     let Some(network) = network else {
-        return hear(wire).map(|(terminal, created)| (terminal, created, None));
+        return hear(wire).map(|heard| (heard, None));
     };
     let attached = network.start(container)?;
     let ready = attached.ready().and_then(|()| {
@@ -191,7 +197,7 @@ fn bring_up(
         told.refuse(Stage::Namespaces, lost)
     });
     match ready.and_then(|()| hear(wire)) {
-        Ok((terminal, created)) => Ok((terminal, created, Some(attached))),
+        Ok(heard) => Ok((heard, Some(attached))),
         Err(refusal) => {
             attached.kill();
             Err(refusal)
@@ -200,7 +206,7 @@ fn bring_up(
 }
 
 /// Hears the child until its program runs.
-fn hear(wire: &Wire) -> Result<(Option<OwnedFd>, Vec<PathBuf>), Refusal> {
+fn hear(wire: &Wire) -> Result<Heard, Refusal> {
     let lost = || "talk to the container's first process".to_owned();
     let (mut terminal, mut created) = (None, Vec::new());
     while let Some((told, mut fds)) = wire.recv::<Told>().refuse(Stage::Namespaces, lost)? {
@@ -212,7 +218,7 @@ fn hear(wire: &Wire) -> Result<(Option<OwnedFd>, Vec<PathBuf>), Refusal> {
             Told::Ended(_) => {}
         }
     }
-    Ok((terminal, created))
+    Ok(Heard { terminal, created })
 }
 
 /// PID 1 of the container. Never returns.

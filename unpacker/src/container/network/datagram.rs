@@ -140,7 +140,7 @@ impl Flows {
     }
 
     /// Something came from the container in a flow.
-    pub(super) fn from_inside(&mut self, index: usize, mouths: &[Watched]) {
+    pub(super) fn carry_out(&mut self, index: usize, mouths: &[Watched]) {
         let room = &mut self.room;
         let Some(flow) = self.flows.get_mut(index) else {
             return;
@@ -160,7 +160,7 @@ impl Flows {
     }
 
     /// Something came from the world in a flow.
-    pub(super) fn from_outside(&mut self, index: usize) {
+    pub(super) fn carry_in(&mut self, index: usize) {
         let room = &mut self.room;
         let Some(flow) = self.flows.get_mut(index) else {
             return;

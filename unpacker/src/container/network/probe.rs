@@ -36,25 +36,6 @@ impl Rung {
             )),
         }
     }
-
-    /// The finding, and what would lift it.
-    pub fn sentence(&self) -> String {
-        match self {
-            Self::Whole => {
-                "Private networks reach the world without a device or helper.".to_owned()
-            }
-            Self::PortsTaken => "Private networks work, but the registry's port is taken inside: \
-                                 this kernel lacks nft_socket or nft_reject."
-                .to_owned(),
-            Self::Eager => "Private networks work, but a refused connection opens and breaks off: \
-                            this kernel lacks nfnetlink_log or nft_log."
-                .to_owned(),
-            Self::Missing(why) => format!(
-                "There are no private networks here: {why}. The kernel's nf_tables with nft_tproxy \
-                 would make them; until then use --network host."
-            ),
-        }
-    }
 }
 
 /// The hidden subcommand.

@@ -180,8 +180,8 @@ impl Relay {
                     Source::Mouth(index) => self.take_datagrams(index),
                     Source::Near(index) => self.carry_one(index),
                     Source::Far(index) => self.far_ready(index),
-                    Source::FlowInside(index) => self.flows.from_inside(index, &self.mouths),
-                    Source::FlowOutside(index) => self.flows.from_outside(index),
+                    Source::FlowInside(index) => self.flows.carry_out(index, &self.mouths),
+                    Source::FlowOutside(index) => self.flows.carry_in(index),
                 }
             }
             self.tidy();

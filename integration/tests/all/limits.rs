@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use integration::account::Account;
 use integration::appliance::{Place, TestAppliance};
+use integration::dockerd::Dockerd;
 use integration::folder::Folder;
 use integration::process::{Ran, eventually};
 use integration::{base_image, probe};
@@ -532,5 +533,51 @@ fn the_doctor_needs_no_daemon() {
         }
         let text = place.run(&["doctor"]).stdout;
         assert!(text.contains("overlayfs"), "{text}");
+    }
+}
+
+/// What a container without options may do, as it sees it itself.
+const CONFINED: &str = "grep -E '^Cap|NoNewPrivs|Seccomp:' /proc/self/status; \
+    busybox unshare -U true 2>/dev/null || echo no user namespace; \
+    busybox mount -t tmpfs x /tmp 2>/dev/null || echo no mount; \
+    busybox hostname other 2>/dev/null || echo no host name";
+/// What of /proc and /sys is covered, and what cannot be written.
+const COVERED: &str = "while read -r what where kind options rest; do case $where in \
+    /proc/*|/sys/*) case $kind in tmpfs|devtmpfs) echo covered $where;; \
+    *) case $options in ro,*) echo read-only $where;; esac;; esac;; esac; done < /proc/mounts";
+
+#[test]
+fn docker_would_confine_it_the_same_way() {
+    let Some(appliance) = as_root() else { return };
+    let Some(docker) = Dockerd::start() else {
+        return;
+    };
+    let image = appliance.reference("busybox:1");
+    docker.run(&["pull", &image]).ok();
+    let theirs = |options: &[&str], script: &str| {
+        let command = [&image, "sh", "-c", script];
+        let run = ["run", "--rm", "--network", "none"];
+        docker
+            .run(&[&run[..], options, &command].concat())
+            .ok()
+            .stdout
+    };
+    for options in [
+        &[][..],
+        &["--cap-drop", "ALL"],
+        &["--cap-add", "SYS_PTRACE", "--cap-drop", "CHOWN"],
+        &["--security-opt", "no-new-privileges"],
+        &["--user", "guest"],
+    ] {
+        let ours = run(&appliance, options, CONFINED).ok().stdout;
+        assert_eq!(ours, theirs(options, CONFINED), "{options:?}");
+    }
+    let ours = run(&appliance, &["--network", "none"], COVERED).ok().stdout;
+    let ours: Vec<_> = ours.lines().collect();
+    for line in theirs(&[], COVERED)
+        .lines()
+        .filter(|line| !line.contains("/sys/fs/cgroup"))
+    {
+        assert!(ours.contains(&line), "{line} in {ours:?}");
     }
 }

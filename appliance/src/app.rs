@@ -25,8 +25,9 @@ use crate::images::locate::Here;
 use crate::images::service::{Images, Processes};
 use crate::options::Options;
 use crate::sandbox::keeper;
-use crate::sandbox::local::{Defaults, Sandboxes, Surroundings};
+use crate::sandbox::local::{Defaults, Sandboxes};
 use crate::sandbox::record::Record;
+use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::volumes::Volumes;
 use crate::workspace::service::Workspaces;
 

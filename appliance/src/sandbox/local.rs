@@ -1,17 +1,14 @@
 //! The sandboxes of this host.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use config::range::Range;
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::{Launcher, Stage};
-use unpacker::container::network::spec::{Visible, Wiring};
 use unpacker::container::resources::{Resources, Standing};
 use unpacker::container::spec::{Confinement, ContainerSpec, Mount, Process, RootFs, Seccomp};
 use unpacker::container::supervise::{self, LogLine, LogOptions, State};
@@ -29,6 +26,7 @@ use crate::images::gate::Pass;
 use crate::sandbox::keeper::Activity;
 use crate::sandbox::options::RunOptions;
 use crate::sandbox::record::Record;
+use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::volumes::Volumes;
 use crate::sandbox::{plan, ports, record};
 
@@ -50,29 +48,6 @@ pub struct Runnable {
     pub stack: Vec<SnapshotId>,
     /// Keeps the stack from being collected before a sandbox's record names it.
     pub pass: Pass,
-}
-
-/// What every private network of this daemon has.
-#[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// Where the embedded registry listens; at `localhost` inside with the same port.
-    pub registry: Option<SocketAddr>,
-    pub allow: Vec<Range>,
-    pub deny: Vec<Range>,
-}
-
-impl Surroundings {
-    /// Says it in a wiring.
-    pub fn wire(&self, wiring: &mut Wiring) {
-        wiring.visible = (self.registry.iter())
-            .map(|host| Visible {
-                port: host.port(),
-                host: *host,
-            })
-            .collect();
-        wiring.allow.clone_from(&self.allow);
-        wiring.deny.clone_from(&self.deny);
-    }
 }
 
 /// What a new sandbox is called.

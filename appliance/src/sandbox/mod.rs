@@ -17,4 +17,5 @@ pub mod options;
 pub mod plan;
 pub mod ports;
 pub mod record;
+pub mod surroundings;
 pub mod volumes;

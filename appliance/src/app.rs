@@ -178,13 +178,28 @@ impl App {
             Arc::clone(&self.kept),
             record.id.clone(),
         );
-        let stop = self.shutdown.clone();
+        let (stop, mut is_first) = (self.shutdown.clone(), is_first);
         self.runtime.spawn(async move {
-            keeper::keep(sandboxes, id.clone(), stop, is_first).await;
-            all.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&id);
+            let lock = || all.lock().unwrap_or_else(PoisonError::into_inner);
+            loop {
+                keeper::keep(Arc::clone(&sandboxes), id.clone(), stop.clone(), is_first).await;
+                is_first = false;
+                lock().remove(&id);
+                // Somebody may have started it while it was being given up.
+                let again = !stop.is_cancelled() && keeper::runs(&sandboxes, &id).await;
+                if !again || !lock().insert(id.clone()) {
+                    return;
+                }
+            }
         });
+    }
+
+    /// Looks after the sandbox that a workspace's row names.
+    pub fn keep_sandbox_of(&self, workspace: &serde_json::Value) {
+        let id = workspace["devSandboxId"].as_str();
+        if let Some(record) = id.and_then(|id| self.sandboxes.find(id).ok()) {
+            self.keep(&record);
+        }
     }
 
     /// Removes a `--rm` sandbox once it has ended. A daemon that is restarted meanwhile looks after

@@ -70,8 +70,10 @@ async fn up(
 ) -> Response {
     let verb = Verb::new("up", subject(&request));
     long(app, verb, move |app, progress, cancel| {
-        app.workspaces_for(caller.as_ref())?
-            .up(&request, progress, &cancel)
+        let workspaces = app.workspaces_for(caller.as_ref())?;
+        let row = workspaces.up(&request, progress, &cancel)?;
+        app.keep_sandbox_of(&row);
+        Ok(row)
     })
 }
 
@@ -99,7 +101,9 @@ async fn stop(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response
 async fn start(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
     let verb = Verb::new("start", &name);
     long(app, verb, move |app, progress, cancel| {
-        app.workspaces().start(&name, progress, &cancel)
+        let row = app.workspaces().start(&name, progress, &cancel)?;
+        app.keep_sandbox_of(&row);
+        Ok(row)
     })
 }
 

@@ -92,6 +92,16 @@ pub fn needs_keeping(record: &Record) -> bool {
     record.keeping.restart != RestartPolicy::No || record.keeping.idle_timeout.unwrap_or(0) > 0
 }
 
+/// Whether a sandbox exists and runs.
+pub async fn runs(sandboxes: &Arc<Sandboxes>, id: &str) -> bool {
+    let (all, id) = (Arc::clone(sandboxes), id.to_owned());
+    let looked = tokio::task::spawn_blocking(move || {
+        let record = all.find(&id)?;
+        all.is_running(&record)
+    });
+    matches!(looked.await, Ok(Ok(true)))
+}
+
 /// What a look at a sandbox led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {

@@ -474,20 +474,29 @@ fn restart_policies_are_carried_out() {
 #[test]
 fn an_idle_sandbox_is_stopped_and_a_busy_one_is_not() {
     let Some(appliance) = as_root() else { return };
+    // Long enough for a busy machine to begin with the exec.
+    let limit = ["--timeout", "20s"];
     detached(
         &appliance,
-        &["--name", "idle", "--timeout", "1s"],
+        &[&["--name", "busy"], &limit[..]].concat(),
         "exec sleep 600",
     );
+    let exec = ["sandbox", "exec", "busy", "sleep", "600"];
+    let mut caller = appliance.place().devpod(&exec).spawn().unwrap();
     detached(
         &appliance,
-        &["--name", "busy", "--timeout", "1s"],
-        "while :; do echo work; sleep 0.2; done",
+        &[&["--name", "idle"], &limit[..]].concat(),
+        "exec sleep 600",
     );
-    eventually("the idle one's end", Duration::from_secs(40), || {
+    eventually("the idle one's end", Duration::from_secs(120), || {
         status(&appliance, "idle") != "running"
     });
     assert_eq!(status(&appliance, "busy"), "running");
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    eventually("the other's end", Duration::from_secs(120), || {
+        status(&appliance, "busy") != "running"
+    });
 }
 
 #[test]

@@ -122,7 +122,8 @@ fn what_a_sandbox_stands_on_stays() {
         "sandbox", "run", "-d", "--name", "stays", "base", "sleep", "600",
     ];
     appliance.run(&run).ok();
-    appliance.run(&["rmi", "base"]).ok();
+    appliance.run(&["rmi", "base"]).failed(4);
+    appliance.run(&["rmi", "--force", "base"]).ok();
     appliance.run(&["image", "prune", "--all"]).ok();
     let listed = appliance.run(&["sandbox", "exec", "stays", "ls", "/"]).ok();
     assert!(listed.stdout.contains("bin"), "{listed}");

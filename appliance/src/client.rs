@@ -1,5 +1,8 @@
 //! The command's side of the control API: HTTP/1.1 over the daemon's unix socket.
 
+pub mod streams;
+
+use std::error::Error;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -98,6 +101,15 @@ impl Client {
         on_event: &mut (dyn FnMut(Event) + Send),
     ) -> Outcome<T> {
         let response = self.send(Method::POST, path, encode(body)?, false).await?;
+        self.follow(response, on_event).await
+    }
+
+    /// The lines of a long verb's answer.
+    async fn follow<T: DeserializeOwned>(
+        &self,
+        response: http::Response<Incoming>,
+        on_event: &mut (dyn FnMut(Event) + Send),
+    ) -> Outcome<T> {
         let mut body = accept(response).await?.into_body();
         let mut lines = Lines::default();
         while let Some(frame) = body.frame().await {
@@ -217,6 +229,29 @@ impl Client {
         body: Bytes,
         upgrade: bool,
     ) -> Outcome<http::Response<Incoming>> {
+        let mut headers = Vec::new();
+        if !body.is_empty() {
+            headers.push((header::CONTENT_TYPE, "application/json"));
+        }
+        if upgrade {
+            headers.push((header::CONNECTION, "upgrade"));
+            headers.push((header::UPGRADE, FRAMES));
+        }
+        self.request(method, path, Full::new(body), &headers).await
+    }
+
+    /// One request on a connection of its own.
+    async fn request<B>(
+        &self,
+        method: Method,
+        path: &str,
+        body: B,
+        headers: &[(header::HeaderName, &str)],
+    ) -> Outcome<http::Response<Incoming>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let socket_path = self.folder.socket();
         let stream = socket::connect(&socket_path).await.map_err(|error| {
             let message = format!("cannot reach the daemon at {}", socket_path.display());
@@ -232,22 +267,17 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, "devpod");
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
         if let Some(folder) = &self.user_folder {
             request = request.header(USER_FOLDER, folder);
         }
         if let Some(caller) = self.caller.as_ref().filter(|_| posts) {
             request = request.header(caller::HEADER, caller);
         }
-        if upgrade {
-            request = request
-                .header(header::CONNECTION, "upgrade")
-                .header(header::UPGRADE, FRAMES);
+        for (name, value) in headers {
+            request = request.header(name, *value);
         }
         let request = request
-            .body(Full::new(body))
+            .body(Box::pin(body))
             .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
         sender
             .send_request(request)
@@ -301,7 +331,7 @@ async fn accept(response: http::Response<Incoming>) -> Outcome<http::Response<In
     }))
 }
 
-fn lost(error: &(dyn std::error::Error + 'static)) -> Failure {
+fn lost(error: &(dyn Error + 'static)) -> Failure {
     Failure::because(
         Kind::Unavailable,
         "the connection to the daemon broke",

@@ -13,6 +13,7 @@ pub mod name;
 pub mod pattern;
 pub mod project;
 pub mod quantity;
+pub mod range;
 pub mod registry;
 pub mod remote;
 pub mod repository;

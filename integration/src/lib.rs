@@ -20,4 +20,5 @@ pub mod layout;
 pub mod port;
 pub mod probe;
 pub mod process;
+pub mod relay;
 pub mod tree;

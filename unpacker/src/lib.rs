@@ -15,5 +15,6 @@ pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod remote;
+pub mod service;
 pub mod snapshot;
 pub mod verify;

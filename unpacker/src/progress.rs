@@ -16,6 +16,12 @@ pub enum Phase {
     Upload,
     Unpack,
     Pack,
+    /// Out of an archive, into the store.
+    Load,
+    /// Out of the store, into an archive.
+    Save,
+    /// Read to see whether it is what it should be.
+    Check,
 }
 
 /// One piece of news. Sent over the control API as JSON, so variants are only ever added.

@@ -56,14 +56,17 @@ pub enum PushError {
     Cancelled(#[from] Cancelled),
 }
 
+/// A repository of the same registry that probably has a blob.
+pub type MountFrom<'a> = &'a (dyn Fn(&Digest) -> Option<RepositoryName> + Sync);
+
 /// Sends `document` and all it names from `content` to `reference`, and answers its digest.
-/// `mount_from` is a repository of the same registry that may have the blobs already.
+/// `mount_from` says where the registry may have a blob already.
 pub async fn push(
     remote: &Remote,
     content: Arc<dyn Content>,
     reference: &Reference,
     document: &Document,
-    mount_from: Option<&RepositoryName>,
+    mount_from: Option<MountFrom<'_>>,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Digest, PushError> {
@@ -82,7 +85,7 @@ pub async fn push(
 struct Push<'a> {
     remote: &'a Remote,
     content: Arc<dyn Content>,
-    mount_from: Option<&'a RepositoryName>,
+    mount_from: Option<MountFrom<'a>>,
     progress: &'a dyn Progress,
 }
 
@@ -145,7 +148,8 @@ impl Push<'_> {
     }
 
     async fn blob(&self, at: &Reference, blob: BlobName) -> Result<(), PushError> {
-        let from = self.mount_from.filter(|from| *from != at.repository());
+        let from = self.mount_from.and_then(|ask| ask(&blob.digest));
+        let from = from.as_ref().filter(|from| *from != at.repository());
         let upload = self
             .remote
             .upload(at, &blob, &self.content, from, self.progress);

@@ -19,6 +19,10 @@ mod foreground;
 mod hostile;
 #[path = "container/ids.rs"]
 mod ids;
+#[path = "container/limits.rs"]
+mod limits;
+#[path = "container/network.rs"]
+mod network;
 #[path = "container/ordinary.rs"]
 mod ordinary;
 #[path = "container/overlay.rs"]
@@ -48,6 +52,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
+    if words.get(1).is_some_and(|word| word == network::NAMED) {
+        network::play_named_host();
+        return ExitCode::SUCCESS;
+    }
     if words.get(1).is_some_and(|word| word == foreground::VICTIM) {
         foreground::play_victim(&words[2]);
         return ExitCode::SUCCESS;
@@ -56,9 +64,11 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(foreground::trials());
     trials.extend(sandbox::trials());
+    trials.extend(limits::trials());
     trials.extend(ids::trials());
     trials.extend(debian::trials());
     trials.extend(overlay::trials());
+    trials.extend(network::trials());
     trials.extend(hostile::trials());
     if !inside {
         trials.extend(ordinary::trials());

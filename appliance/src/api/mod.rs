@@ -4,17 +4,21 @@
 //! which is the result or the failure. Interactive ones upgrade the connection to the container
 //! crate's frames.
 
+mod archives;
 pub mod caller;
 mod daemon;
 pub mod external;
+mod framed;
 mod frames;
 mod images;
+pub mod life;
 mod outbox;
 mod registry;
 mod registry_tokens;
 mod sandboxes;
 pub mod stream;
 pub mod types;
+pub mod volumes;
 mod workspaces;
 
 use std::sync::Arc;
@@ -34,10 +38,12 @@ pub fn router(app: Arc<App>, front: Front) -> Router {
     let tokens = registry_tokens::routes(Arc::clone(&front.access));
     let registry = registry::routes(front);
     Router::new()
+        .merge(archives::routes())
         .merge(daemon::routes())
         .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
+        .merge(volumes::routes())
         .merge(workspaces::routes(&app))
         .merge(registry.with_state(()))
         .merge(tokens.with_state(()))

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
-use unpacker::container::supervise::LogLine;
+use unpacker::container::supervise::{LogLine, LogOptions};
 
 use crate::api::caller::OfCaller;
 use crate::api::frames;
@@ -22,11 +22,12 @@ use crate::error::{Failure, Outcome};
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/sandboxes", get(list).post(run))
-        .route("/v1/sandboxes/{name}", axum::routing::delete(remove))
+        .route("/v1/sandboxes/{name}", get(show).delete(remove))
         .route("/v1/sandboxes/{name}/attach", post(attach))
         .route("/v1/sandboxes/{name}/exec", post(exec))
         .route("/v1/sandboxes/{name}/stop", post(stop))
         .route("/v1/sandboxes/{name}/logs", get(logs))
+        .merge(super::life::routes())
 }
 
 async fn list(State(app): State<Arc<App>>) -> Response {
@@ -41,6 +42,10 @@ async fn list(State(app): State<Arc<App>>) -> Response {
         Ok(rows)
     })
     .await
+}
+
+async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+    blocking(move || app.sandboxes.row(&app.sandboxes.find(&name)?)).await
 }
 
 async fn run(
@@ -71,6 +76,7 @@ async fn run(
         if record.remove {
             app.sweep_when_done(&record);
         }
+        app.keep(&record);
         app.sandboxes.row(&record)
     })
 }
@@ -89,11 +95,13 @@ async fn attach(
 
 async fn open_attach(app: Arc<App>, name: String, request: Request) -> Outcome<Response> {
     frames::check(&request)?;
+    // Noted even when it has ended already, and gone.
+    let busy = app.sandboxes.busy(&name);
     let stream = match app.waiting.take(&name) {
         Some(stream) => stream,
         None => off_thread(move || app.sandboxes.attach(&app.sandboxes.find(&name)?)).await?,
     };
-    frames::join(request, stream, std::future::ready(()))
+    frames::join(request, stream, async move { drop(busy) })
 }
 
 async fn exec(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
@@ -106,9 +114,13 @@ async fn exec(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
 async fn open_exec(app: Arc<App>, name: String, request: Request) -> Outcome<Response> {
     frames::check(&request)?;
     let (wanted, request) = read_body::<ExecRequest>(request).await?;
-    let stream =
-        off_thread(move || app.sandboxes.exec(&app.sandboxes.find(&name)?, &wanted)).await?;
-    frames::join(request, stream, std::future::ready(()))
+    let (stream, busy) = off_thread(move || {
+        let record = app.sandboxes.find(&name)?;
+        let stream = app.sandboxes.exec(&record, &wanted)?;
+        Ok((stream, app.sandboxes.busy(&record.id)))
+    })
+    .await?;
+    frames::join(request, stream, async move { drop(busy) })
 }
 
 /// Reads a JSON body and gives the rest of the request back, for the upgrade.
@@ -164,6 +176,8 @@ async fn remove(
 struct LogsQuery {
     #[serde(default)]
     follow: bool,
+    /// So many of the last lines.
+    tail: Option<usize>,
 }
 
 /// Lines of JSON, each with its stream and time.
@@ -176,8 +190,12 @@ async fn logs(
     match off_thread(move || sandboxes.find(&name)).await {
         Ok(record) => {
             let sandboxes = Arc::clone(&app.sandboxes);
+            let options = LogOptions {
+                tail: query.tail,
+                follow: query.follow,
+            };
             lines(&app, move |each: &mut dyn FnMut(LogLine), cancel| {
-                sandboxes.logs(&record, query.follow, cancel, each)
+                sandboxes.logs(&record, options, cancel, each)
             })
         }
         Err(failure) => failed(&failure),

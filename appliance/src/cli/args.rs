@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::doctor::Doctor;
+use crate::cli::image_args::{Check, History, Images, Inspect, Load, Rmi, Save};
 use crate::cli::login::{Login, Logout};
 use crate::cli::registry::Registry;
-use crate::ui::Format;
+use crate::cli::run_args;
+use crate::cli::sandbox_life::Life;
+use crate::cli::volume::Volume;
+use crate::ui::Output;
 
 /// Builds, stores, fetches and runs container images for development on one Linux host: no Docker
 /// daemon, no root, no internet.
@@ -23,9 +28,10 @@ pub struct Arguments {
     #[arg(long, global = true, env = "DEVPOD_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// How results are printed
-    #[arg(long, short, global = true, value_enum, default_value_t)]
-    pub output: Format,
+    /// How results are printed, text or json; with `save` the file that is written
+    #[arg(long, short, global = true, default_value = "text", value_name = "FORMAT",
+        value_parser = Output::parse)]
+    pub output: Output,
 
     #[command(subcommand)]
     pub verb: Verb,
@@ -54,8 +60,8 @@ pub enum Verb {
     #[command(subcommand)]
     Config(Config),
 
-    /// List the images of the embedded registry
-    Images,
+    /// List the images that are here
+    Images(Images),
     /// Fetch an image from a registry
     Pull(Pull),
     /// Send an image to the registry that its name says
@@ -68,8 +74,12 @@ pub enum Verb {
     Tag(Tag),
     /// Remove images
     Rmi(Rmi),
-    /// Show an image's manifest and configuration
+    /// Show manifests and configurations of images
     Inspect(Inspect),
+    /// Write images to a file that docker, podman and skopeo read too
+    Save(Save),
+    /// Read images from a file of docker, podman, skopeo or ours, or from an OCI layout
+    Load(Load),
     /// Unpack an image's root file system into a folder
     Unpack(Unpack),
     /// Build an image from a Dockerfile
@@ -84,12 +94,17 @@ pub enum Verb {
     /// Run containers of images
     #[command(subcommand, visible_alias = "sb")]
     Sandbox(Sandbox),
+    /// Folders that outlive sandboxes
+    #[command(subcommand)]
+    Volume(Volume),
 
     /// Run the daemon in the foreground (other commands start it by themselves)
     Serve(Serve),
     /// Look at the daemon, or stop it
     #[command(subcommand)]
     Daemon(Daemon),
+    /// Say what this host offers, what it withholds, and what would lift that
+    Doctor(Doctor),
     /// Print the version
     Version,
 }
@@ -195,22 +210,6 @@ pub struct Tag {
 }
 
 #[derive(Debug, Args)]
-pub struct Rmi {
-    /// The images' names
-    #[arg(required = true)]
-    pub references: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct Inspect {
-    /// The image's name
-    pub reference: String,
-    /// Print the manifest's bytes as they are
-    #[arg(long)]
-    pub raw: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct Unpack {
     /// The image's name; fetched when it is not here
     pub reference: String,
@@ -253,6 +252,9 @@ pub struct Build {
     /// Send the image to the registries that its names say
     #[arg(long)]
     pub push: bool,
+    /// The network of RUN: host, private or none [default: host]
+    #[arg(long, value_name = "NET")]
+    pub network: Option<String>,
     /// How layers are compressed: gzip, zstd or none
     #[arg(long, value_name = "KIND")]
     pub compression: Option<String>,
@@ -281,6 +283,23 @@ pub enum Image {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the images that are here: `devpod images`
+    Ls(Images),
+    /// Remove images: `devpod rmi`
+    Rm(Rmi),
+    /// Show manifests and configurations: `devpod inspect`
+    Inspect(Inspect),
+    /// Write images to a file: `devpod save`
+    Save(Save),
+    /// Read images from a file: `devpod load`
+    Load(Load),
+    /// Give an image another name: `devpod tag`
+    Tag(Tag),
+    /// Show how an image came to be: its layers, newest first
+    History(History),
+    /// Read every byte of images again and tell what is damaged
+    #[command(visible_alias = "validate")]
+    Check(Check),
 }
 
 #[derive(Debug, Subcommand)]
@@ -292,14 +311,22 @@ pub enum Sandbox {
     /// List the sandboxes
     #[command(visible_alias = "ls")]
     Ps,
+    /// Show which ports of this host lead into a sandbox
+    Port {
+        /// Name or id
+        sandbox: String,
+        /// Only what leads to this port
+        #[arg(value_name = "PORT[/tcp|udp]")]
+        port: Option<String>,
+    },
     /// Stop sandboxes
     Stop {
         /// Names or ids
         #[arg(required = true)]
         sandboxes: Vec<String>,
-        /// Seconds until it is killed
-        #[arg(long, short, default_value_t = 10)]
-        time: u64,
+        /// Seconds until it is killed [default: what `run` was told, or 10]
+        #[arg(long, short)]
+        time: Option<u64>,
     },
     /// Remove sandboxes and what they changed
     Rm {
@@ -314,10 +341,27 @@ pub enum Sandbox {
     Logs {
         /// Name or id
         sandbox: String,
-        /// Go on until it ends
-        #[arg(long, short)]
-        follow: bool,
+        #[command(flatten)]
+        wanted: LogArgs,
     },
+    #[command(flatten)]
+    Life(Life),
+}
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Go on until it ends
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only so many of the last lines
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// Only from this time on: RFC 3339, or so long ago, such as 10m
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Put the time before each line
+    #[arg(long, short)]
+    pub timestamps: bool,
 }
 
 #[derive(Debug, Args)]
@@ -355,18 +399,36 @@ pub struct Run {
     /// Start in this folder
     #[arg(long, short, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// Mount a file or folder of the host
-    #[arg(long = "volume", short = 'v', value_name = "HOST:INSIDE[:ro]")]
+    /// Mount a file or folder of the host, or a named volume
+    #[arg(long = "volume", short = 'v', value_name = "HOST|NAME:INSIDE[:ro]")]
     pub volumes: Vec<String>,
-    /// The network: host or none
-    #[arg(long, value_name = "NET", default_value = "host")]
+    /// The network: private (its own, reaches the world but not this host's loopback), host or none
+    #[arg(long, value_name = "NET", default_value = "private")]
     pub network: String,
+    /// Lead a port of this host into the sandbox. HOST is any free port where it is missing; IP is
+    /// 127.0.0.1 unless given, so that only this host's programs reach it: 0.0.0.0 for everybody
+    #[arg(long, short, value_name = "[[IP:]HOST:]CONTAINER[/tcp|udp]")]
+    pub publish: Vec<String>,
+    /// Lead a free port of this host to every port that the image exposes
+    #[arg(long, short = 'P')]
+    pub publish_all: bool,
+    /// Let the sandbox reach this host's loopback as host.devpod.internal
+    #[arg(long)]
+    pub host_loopback: bool,
     /// The host name inside
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// In place of the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
+    #[command(flatten)]
+    pub limits: run_args::Limits,
+    #[command(flatten)]
+    pub security: run_args::Security,
+    #[command(flatten)]
+    pub files: run_args::Files,
+    #[command(flatten)]
+    pub life: run_args::Life,
 }
 
 #[derive(Debug, Args)]

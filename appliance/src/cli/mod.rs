@@ -1,20 +1,30 @@
 //! The commands: each parses its arguments, asks the daemon, and prints the answer.
 
+mod archive;
 pub mod args;
 mod configure;
 mod daemon;
+pub mod doctor;
 mod image;
+pub mod image_args;
+mod image_filter;
+mod images;
 pub mod login;
 pub mod registry;
 mod registry_care;
 mod registry_external;
 mod registry_token;
+mod run_args;
+mod run_options;
 mod sandbox;
+mod sandbox_life;
 mod secret;
 mod terminal;
+mod volume;
 mod workspace;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,10 +32,10 @@ use clap::Parser;
 use crate::client::Client;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::start;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::options::{self, Options};
-use crate::ui::{self, Format};
-use args::{Arguments, Verb};
+use crate::ui::{self, Format, Output};
+use args::{Arguments, Image, Verb};
 
 /// Parses the command line and runs the verb; the exit code says how it went.
 pub fn main() -> ExitCode {
@@ -42,6 +52,8 @@ pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) folder: DataFolder,
     pub(crate) format: Format,
+    /// What `-o` said where it was no format.
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl Session {
@@ -54,16 +66,29 @@ impl Session {
 
 fn run(arguments: Arguments) -> Outcome<u8> {
     let Arguments { data, output, verb } = arguments;
+    let (format, file) = match output {
+        Output::Format(format) => (format, None),
+        Output::File(file) if verb.writes_a_file() => (Format::Text, Some(file)),
+        Output::File(other) => {
+            let text = format!("{} is no form of results", other.display());
+            return Err(Failure::invalid(text).hint("--output is text or json."));
+        }
+    };
     let options = options::resolve(data)?;
     let folder = DataFolder::new(options.data.clone());
     let session = Session {
         options,
         folder,
-        format: output,
+        format,
+        file,
     };
     // The daemon enters its user namespace before any thread exists, so it makes its own runtime.
     if let Verb::Serve(serve) = verb {
         return daemon::serve(session, serve);
+    }
+    // It may enter one, too.
+    if let Verb::Doctor(doctor) = verb {
+        return doctor::run(&session, &doctor);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -72,6 +97,13 @@ fn run(arguments: Arguments) -> Outcome<u8> {
     // A thread that still reads the terminal must not hold up the end.
     runtime.shutdown_background();
     outcome
+}
+
+impl Verb {
+    /// Whether `-o` may name a file.
+    fn writes_a_file(&self) -> bool {
+        matches!(self, Self::Save(_) | Self::Image(Image::Save(_)))
+    }
 }
 
 async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
@@ -85,25 +117,28 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Delete(delete) => workspace::delete(session, delete).await,
         Verb::Logs(logs) => workspace::logs(session, &logs.name).await,
         Verb::Config(config) => configure::run(session, config),
-        Verb::Images => image::list(session).await,
+        Verb::Images(images) => images::list(session, images).await,
         Verb::Pull(pull) => image::pull(session, pull).await,
         Verb::Login(wanted) => login::login(session, wanted).await,
         Verb::Logout(wanted) => login::logout(session, wanted).await,
         Verb::Push(reference) => image::push(session, reference.reference).await,
         Verb::Tag(tag) => image::tag(session, tag).await,
-        Verb::Rmi(rmi) => image::remove(session, rmi.references).await,
-        Verb::Inspect(inspect) => image::inspect(session, inspect).await,
+        Verb::Rmi(rmi) => images::remove(session, rmi).await,
+        Verb::Inspect(inspect) => images::inspect(session, inspect).await,
+        Verb::Save(save) => archive::save(session, save).await,
+        Verb::Load(load) => archive::load(session, load).await,
         Verb::Unpack(unpack) => image::unpack(session, unpack).await,
         Verb::Build(build) => image::build(session, build).await,
         Verb::Image(image) => image::run(session, image).await,
         Verb::Registry(verb) => registry::run(session, verb).await,
         Verb::Sandbox(sandbox) => sandbox::run(session, sandbox).await,
+        Verb::Volume(verb) => volume::run(session, verb).await,
         Verb::Daemon(verb) => daemon::run(session, verb).await,
         Verb::Version => {
             ui::line(concat!("v", env!("CARGO_PKG_VERSION")));
             Ok(0)
         }
-        Verb::Serve(_) => Ok(0),
+        Verb::Serve(_) | Verb::Doctor(_) => Ok(0),
     }
 }
 

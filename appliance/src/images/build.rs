@@ -74,6 +74,7 @@ impl Images {
             images: self,
             sink: self,
             launcher: &self.launcher,
+            wiring: &self.wiring,
             cache: &self.folder.cache(),
             progress,
             cancel,
@@ -98,6 +99,7 @@ impl Images {
         if let Some(text) = &wanted.compression {
             request.compression = compression(text)?;
         }
+        request.network = crate::sandbox::plan::network(wanted.network.as_deref())?;
         request.source_date_epoch = epoch(wanted)?;
         Ok(request)
     }

@@ -44,6 +44,7 @@ pub(crate) fn settings(
 ) -> client::Options {
     let mut mirrors = HashMap::new();
     let mut certificates = HashMap::new();
+    let mut tls = Vec::new();
     for registry in &settings.registries {
         let host = registry.host.to_string();
         let client = registry.client.as_ref();
@@ -51,11 +52,16 @@ pub(crate) fn settings(
             authorities: registry.ca_file.iter().cloned().collect(),
             client: client.map(|client| (client.certificate.clone(), client.key.clone())),
         };
+        if !own.authorities.is_empty() || own.client.is_some() {
+            // Also where it is on loopback: certificates are of no use without.
+            tls.push(host.clone());
+        }
         certificates.insert(host.clone(), own);
         mirrors.insert(host, registry.mirrors.clone());
     }
     client::Options {
         plain_http: settings.plain_http.clone(),
+        tls,
         ca_files: settings.ca_files.clone(),
         transfers: settings.concurrency,
         certificates,

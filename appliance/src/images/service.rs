@@ -11,6 +11,7 @@ use registry::store::StoreError;
 use tokio::runtime::Handle;
 use unpacker::arrival::Arrivals;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::spec::Wiring;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
@@ -41,6 +42,13 @@ pub struct Images {
     pub(crate) remote: Remote,
 }
 
+/// How the processes of builds are started, and what their networks reach.
+#[derive(Debug)]
+pub struct Processes {
+    pub launcher: Launcher,
+    pub wiring: Wiring,
+}
+
 /// What is the same for all who ask.
 pub struct Shared {
     pub(crate) here: Here,
@@ -50,6 +58,8 @@ pub struct Shared {
     pub(crate) arrivals: Arrivals,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) launcher: Launcher,
+    /// What goes through the private networks of builds.
+    pub(crate) wiring: Wiring,
     pub(crate) folder: DataFolder,
     remotes: Remotes,
     pub(crate) runtime: Handle,
@@ -100,7 +110,7 @@ impl Images {
         here: Here,
         registry: Registry,
         snapshots: Arc<Snapshots>,
-        launcher: Launcher,
+        processes: Processes,
         folder: DataFolder,
         options: &Options,
         runtime: Handle,
@@ -113,7 +123,8 @@ impl Images {
             arrivals: Arrivals::new(Arc::clone(&content)),
             content,
             snapshots,
-            launcher,
+            launcher: processes.launcher,
+            wiring: processes.wiring,
             folder,
             remotes: Remotes::new(options),
             runtime,
@@ -280,7 +291,7 @@ impl Images {
 
     pub fn tag(&self, source: &str, target: &str) -> Outcome<Moved> {
         let _pass = self.gate.pass();
-        let (_, kept) = self.expect(source)?;
+        let (_, kept) = self.look_up(source)?;
         let target: Reference = target.parse()?;
         let Target::Tag(tag) = target.target() else {
             return Err(Failure::invalid("a new name must have a tag, not a digest"));
@@ -327,42 +338,6 @@ impl Images {
             .stat_manifest(&kept.repository, &target)
             .map_err(store)?;
         Ok(row.map(|(_, row)| row.references).unwrap_or_default())
-    }
-
-    /// Removes a name, and the image with its last name; with a digest, the image and all its tags
-    /// in that repository. Frees what nothing else needs, unless other work goes on.
-    pub fn remove(&self, text: &str) -> Outcome<Moved> {
-        let (reference, kept) = self.expect(text)?;
-        let removed = match reference.target() {
-            Target::Tag(tag) => self.registry.release_tag(&kept.repository, &tag),
-            Target::Digest(digest) => {
-                self.refuse_needed(&kept.repository, &digest)?;
-                self.registry.release_manifest(&kept.repository, &digest)
-            }
-        };
-        if !removed.map_err(store)? {
-            return Err(self.unknown(text));
-        }
-        if let Err(failure) = self.tidy() {
-            // The name is gone, which is what was asked for.
-            tracing::warn!(%failure, "what a removed image left could not be freed");
-        }
-        let shown = self.here.name(&kept.repository, &reference.target());
-        Ok(Moved {
-            reference: shown,
-            digest: kept.digest.to_string(),
-        })
-    }
-
-    /// A part of an index must not go while the index is there.
-    fn refuse_needed(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
-        match self.registry.needing(repository, digest).map_err(store)? {
-            None => Ok(()),
-            Some(index) => Err(Failure::conflict(format!(
-                "{digest} is a part of the index {index}"
-            ))
-            .hint("Remove the index's names first.")),
-        }
     }
 
     /// Removes every tag of the repository that a name means, with its images; their files stay

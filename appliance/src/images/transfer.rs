@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use config::name::{Reference, Target};
+use config::name::{Reference, RepositoryName, Target};
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::fetch::Wanted;
@@ -17,9 +17,13 @@ use unpacker::remote::manifest::Fetched;
 
 use crate::api::types::{Moved, PullRequest};
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::locate;
 use crate::images::platform::platform;
 use crate::images::service::{Images, Kept, store};
 use crate::progress::Reporter;
+
+/// Repositories that are looked through for one to mount a blob from.
+const MAX_HOLDERS: usize = 100;
 
 impl Images {
     /// Fetches an image, also when it is here: its tag may have moved. One that this host can run is
@@ -65,7 +69,7 @@ impl Images {
         let image = match read::load_for(self.content.as_ref(), &kept.bytes, platform) {
             Ok(image) => image,
             // An artifact: there is nothing to unpack.
-            Err(ImageError::NotAnImage { .. }) => return Ok(kept),
+            Err(ImageError::Artifact { .. }) => return Ok(kept),
             Err(error) => {
                 not_ready(reference, &error, progress);
                 return Ok(kept);
@@ -221,12 +225,13 @@ impl Images {
         };
         let content = Arc::clone(&self.content);
         let progress = progress.as_ref();
+        let mount_from = |digest: &Digest| self.known_there(&reference, digest);
         let work = push::push(
             &self.remote,
             content,
             &reference,
             &document,
-            None,
+            Some(&mount_from),
             progress,
             cancel,
         );
@@ -234,6 +239,20 @@ impl Images {
             .block_on(work)
             .map_err(|error| push_failed(&reference, &error))?;
         Ok(moved(reference.to_string(), &kept))
+    }
+
+    /// Another repository of the registry that a push goes to, of which we keep something with this
+    /// blob: it came from there, or was sent there.
+    fn known_there(&self, reference: &Reference, digest: &Digest) -> Option<RepositoryName> {
+        // Without an answer the blob is sent, which is no failure.
+        let holders = self.registry.holders(digest, MAX_HOLDERS).ok()?;
+        holders.iter().find_map(|name| {
+            let kept: RepositoryName = name.parse().ok()?;
+            let same = locate::kept_host(&kept)? == reference.host();
+            let (_, there) = name.split_once('/').filter(|_| same)?;
+            let there: RepositoryName = there.parse().ok()?;
+            (there != *reference.repository()).then_some(there)
+        })
     }
 }
 

@@ -10,6 +10,11 @@
 //!
 //! The folder is the record: there is no second place that could disagree with it.
 
+pub mod inspect;
+pub mod keeper;
 pub mod local;
+pub mod options;
 pub mod plan;
+pub mod ports;
 pub mod record;
+pub mod volumes;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::{Compression, LogFormat, Secret, Settings, access, remote, tables};
 use crate::pattern::{Pattern, PatternError};
+use crate::range::{BadRange, Range};
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -223,6 +224,22 @@ pub(super) const KEYS: &[Key] = &[
         get: |s| Some(s.sandbox.timeout.to_string()),
     },
     Key {
+        name: "sandbox.deny",
+        help: "addresses and ranges that private networks may not reach",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| ranges(raw).map(|v| s.sandbox.deny = v),
+        get: |s| Some(joined(&s.sandbox.deny)),
+    },
+    Key {
+        name: "sandbox.allow",
+        help: "those that they may reach although they are denied or link-local",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| ranges(raw).map(|v| s.sandbox.allow = v),
+        get: |s| Some(joined(&s.sandbox.allow)),
+    },
+    Key {
         name: "endpoint.url",
         help: "address of a CodePod Server",
         kind: Kind::Text,
@@ -305,6 +322,16 @@ fn many(raw: &Raw) -> Vec<String> {
         .map(|item| item.trim().to_owned())
         .filter(|item| !item.is_empty())
         .collect()
+}
+
+fn ranges(raw: &Raw) -> Result<Vec<Range>, String> {
+    let parse = |item: &String| item.parse().map_err(|error: BadRange| error.to_string());
+    many(raw).iter().map(parse).collect()
+}
+
+fn joined(ranges: &[Range]) -> String {
+    let texts: Vec<String> = ranges.iter().map(Range::to_string).collect();
+    texts.join(",")
 }
 
 fn parsed<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<T, String> {

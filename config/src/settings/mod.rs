@@ -21,6 +21,7 @@ use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
+use crate::range::Range;
 use crate::registry::access::Access;
 use crate::registry::quota::Quota;
 use crate::registry::retention::Rule;
@@ -138,6 +139,10 @@ pub struct Sandbox {
     pub memory: Option<ByteSize>,
     /// Of inactivity; zero for none.
     pub timeout: Seconds,
+    /// Destinations that a private network may not reach.
+    pub deny: Vec<Range>,
+    /// Those that it may reach although they are denied or on the host's link.
+    pub allow: Vec<Range>,
 }
 
 /// A CodePod Server (requirements D2, D7).
@@ -321,6 +326,8 @@ impl Settings {
                 cpu: None,
                 memory: None,
                 timeout: Seconds(0),
+                deny: Vec::new(),
+                allow: Vec::new(),
             },
             endpoint: Endpoint {
                 url: None,

@@ -31,6 +31,14 @@ impl Registry {
         }
     }
 
+    /// Repositories that show a blob, by name, `limit` at most.
+    pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<String>, StoreError> {
+        Ok(self
+            .store()
+            .index()
+            .read(|rows| links::holding(rows, digest, limit))?)
+    }
+
     /// As [`Registry::repositories`], but only those that `shows` allows: as many as were asked
     /// for, however many others stand between them.
     pub fn visible_repositories(

@@ -45,6 +45,10 @@ impl Launcher {
 pub enum Stage {
     /// Making or joining namespaces.
     Namespaces,
+    /// A port of the host that is to lead inside.
+    Port,
+    /// The container's own network.
+    Network,
     /// Stacking the root file system.
     Root,
     /// One of the mounts inside it.
@@ -55,6 +59,8 @@ pub enum Stage {
     Folder,
     /// Capabilities, limits or the system call filter.
     Confine,
+    /// A limit that must hold and cannot.
+    Limits,
     /// The program is not there: a shell's 127.
     NotFound,
     /// The program cannot be executed: a shell's 126.

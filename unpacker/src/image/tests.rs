@@ -362,7 +362,7 @@ fn documents_that_contradict_themselves_are_refused() {
         ),
         (
             json!({"schemaVersion": 2, "config": artifact, "layers": []}),
-            "NotAnImage",
+            "Artifact",
         ),
         (
             json!({"schemaVersion": 2, "config": short, "layers": []}),
@@ -475,7 +475,7 @@ fn a_layout_keeps_what_others_wrote() {
     layout.tag("u", &descriptor).unwrap();
     layout.tag("t", &descriptor).unwrap();
     assert_eq!(layout.images().unwrap().len(), 2);
-    layout.untag("t").unwrap();
+    assert!(layout.remove_name("t").unwrap());
     assert_eq!(layout.find("t").unwrap(), None);
     assert_eq!(
         layout.find("u").unwrap().unwrap().digest(),

@@ -258,6 +258,11 @@ impl<'a> Archive<'a> {
         Ok(entry)
     }
 
+    /// Whether the current entry is a sparse file, which holds more than the archive does.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
+    }
+
     /// Finds out where the data of a sparse file goes.
     fn spread(
         &mut self,

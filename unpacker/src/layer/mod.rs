@@ -10,7 +10,7 @@ pub mod compress;
 pub mod diff;
 pub mod entry;
 mod field;
-mod header;
+pub(crate) mod header;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod oracle;

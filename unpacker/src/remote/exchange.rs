@@ -10,10 +10,10 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION, RETRY_
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::attempts::parse_retry_after;
+use super::body::BlobBody;
 use super::client::Remote;
 use super::endpoint::Endpoint;
 use super::error::RemoteError;
-use super::upload::BlobBody;
 
 const MAX_REDIRECTS: usize = 10;
 const MAX_ERROR_BODY: u64 = 64 * 1024;
@@ -33,7 +33,7 @@ pub(super) struct Call {
 pub(super) enum Payload {
     Empty,
     Bytes(Bytes),
-    /// Streamed from the content store; every send starts at the first byte.
+    /// Streamed from the content store; every send starts at the part's first byte.
     Blob(BlobBody),
 }
 
@@ -109,7 +109,7 @@ impl Remote {
                     what: what.to_owned(),
                     source,
                 })?;
-                let request = request.header(CONTENT_LENGTH, blob.name.size);
+                let request = request.header(CONTENT_LENGTH, blob.length);
                 (request.body(body), blob.sent)
             }
         };

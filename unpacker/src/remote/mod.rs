@@ -23,6 +23,7 @@
 
 mod attempts;
 mod auth;
+mod body;
 pub mod challenge;
 pub mod client;
 pub mod clock;

@@ -88,6 +88,8 @@ fn mount_targets() {
             Mount::Tmpfs {
                 target: "/mnt/tmp".into(),
                 size: None,
+                mode: None,
+                read_only: false,
             },
         ];
         assert_eq!(good(&spec), "sharedin\ntmp\n");

@@ -5,9 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use config::credentials::Credential;
+use config::credentials::{Credential, Secret};
 use unpacker::remote::credentials::{Answer, Credentials, Machine};
+use unpacker::remote::login::Keeper;
 
 fn program(folder: &Path, name: &str, script: &str) {
     let path = folder.join(name);
@@ -93,4 +95,118 @@ async fn a_broken_file_is_an_error_with_its_place() {
     let said = error.to_string();
     assert!(said.contains(".docker/config.json is not JSON"), "{said}");
     assert!(said.contains("line 2"), "{said}");
+}
+
+#[tokio::test]
+async fn a_helper_that_hangs_is_not_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    program(&bin, "docker-credential-slow", "exec sleep 600");
+    let config =
+        r#"{"credsStore": "slow", "auths": {"a.example": {"username": "u", "password": "p"}}}"#;
+    let mut machine = machine(home.path(), config);
+    machine.patience = Duration::from_millis(200);
+    let found = tokio::time::timeout(Duration::from_secs(60), find(&machine, "a.example")).await;
+    let found = found.expect("an answer long before the helper's");
+    assert_eq!(found.credential, Some(Credential::basic("u", "p")));
+    let noted = found.looked.join(" ");
+    assert!(
+        noted.contains("docker-credential-slow (no answer within"),
+        "{noted}"
+    );
+}
+
+#[tokio::test]
+async fn a_helper_runs_in_its_callers_environment() {
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let script =
+        r#"printf '{"Username":"%s","Secret":"%s"}' "$KEYCHAIN" "${CARGO_MANIFEST_DIR-none}""#;
+    program(&bin, "docker-credential-env", script);
+    let mut machine = machine(home.path(), r#"{"credsStore": "env"}"#);
+    machine.program_env = Some(vec![("KEYCHAIN".to_owned(), "mine".to_owned())]);
+    let found = find(&machine, "a.example").await;
+    assert_eq!(found.credential, Some(Credential::basic("mine", "none")));
+}
+
+#[tokio::test]
+async fn an_identity_token_comes_from_a_helper() {
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let script = r#"echo '{"Username":"<token>","Secret":"refresh"}'"#;
+    program(&bin, "docker-credential-token", script);
+    let machine = machine(home.path(), r#"{"credsStore": "token"}"#);
+    let found = find(&machine, "a.example").await;
+    let expected = Credential::IdentityToken(Secret::new("refresh"));
+    assert_eq!(found.credential, Some(expected));
+}
+
+/// A helper that keeps what it is told in a file beside it.
+const KEEPER: &str = r#"folder=$(dirname "$0")
+case $1 in
+store) cat > "$folder/kept" ;;
+get) test -e "$folder/kept" || { echo credentials not found in native keychain; exit 1; }
+     cat "$folder/kept" ;;
+erase) rm "$folder/kept" ;;
+esac"#;
+
+#[tokio::test]
+async fn a_login_goes_to_the_helper_that_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    program(&bin, "docker-credential-keeper", KEEPER);
+    let machine = machine(home.path(), r#"{"credsStore": "keeper", "psFormat": "x"}"#);
+    let (host, password) = ("r.example:5000", Secret::new("p:w \" ä"));
+    let kept = machine.log_in(host, "me", &password).await.unwrap();
+    assert!(matches!(kept, Keeper::Helper { .. }), "{kept:?}");
+    let text = fs::read_to_string(home.path().join(".docker/config.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(file["auths"][host], serde_json::json!({}));
+    assert_eq!(file["psFormat"], "x");
+    let expected = Credential::basic("me", password.expose());
+    assert_eq!(find(&machine, host).await.credential, Some(expected));
+    assert!(machine.log_out(host).await.unwrap().is_some());
+    assert!(!bin.join("kept").exists());
+    assert_eq!(find(&machine, host).await.credential, None);
+    // A second time there is nothing, and the helper says no.
+    assert!(machine.log_out(host).await.is_err());
+}
+
+#[tokio::test]
+async fn a_login_stands_in_a_file_for_its_owner_only() {
+    let home = tempfile::tempdir().unwrap();
+    let machine = machine(home.path(), "");
+    let config = home.path().join(".docker/config.json");
+    fs::remove_dir_all(home.path().join(".docker")).unwrap();
+    let password = Secret::new("pw");
+    let kept = machine.log_in("docker.io", "me", &password).await.unwrap();
+    assert_eq!(kept, Keeper::File(config.clone()));
+    let mode = fs::metadata(&config).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let found = find(&machine, "docker.io").await;
+    assert_eq!(found.credential, Some(Credential::basic("me", "pw")));
+    assert!(machine.log_out("docker.io").await.unwrap().is_some());
+    assert!(machine.log_out("docker.io").await.unwrap().is_none());
+    assert_eq!(find(&machine, "docker.io").await.credential, None);
+}
+
+#[tokio::test]
+async fn a_helper_that_is_missing_keeps_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let text = r#"{"credsStore": "nowhere"}"#;
+    let machine = machine(home.path(), text);
+    let refused = machine
+        .log_in("a.example", "me", &Secret::new("hush"))
+        .await;
+    let said = refused.unwrap_err().to_string();
+    assert!(
+        said.contains("docker-credential-nowhere") && !said.contains("hush"),
+        "{said}"
+    );
+    let file = fs::read_to_string(home.path().join(".docker/config.json")).unwrap();
+    assert_eq!(file, text);
 }

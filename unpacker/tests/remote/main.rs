@@ -9,15 +9,18 @@
     clippy::print_stderr
 )]
 
+mod chunks;
 mod clock;
 mod credential_programs;
 mod faults;
 mod login;
 mod mirrors;
 mod open;
+mod proxies;
 mod real;
 mod registry;
 mod resume;
 mod server;
+mod service;
 mod sharing;
 mod store;

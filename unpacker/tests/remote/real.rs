@@ -17,6 +17,7 @@ use unpacker::push::{Document, push};
 use unpacker::remote::client::{Options, Remote};
 use unpacker::remote::credentials::{Anonymous, Credentials, Fixed};
 use unpacker::remote::error::RemoteError;
+use unpacker::remote::transport::Certificates;
 
 use crate::registry::{REGISTRY, Registry, Setup, have, run, skopeo};
 use crate::store::Store;
@@ -107,7 +108,7 @@ async fn what_skopeo_pushed_is_pulled_pushed_and_pulled_by_skopeo() {
 
     let content: Arc<dyn Content> = store.clone();
     let to = registry.at("other:v1");
-    let from = "a/b".parse().unwrap();
+    let from: config::name::RepositoryName = "a/b".parse().unwrap();
     let notes: Arc<Mutex<Vec<_>>> = Arc::default();
     let progress = {
         let notes = Arc::clone(&notes);
@@ -122,13 +123,14 @@ async fn what_skopeo_pushed_is_pulled_pushed_and_pulled_by_skopeo() {
     };
     let document = document(&pulled);
     let cancel = Cancel::default();
+    let mount_from = |_: &unpacker::digest::Digest| Some(from.clone());
     for expected in ["mounted", "exists"] {
         let sent = push(
             &remote,
             content.clone(),
             &to,
             &document,
-            Some(&from),
+            Some(&mount_from),
             &progress,
             &cancel,
         );
@@ -233,6 +235,50 @@ async fn tls_with_a_certificate_of_a_file() {
     sent.unwrap();
     let pulled = pull_to(&trusting, &to, &Store::new()).await;
     assert_eq!(pulled.manifest, document.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_by_host_as_docker_keeps_them() {
+    if !have(&[REGISTRY, "openssl"]) {
+        return;
+    }
+    let registry = Registry::start(&Setup {
+        tls: true,
+        client_certificate: true,
+        ..Setup::default()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join(&registry.host);
+    fs::create_dir(&own).unwrap();
+    let ping = |certificates: &[(String, Certificates)]| {
+        let options = Options {
+            tls: vec![registry.host.clone()],
+            certificates: certificates.iter().cloned().collect(),
+            certificate_folders: vec![folder.path().to_owned()],
+            retries: 0,
+            ..Options::default()
+        };
+        let (client, host) = (remote(options, Anonymous), registry.host.clone());
+        async move { client.ping(&host, &Silent).await }
+    };
+    assert!(ping(&[]).await.is_err());
+    fs::copy(registry.ca(), own.join("ca.crt")).unwrap();
+    // Trusting the server is not being trusted.
+    assert!(ping(&[]).await.is_err());
+    let (certificate, key) = registry.client();
+    let set = Certificates {
+        authorities: Vec::new(),
+        client: Some((certificate.clone(), key.clone())),
+    };
+    ping(&[(registry.host.clone(), set.clone())]).await.unwrap();
+    // Another host's certificate is not shown to this one.
+    assert!(ping(&[("other.example".to_owned(), set)]).await.is_err());
+    fs::copy(&certificate, own.join("client.cert")).unwrap();
+    let broken = ping(&[]).await.unwrap_err();
+    let source = std::error::Error::source(&broken).unwrap().to_string();
+    assert!(source.contains("client.key"), "{source}");
+    fs::copy(&key, own.join("client.key")).unwrap();
+    ping(&[]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

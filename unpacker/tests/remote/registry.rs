@@ -31,6 +31,8 @@ pub(crate) fn have(tools: &[&str]) -> bool {
 pub(crate) struct Setup {
     pub(crate) password: bool,
     pub(crate) tls: bool,
+    /// Clients must show the certificate of [`Registry::client`].
+    pub(crate) client_certificate: bool,
 }
 
 pub(crate) struct Registry {
@@ -87,6 +89,12 @@ impl Registry {
         format!("{}/{name}", self.host).parse().unwrap()
     }
 
+    /// A certificate that is let in, and its key.
+    pub(crate) fn client(&self) -> (PathBuf, PathBuf) {
+        let folder = self.folder.path();
+        (folder.join("client.crt"), folder.join("client.key"))
+    }
+
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("tls.crt")
     }
@@ -106,8 +114,13 @@ fn configuration(folder: &Path, host: &str, setup: &Setup) -> String {
          http:\n  addr: {host}\n"
     );
     if setup.tls {
-        make_certificate(folder);
-        text += &format!("  tls: {{certificate: {shown}/tls.crt, key: {shown}/tls.key}}\n");
+        make_certificate(folder, "tls");
+        let mut more = String::new();
+        if setup.client_certificate {
+            make_certificate(folder, "client");
+            more = format!(", clientcas: [{shown}/client.crt]");
+        }
+        text += &format!("  tls: {{certificate: {shown}/tls.crt, key: {shown}/tls.key{more}}}\n");
     }
     if setup.password {
         fs::write(folder.join("htpasswd"), HTPASSWD).unwrap();
@@ -116,11 +129,13 @@ fn configuration(folder: &Path, host: &str, setup: &Setup) -> String {
     text
 }
 
-fn make_certificate(folder: &Path) {
-    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+fn make_certificate(folder: &Path, name: &str) {
+    let arguments = format!(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
                      -subj /CN=localhost -addext subjectAltName=DNS:localhost \
                      -addext basicConstraints=critical,CA:FALSE \
-                     -keyout tls.key -out tls.crt";
+                     -keyout {name}.key -out {name}.crt"
+    );
     let mut openssl = Command::new("openssl");
     run(openssl
         .args(arguments.split_whitespace())

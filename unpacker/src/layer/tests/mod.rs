@@ -13,6 +13,8 @@ pub(crate) mod raw;
 mod recorded;
 mod round_trip;
 
+pub(crate) use round_trip::item;
+
 use std::io;
 use std::path::{Path, PathBuf};
 

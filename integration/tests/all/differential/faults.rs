@@ -74,6 +74,16 @@ pub(super) fn all() -> Vec<Fault> {
             Refuses,
         ),
         fault(
+            "attributes-of-a-link",
+            vec![vec![
+                file("t", "x").mode(0o600).owner(5, 5),
+                hard("b", "t").mode(0o600).owner(6, 6),
+            ]],
+            &["/b file 0600 5:5", "/t file 0600 5:5"],
+            Shows(&["/b file 0600 6:6", "/t file 0600 6:6"]),
+            Shows(&["/b file 0600 6:6", "/t file 0600 6:6"]),
+        ),
+        fault(
             "a-link-before-its-target",
             vec![vec![hard("b", "t"), file("t", "x")]],
             &["/b file", "/t file"],

@@ -41,7 +41,7 @@ async fn pull(
 ) -> Response {
     let verb = Verb::new("pull", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.pull(&request, progress, &cancel)
     })
 }
@@ -53,7 +53,7 @@ async fn push(
 ) -> Response {
     let verb = Verb::new("push", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.push(&request.reference, progress, &cancel)
     })
 }
@@ -85,7 +85,7 @@ async fn unpack(
 ) -> Response {
     let verb = Verb::new("unpack", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.unpack(&request, progress, &cancel)
     })
 }
@@ -107,7 +107,7 @@ async fn build(
 ) -> Response {
     let verb = Verb::new("build", request.context.to_string_lossy());
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.build(&request, progress, &cancel)
     })
 }

@@ -70,8 +70,7 @@ async fn up(
 ) -> Response {
     let verb = Verb::new("up", subject(&request));
     long(app, verb, move |app, progress, cancel| {
-        app.workspaces_for(caller.as_ref())?
-            .up(&request, progress, &cancel)
+        app.workspaces_for(caller).up(&request, progress, &cancel)
     })
 }
 

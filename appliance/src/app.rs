@@ -140,9 +140,8 @@ impl App {
     }
 
     /// As [`App::workspaces`], with other registries asked on behalf of a command.
-    pub fn workspaces_for(&self, caller: Option<&Caller>) -> Outcome<Workspaces> {
-        let images = self.images.for_caller(caller)?;
-        Ok(self.workspaces_with(Arc::new(images)))
+    pub fn workspaces_for(&self, caller: Option<Caller>) -> Workspaces {
+        self.workspaces_with(Arc::new(self.images.for_caller(caller)))
     }
 
     fn workspaces_with(&self, images: Arc<Images>) -> Workspaces {

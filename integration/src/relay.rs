@@ -23,6 +23,8 @@ struct State {
     /// No more than so many go back; then the line is silent.
     limit: AtomicU64,
     ended: AtomicBool,
+    /// Connections of an earlier number are cut.
+    line: AtomicU64,
 }
 
 impl Relay {
@@ -56,8 +58,9 @@ impl Relay {
         self.state.passed.load(Ordering::SeqCst)
     }
 
-    /// From now on so many bytes go back, and then there is silence. Counts anew.
+    /// Cuts what stands. From now on so many bytes go back, and then there is silence. Counts anew.
     pub fn allow(&self, bytes: u64) {
+        self.state.line.fetch_add(1, Ordering::SeqCst);
         self.state.passed.store(0, Ordering::SeqCst);
         self.state.limit.store(bytes, Ordering::SeqCst);
     }
@@ -77,17 +80,23 @@ fn join(client: TcpStream, server: TcpStream, state: &Arc<State>) {
     };
     thread::spawn(move || copy(from_client, to_server, |_| true));
     let state = Arc::clone(state);
-    thread::spawn(move || copy(server, client, |bytes| state.pass(bytes)));
+    let line = state.line.load(Ordering::SeqCst);
+    thread::spawn(move || copy(server, client, |bytes| state.pass(bytes, line)));
 }
 
 impl State {
-    /// Waits while the line is to be silent; false when the relay has ended meanwhile.
-    fn pass(&self, bytes: u64) -> bool {
+    /// Waits while the line is to be silent; false when it was cut, or the relay has ended.
+    fn pass(&self, bytes: u64, line: u64) -> bool {
+        let is_cut =
+            || self.ended.load(Ordering::SeqCst) || self.line.load(Ordering::SeqCst) != line;
         while self.passed.load(Ordering::SeqCst) >= self.limit.load(Ordering::SeqCst) {
-            if self.ended.load(Ordering::SeqCst) {
+            if is_cut() {
                 return false;
             }
             thread::sleep(Duration::from_millis(5));
+        }
+        if is_cut() {
+            return false;
         }
         self.passed.fetch_add(bytes, Ordering::SeqCst);
         true

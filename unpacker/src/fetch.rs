@@ -3,6 +3,7 @@
 //! What the store has is not fetched; what another pull is fetching is waited for. Blobs that arrived
 //! before an error or a cancel stay, and so does what came of the others.
 
+use std::cmp::Reverse;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,8 +30,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The order is that in which they are asked for.
-    pub fn new(arrivals: &Arrivals, blobs: Vec<BlobName>) -> Self {
+    /// The first, an image's configuration, is asked for first: with it an image can be unpacked. Then
+    /// come the others, the largest first, as they are unpacked.
+    pub fn new(arrivals: &Arrivals, mut blobs: Vec<BlobName>) -> Self {
+        if let Some(layers) = blobs.get_mut(1..) {
+            layers.sort_by_key(|blob| Reverse(blob.size));
+        }
         let announced = |blob: BlobName| {
             let announced = arrivals.announce(&blob.digest);
             (blob, announced)

@@ -54,6 +54,7 @@ mod tests {
         let caller = Caller {
             variables: [("DOCKER_PASSWORD".to_owned(), "hush ä\n".to_owned())].into(),
             folder: Some("/work".into()),
+            changed: vec!["1.2".to_owned()],
         };
         let text = encode(&caller);
         assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit()));

@@ -44,7 +44,7 @@ async fn pull(
 ) -> Response {
     let verb = Verb::new("pull", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.pull(&request, progress, &cancel)
     })
 }
@@ -56,7 +56,7 @@ async fn push(
 ) -> Response {
     let verb = Verb::new("push", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.push(&request.reference, progress, &cancel)
     })
 }
@@ -110,7 +110,7 @@ async fn unpack(
 ) -> Response {
     let verb = Verb::new("unpack", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.unpack(&request, progress, &cancel)
     })
 }
@@ -132,7 +132,7 @@ async fn build(
 ) -> Response {
     let verb = Verb::new("build", request.context.to_string_lossy());
     long(app, verb, move |app, progress, cancel| {
-        let images = app.images.for_caller(caller.as_ref())?;
+        let images = app.images.for_caller(caller);
         images.build(&request, progress, &cancel)
     })
 }

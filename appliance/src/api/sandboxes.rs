@@ -55,7 +55,7 @@ async fn run(
 ) -> Response {
     let verb = Verb::new("sandbox run", &request.image);
     long(app, verb, move |app, progress, cancel| {
-        let runnable = app.images.for_caller(caller.as_ref())?.runnable(
+        let runnable = app.images.for_caller(caller).runnable(
             &request.image,
             None,
             progress.as_ref(),

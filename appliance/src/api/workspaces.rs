@@ -70,8 +70,7 @@ async fn up(
 ) -> Response {
     let verb = Verb::new("up", subject(&request));
     long(app, verb, move |app, progress, cancel| {
-        let workspaces = app.workspaces_for(caller.as_ref())?;
-        let row = workspaces.up(&request, progress, &cancel)?;
+        let row = app.workspaces_for(caller).up(&request, progress, &cancel)?;
         app.keep_sandbox_of(&row);
         Ok(row)
     })

@@ -55,7 +55,9 @@ pub(crate) fn caller() -> Caller {
     Caller {
         variables: brought.collect(),
         folder: std::env::current_dir().ok(),
+        changed: Vec::new(),
     }
+    .stamped()
 }
 
 /// Those of this process that a daemon is started with.

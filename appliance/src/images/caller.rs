@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use unpacker::remote::client::Remote;
@@ -29,11 +30,29 @@ pub struct Caller {
     pub variables: BTreeMap<String, String>,
     /// Where it was called.
     pub folder: Option<PathBuf>,
+    /// When its credential files were last changed: after a login or logout nothing older counts.
+    #[serde(default)]
+    pub changed: Vec<String>,
 }
 
 impl Caller {
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         self.variables.get(name).cloned()
+    }
+
+    /// Notes how the credential files are now.
+    pub(crate) fn stamped(mut self) -> Self {
+        let machine = self.machine();
+        let project = machine.dotenv_folders.iter();
+        let project = project.flat_map(|folder| [folder.join(".env.local"), folder.join(".env")]);
+        let stamp = |path: PathBuf| {
+            let found = std::fs::metadata(path).ok()?;
+            let at = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            Some(format!("{}.{}", at.as_nanos(), found.len()))
+        };
+        let files = machine.files.iter().cloned().chain(project);
+        self.changed = files.map(|path| stamp(path).unwrap_or_default()).collect();
+        self
     }
 
     /// The places where its credentials are.

@@ -35,11 +35,12 @@ use crate::options::Options;
 use crate::progress::Reporter;
 use crate::sandbox::local::Runnable;
 
-/// Everything that is known about images on this host, and a way to other registries on behalf of
-/// whoever asks. All of one daemon share everything but that way.
+/// Everything that is known about images on this host, and on whose behalf other registries are asked.
+/// All of one daemon share everything else.
 pub struct Images {
     shared: Arc<Shared>,
-    pub(crate) remote: Remote,
+    /// `None` for the daemon itself.
+    caller: Option<Caller>,
 }
 
 /// How the processes of builds are started, and what their networks reach.
@@ -61,6 +62,7 @@ pub struct Shared {
     /// What goes through the private networks of builds.
     pub(crate) wiring: Wiring,
     pub(crate) folder: DataFolder,
+    remote: Remote,
     remotes: Remotes,
     pub(crate) runtime: Handle,
     /// The image of this host's own programs is made by one caller at a time.
@@ -126,6 +128,7 @@ impl Images {
             launcher: processes.launcher,
             wiring: processes.wiring,
             folder,
+            remote,
             remotes: Remotes::new(options),
             runtime,
             making_host: Mutex::new(()),
@@ -135,20 +138,24 @@ impl Images {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            remote,
+            caller: None,
         })
     }
 
     /// The same images, with other registries asked on behalf of a command.
-    pub(crate) fn for_caller(&self, caller: Option<&Caller>) -> Outcome<Self> {
-        let remote = match caller {
-            Some(caller) => self.remotes.of(caller)?,
-            None => self.remote.clone(),
-        };
-        Ok(Self {
+    pub(crate) fn for_caller(&self, caller: Option<Caller>) -> Self {
+        Self {
             shared: Arc::clone(&self.shared),
-            remote,
-        })
+            caller,
+        }
+    }
+
+    /// The client for other registries. It is made when it is needed: most commands need none.
+    pub(crate) fn remote(&self) -> Outcome<Remote> {
+        match &self.caller {
+            Some(caller) => self.remotes.of(caller),
+            None => Ok(self.remote.clone()),
+        }
     }
 
     /// The manifest or index that a name means here; `None` where this host has no such image.

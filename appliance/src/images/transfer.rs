@@ -115,14 +115,15 @@ impl Images {
         progress.event(Event::Line {
             text: format!("Pulling {reference}"),
         });
-        let resolved = pull::resolve(&self.remote, reference, platform, progress);
+        let remote = self.remote()?;
+        let resolved = pull::resolve(&remote, reference, platform, progress);
         let resolved = self.runtime.block_on(pull::unless(cancel, resolved));
         let pulled = resolved.map_err(failed)?;
         let blobs = pull::blobs(&pulled.manifest, &pulled.digest)
             .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
         let digests: Vec<_> = blobs.iter().map(|blob| blob.digest.clone()).collect();
         let wanted = Wanted::new(&self.arrivals, blobs);
-        let work = wanted.fetch(&self.remote, reference, progress);
+        let work = wanted.fetch(&remote, reference, progress);
         match behind {
             None => self.runtime.block_on(pull::unless(cancel, work)),
             Some(behind) => self.beside(&pulled, behind, pull::unless(cancel, work)),
@@ -171,10 +172,11 @@ impl Images {
         progress.event(Event::Line {
             text: format!("Pulling {reference} for all platforms"),
         });
+        let remote = self.remote()?;
         let work = async {
-            let all = pull::resolve_all(&self.remote, reference, progress).await?;
+            let all = pull::resolve_all(&remote, reference, progress).await?;
             let wanted = Wanted::new(&self.arrivals, all.blobs()?);
-            wanted.fetch(&self.remote, reference, progress).await?;
+            wanted.fetch(&remote, reference, progress).await?;
             Ok(all)
         };
         let all = self.runtime.block_on(pull::unless(cancel, work));
@@ -226,8 +228,9 @@ impl Images {
         let content = Arc::clone(&self.content);
         let progress = progress.as_ref();
         let mount_from = |digest: &Digest| self.known_there(&reference, digest);
+        let remote = self.remote()?;
         let work = push::push(
-            &self.remote,
+            &remote,
             content,
             &reference,
             &document,

@@ -22,6 +22,8 @@ const SOON: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 /// Of the large layer, which does not compress.
 const LARGE: u64 = 24 * MIB;
+/// What its blob is shorter than: fast gzip makes noise a little longer.
+const LARGEST_BLOB: u64 = LARGE + LARGE / 16;
 
 /// Bytes that no compression makes smaller.
 fn noise(bytes: u64) -> Vec<u8> {
@@ -89,7 +91,7 @@ fn pull_the_rest(appliance: &TestAppliance, relay: &Relay, name: &str, digest: &
     relay.allow(u64::MAX);
     let pulled = appliance.run(&["pull", "--quiet", name]).ok();
     assert_eq!(pulled.text(), digest);
-    let most = LARGE - have + MIB;
+    let most = LARGEST_BLOB - have + MIB;
     assert!(
         relay.passed() <= most,
         "{} bytes came again",
@@ -127,7 +129,8 @@ fn an_interrupted_command_goes_on_where_it_was() {
     let name = format!("{}/large:1", relay.address());
     let appliance = TestAppliance::start();
     let mut pull = pull_a_part(appliance.place(), &relay, &name);
-    process::signal(&pull, Signal::INT);
+    // As Ctrl-C does, which a test run in the background would not hear.
+    process::signal(&pull, Signal::TERM);
     process::wait(&mut pull, SOON).expect("the command ends");
     pull_the_rest(&appliance, &relay, &name, &digest);
 }

@@ -275,9 +275,26 @@ pub enum Sandbox {
     Run(Box<Run>),
     /// Run a command in a running sandbox
     Exec(Exec),
+    /// Follow a running sandbox's first process, from now on
+    Attach {
+        /// Name or id
+        sandbox: String,
+        /// Pass standard input to it
+        #[arg(long, short)]
+        interactive: bool,
+        /// It has a terminal
+        #[arg(long, short)]
+        tty: bool,
+    },
     /// List the sandboxes
     #[command(visible_alias = "ls")]
     Ps,
+    /// Start sandboxes that were stopped, by somebody or with the host
+    Start {
+        /// Names or ids
+        #[arg(required = true)]
+        sandboxes: Vec<String>,
+    },
     /// Stop sandboxes
     Stop {
         /// Names or ids

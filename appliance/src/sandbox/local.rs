@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use unpacker::container::launch::{Launcher, Stage};
 use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
-use unpacker::container::supervise::{self, LogLine, LogOptions, State};
+use unpacker::container::supervise::{self, Held, LogLine, LogOptions, State, SuperviseError};
 use unpacker::container::user::{self, Resolved};
 use unpacker::image::config::Execution;
 use unpacker::progress::Cancel;
@@ -26,6 +26,9 @@ use crate::sandbox::{plan, record};
 
 /// How long a process has between its stop signal and SIGKILL when nobody says.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Of a sandbox's id, in hexadecimal digits.
+const ID_LENGTH: usize = 12;
 
 /// An image made ready to be run: unpacked, and its configuration read.
 #[derive(Debug, Clone)]
@@ -70,13 +73,15 @@ impl Sandboxes {
             naming: Mutex::new(()),
         };
         for folder in record::folders(&sandboxes.root)? {
-            match Record::load(&folder) {
-                Ok(None) => remove_tree(&folder)?,
-                Ok(Some(record)) if record.remove && !sandboxes.is_running(&record)? => {
-                    remove_tree(&folder)?;
-                }
-                // One that cannot be read must not keep the others from being used.
-                Ok(Some(_)) | Err(_) => {}
+            let unwanted = match Record::load(&folder) {
+                Ok(None) => true,
+                Ok(Some(record)) => record.remove,
+                Err(_) => false,
+            };
+            if unwanted && let Err(failure) = sweep(&folder) {
+                // One that cannot be swept must not keep the others from being used.
+                let failure = failure.to_string();
+                tracing::warn!(?folder, ?failure, "a left-over sandbox cannot be removed");
             }
         }
         Ok(sandboxes)
@@ -114,16 +119,19 @@ impl Sandboxes {
         }
         let folder = self.root.join(id);
         // Whether it runs is known without the record.
-        match supervise::kill(&folder) {
-            Ok(_) | Err(supervise::SuperviseError::NotRunning) => {
-                remove_tree(&folder).map(|()| true)
-            }
-            Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
-        }
+        end(&folder)
+            .map_err(|error| Failure::from_error(Kind::Internal, &error))
+            .and_then(|held| remove_tree(&folder, &held))
+            .map(|()| true)
     }
 
     /// By name, by id, or by the beginning of an id that only one has.
     pub fn find(&self, name: &str) -> Outcome<Record> {
+        // A whole id is a folder's name; no other sandbox can have that name.
+        let is_id = name.len() == ID_LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_id && let Ok(Some(record)) = Record::load(&self.root.join(name)) {
+            return Ok(record);
+        }
         let records = self.list()?;
         if let Some(exact) = records.iter().find(|r| r.name == name || r.id == name) {
             return Ok(exact.clone());
@@ -141,13 +149,45 @@ impl Sandboxes {
         }
     }
 
-    /// Makes a sandbox without starting it.
-    pub fn create(&self, runnable: &Runnable, request: &SandboxRequest) -> Outcome<Record> {
-        self.create_with(runnable, request, &[])
+    /// Makes a sandbox and starts it by `start`; whoever is answered may rely on it. Its record becomes
+    /// durable only then, because no process needs to wait for the disk.
+    pub fn run<T>(
+        &self,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        start: impl FnOnce(&Record) -> Outcome<T>,
+    ) -> Outcome<(Record, T)> {
+        let record = self.make(runnable, request, &[])?;
+        let settle = |started| match record.remove {
+            // Removed after a crash of the host in any case.
+            true => Ok(started),
+            false => record
+                .sync(&self.folder(&record))
+                .map(|()| started)
+                .map_err(Failure::from),
+        };
+        match start(&record).and_then(settle) {
+            Ok(started) => Ok((record, started)),
+            Err(failure) => {
+                self.remove(&record, true)?;
+                Err(failure)
+            }
+        }
     }
 
-    /// As [`Sandboxes::create`], with mounts of the caller's own after the request's.
+    /// Makes a sandbox without starting it, with mounts of the caller's own after the request's.
     pub fn create_with(
+        &self,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        mounts: &[Mount],
+    ) -> Outcome<Record> {
+        let record = self.make(runnable, request, mounts)?;
+        record.sync(&self.folder(&record))?;
+        Ok(record)
+    }
+
+    fn make(
         &self,
         runnable: &Runnable,
         request: &SandboxRequest,
@@ -161,7 +201,7 @@ impl Sandboxes {
         let names = Names { id, name };
         let made = self.fill(&folder, names, runnable, request, mounts);
         if made.is_err() {
-            remove_tree(&folder)?;
+            remove_files(&folder)?;
         }
         made
     }
@@ -182,7 +222,8 @@ impl Sandboxes {
             lower: self.lower(&runnable.stack)?,
             upper: folder.join("upper"),
             work: folder.join("work"),
-            volatile: false,
+            // It is removed when it ends, and so after a crash of the host.
+            volatile: request.remove,
         };
         let mut spec = spec(&id, rootfs, &runnable.config, request)?;
         spec.mounts.extend_from_slice(mounts);
@@ -257,6 +298,7 @@ impl Sandboxes {
         let (status, exit_code, pid) = match self.state(record)? {
             State::Running { pid } => ("running", None, u32::try_from(pid).ok()),
             State::Exited(exit) => ("exited", Some(exit.code()), None),
+            State::Stopped => ("stopped", None, None),
             State::Lost => ("lost", None, None),
             State::Never => ("created", None, None),
         };
@@ -328,9 +370,11 @@ impl Sandboxes {
             return Ok(());
         }
         let signal = plan::signal(record.stop_signal.as_deref());
-        supervise::stop(&self.folder(record), signal, grace.unwrap_or(GRACE))
-            .map(|_| ())
-            .map_err(|error| not_usable(record, &error))
+        match supervise::stop(&self.folder(record), signal, grace.unwrap_or(GRACE)) {
+            // It ended by itself a moment ago.
+            Ok(_) | Err(SuperviseError::NotRunning) => Ok(()),
+            Err(error) => Err(not_usable(record, &error)),
+        }
     }
 
     /// Removes a sandbox and what it changed. One that is gone already is no failure.
@@ -339,16 +383,19 @@ impl Sandboxes {
         if !self.folder(record).exists() {
             return Ok(());
         }
-        if self.is_running(record)? {
-            if !force {
-                return Err(
-                    Failure::conflict(format!("sandbox {:?} is running", record.name))
-                        .hint("Stop it first, or remove it with --force."),
-                );
-            }
-            supervise::kill(&self.folder(record)).map_err(|error| not_usable(record, &error))?;
+        if !force && self.is_running(record)? {
+            return Err(
+                Failure::conflict(format!("sandbox {:?} is running", record.name))
+                    .hint("Stop it first, or remove it with --force."),
+            );
         }
-        remove_tree(&self.folder(record))
+        let folder = self.folder(record);
+        let held = match force {
+            true => end(&folder),
+            false => supervise::hold(&folder),
+        };
+        let held = held.map_err(|error| not_usable(record, &error))?;
+        remove_tree(&folder, &held)
     }
 
     /// Whether any sandbox stands on this snapshot.
@@ -433,7 +480,36 @@ fn resolve_user(rootfs: &RootFs, text: &str) -> Outcome<Resolved> {
     user::resolve(root.as_fd(), text).map_err(|error| Failure::from_error(Kind::Invalid, &error))
 }
 
-fn remove_tree(folder: &Path) -> Outcome<()> {
+/// Kills what runs in a sandbox's folder, also what has only just begun to.
+fn end(folder: &Path) -> Result<Held, SuperviseError> {
+    loop {
+        match supervise::hold(folder) {
+            Err(SuperviseError::Running { .. }) => match supervise::kill(folder) {
+                Ok(_) | Err(SuperviseError::NotRunning) => {}
+                Err(error) => return Err(error),
+            },
+            held => return held,
+        }
+    }
+}
+
+/// Removes what a crash left, unless it turns out to live: a start outlives the daemon that began it.
+fn sweep(folder: &Path) -> Outcome<()> {
+    match supervise::hold(folder) {
+        Ok(held) => remove_tree(folder, &held),
+        Err(SuperviseError::Running { .. }) => Ok(()),
+        Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
+    }
+}
+
+/// Removes a sandbox in which nothing runs. Its record goes first, so that a crash on the way leaves
+/// a folder that is swept, and never half a sandbox.
+fn remove_tree(folder: &Path, _held: &Held) -> Outcome<()> {
+    record::remove(folder)?;
+    remove_files(folder)
+}
+
+fn remove_files(folder: &Path) -> Outcome<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             let message = format!("cannot remove {}", folder.display());
@@ -443,10 +519,10 @@ fn remove_tree(folder: &Path) -> Outcome<()> {
     }
 }
 
-fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
+fn start_failed(record: &Record, error: &SuperviseError) -> Failure {
     let kind = match error {
-        supervise::SuperviseError::Running { .. } => Kind::Conflict,
-        supervise::SuperviseError::Refused(_) => Kind::Invalid,
+        SuperviseError::Running { .. } | SuperviseError::Busy => Kind::Conflict,
+        SuperviseError::Refused(_) => Kind::Invalid,
         _ => Kind::Internal,
     };
     Failure::because(
@@ -457,10 +533,12 @@ fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
     .exiting(shell_code(error))
 }
 
-fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {
+fn not_usable(record: &Record, error: &SuperviseError) -> Failure {
     let kind = match error {
-        supervise::SuperviseError::NotRunning => Kind::Conflict,
-        supervise::SuperviseError::Refused(_) => Kind::Invalid,
+        SuperviseError::Running { .. } | SuperviseError::NotRunning | SuperviseError::Busy => {
+            Kind::Conflict
+        }
+        SuperviseError::Refused(_) => Kind::Invalid,
         _ => Kind::Internal,
     };
     Failure::because(kind, format!("sandbox {:?}", record.name), error).exiting(shell_code(error))
@@ -468,8 +546,8 @@ fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {
 
 /// The exit codes of a shell, and of docker, for a program that did not start (POSIX.1-2017, XCU
 /// 2.8.2): 127 when it is not there, 126 when it cannot be executed.
-fn shell_code(error: &supervise::SuperviseError) -> Option<u8> {
-    let supervise::SuperviseError::Refused(refusal) = error else {
+fn shell_code(error: &SuperviseError) -> Option<u8> {
+    let SuperviseError::Refused(refusal) = error else {
         return None;
     };
     match refusal.stage {
@@ -479,9 +557,9 @@ fn shell_code(error: &supervise::SuperviseError) -> Option<u8> {
     }
 }
 
-/// Twelve random hexadecimal digits.
+/// Random hexadecimal digits.
 fn new_id() -> Outcome<String> {
-    let mut bytes = [0u8; 6];
+    let mut bytes = [0u8; ID_LENGTH / 2];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
         .map_err(|_| Failure::internal("the system's random source failed"))?;
     Ok(unpacker::digest::hex(&bytes))

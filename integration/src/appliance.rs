@@ -53,12 +53,18 @@ impl Place {
         }
     }
 
-    /// For an ordinary user. The binary is copied to where that user can reach it.
-    pub fn of(account: Account) -> Self {
+    /// As [`Place::new`], with a binary that only this place runs: its processes are known by it.
+    pub fn with_binary() -> Self {
         let mut place = Self::new();
         let copy = place.folder.join("devpod");
         fs::copy(binary::devpod(), &copy).expect("a copy of the binary");
         place.devpod = copy;
+        place
+    }
+
+    /// For an ordinary user. The binary is copied to where that user can reach it.
+    pub fn of(account: Account) -> Self {
+        let mut place = Self::with_binary();
         let owner = |path: &Path| {
             std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid)).expect("chown");
         };
@@ -77,6 +83,11 @@ impl Place {
 
     pub fn data(&self) -> PathBuf {
         self.folder.join("home/data")
+    }
+
+    /// The `devpod` binary that this place runs.
+    pub fn program(&self) -> &Path {
+        &self.devpod
     }
 
     pub fn home(&self) -> PathBuf {

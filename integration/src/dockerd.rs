@@ -34,6 +34,18 @@ impl Dockerd {
     /// As [`Dockerd::start`], with this `daemon.json`.
     #[track_caller]
     pub fn start_with(configuration: &str) -> Option<Self> {
+        // vfs works on every file system.
+        Self::launch(configuration, "vfs")
+    }
+
+    /// As [`Dockerd::start`], with a storage driver that may need more than vfs.
+    #[track_caller]
+    pub fn start_on(driver: &str) -> Option<Self> {
+        Self::launch("{}", driver)
+    }
+
+    #[track_caller]
+    fn launch(configuration: &str, driver: &str) -> Option<Self> {
         if !probe::root() || !probe::programs(&["dockerd", "docker", "containerd", "runc"]) {
             return None;
         }
@@ -53,7 +65,7 @@ impl Dockerd {
             .arg(folder.write("daemon.json", configuration));
         command.arg("--host").arg(socket(folder.path()));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-        command.args(["--ip-forward=false", "--storage-driver=vfs"]);
+        command.args(["--ip-forward=false", "--storage-driver", driver]);
         // dockerd uses a containerd of the system when one runs; then names must not meet.
         let namespace = format!(
             "devpod-test-{}",
@@ -80,6 +92,11 @@ impl Dockerd {
         });
     }
 
+    /// The docker client of this daemon.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        client_command(self.folder.path(), arguments)
+    }
+
     /// Runs the docker client against this daemon.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
@@ -103,10 +120,14 @@ fn socket(folder: &Path) -> String {
 
 #[track_caller]
 fn client(folder: &Path, arguments: &[&str]) -> Ran {
+    process::run(&mut client_command(folder, arguments))
+}
+
+fn client_command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command
         .env_remove("DOCKER_CONTEXT")
         .env("DOCKER_CONFIG", folder.join("config"));
     command.arg("--host").arg(socket(folder)).args(arguments);
-    process::run(&mut command)
+    command
 }

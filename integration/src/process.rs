@@ -157,7 +157,7 @@ fn finish(collected: Collected) -> String {
 
 /// Starts a program that may have been copied a moment ago: a test that starts its own at the same
 /// time holds the copy open for writing until its child executes.
-pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
     loop {
         match command.spawn() {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {

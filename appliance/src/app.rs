@@ -1,6 +1,7 @@
 //! One process composed of its parts, in order of dependence.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,11 +17,12 @@ use unpacker::snapshot::store::Snapshots;
 use crate::api::types::DaemonStatus;
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::caller::Caller;
 use crate::images::external::Accounts;
 use crate::images::locate::Here;
 use crate::images::service::Images;
 use crate::options::Options;
-use crate::sandbox::local::Sandboxes;
+use crate::sandbox::local::{Sandboxes, Surroundings};
 use crate::sandbox::record::Record;
 use crate::workspace::service::Workspaces;
 
@@ -58,10 +60,15 @@ impl App {
         })?;
         let snapshots = Arc::new(snapshots);
         let launcher = Launcher::this();
-        let sandboxes =
-            Sandboxes::open(folder.sandboxes(), Arc::clone(&snapshots), launcher.clone())?;
+        let surroundings = surroundings(&status, &options);
+        let sandboxes = Sandboxes::open(
+            folder.sandboxes(),
+            Arc::clone(&snapshots),
+            launcher.clone(),
+            surroundings.clone(),
+        )?;
         let sandboxes = Arc::new(sandboxes);
-        let images = Images::new(
+        let mut images = Images::new(
             Here { port },
             registry.clone(),
             snapshots,
@@ -70,6 +77,7 @@ impl App {
             &options,
             runtime.clone(),
         )?;
+        surroundings.wire(&mut images.wiring);
         let app = Self {
             status,
             registry,
@@ -114,11 +122,17 @@ impl App {
     }
 
     pub fn workspaces(&self) -> Workspaces {
-        Workspaces::new(
-            &self.options,
-            Arc::clone(&self.images),
-            Arc::clone(&self.sandboxes),
-        )
+        self.workspaces_with(Arc::clone(&self.images))
+    }
+
+    /// As [`App::workspaces`], with other registries asked on behalf of a command.
+    pub fn workspaces_for(&self, caller: Option<&Caller>) -> Outcome<Workspaces> {
+        let images = self.images.for_caller(caller)?;
+        Ok(self.workspaces_with(Arc::new(images)))
+    }
+
+    fn workspaces_with(&self, images: Arc<Images>) -> Workspaces {
+        Workspaces::new(&self.options, images, Arc::clone(&self.sandboxes))
     }
 
     /// Keeps a stream for the caller who started the sandbox; one who does not come for it loses it,
@@ -145,6 +159,22 @@ impl App {
                 tracing::warn!(failure = ?failure.to_string(), "a finished sandbox could not be removed");
             }
         });
+    }
+}
+
+/// The registry is reached at the address that it listens on; one that listens everywhere at
+/// loopback.
+fn surroundings(status: &DaemonStatus, options: &Options) -> Surroundings {
+    let reached = |mut address: SocketAddr| {
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        address
+    };
+    Surroundings {
+        registry: status.registry.parse().ok().map(reached),
+        allow: options.settings.sandbox.allow.clone(),
+        deny: options.settings.sandbox.deny.clone(),
     }
 }
 

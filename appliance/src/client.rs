@@ -1,5 +1,8 @@
 //! The command's side of the control API: HTTP/1.1 over the daemon's unix socket.
 
+pub mod streams;
+
+use std::error::Error;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -17,9 +20,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use unpacker::progress::Event;
 
+use crate::api::caller;
 use crate::api::types::News;
 use crate::daemon::folder::DataFolder;
-use crate::daemon::{socket, start};
+use crate::daemon::{environment, socket, start};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ui::progress::Screen;
 
@@ -41,6 +45,8 @@ pub const STOPPING: &str = "x-devpod-stopping";
 pub struct Client {
     folder: DataFolder,
     user_folder: Option<HeaderValue>,
+    /// Where the command's credentials and proxies are.
+    caller: Option<HeaderValue>,
     /// Whether a daemon has answered this command; until then it may be one that was just ending.
     answered: Arc<AtomicBool>,
     found: Arc<Mutex<Option<UnixStream>>>,
@@ -53,6 +59,7 @@ impl Client {
         Self {
             folder,
             user_folder: None,
+            caller: None,
             answered: Arc::new(AtomicBool::new(true)),
             found: Arc::new(Mutex::new(Some(found))),
         }
@@ -64,6 +71,7 @@ impl Client {
     pub fn of_user(mut self, user_folder: &Path) -> Self {
         // A path that no header can hold is not told, and so not checked.
         self.user_folder = HeaderValue::from_bytes(user_folder.as_os_str().as_bytes()).ok();
+        self.caller = HeaderValue::from_str(&caller::encode(&environment::caller())).ok();
         self.answered = Arc::new(AtomicBool::new(false));
         self
     }
@@ -98,6 +106,15 @@ impl Client {
         on_event: &mut (dyn FnMut(Event) + Send),
     ) -> Outcome<T> {
         let response = self.send(Method::POST, path, encode(body)?, false).await?;
+        self.follow(response, on_event).await
+    }
+
+    /// The lines of a long verb's answer.
+    async fn follow<T: DeserializeOwned>(
+        &self,
+        response: http::Response<Incoming>,
+        on_event: &mut (dyn FnMut(Event) + Send),
+    ) -> Outcome<T> {
         let mut body = accept(response).await?.into_body();
         let mut lines = Lines::default();
         while let Some(frame) = body.frame().await {
@@ -233,29 +250,51 @@ impl Client {
         body: Bytes,
         upgrade: bool,
     ) -> Outcome<http::Response<Incoming>> {
+        let mut headers = Vec::new();
+        if !body.is_empty() {
+            headers.push((header::CONTENT_TYPE, "application/json"));
+        }
+        if upgrade {
+            headers.push((header::CONNECTION, "upgrade"));
+            headers.push((header::UPGRADE, FRAMES));
+        }
+        self.request(method, path, Full::new(body), &headers).await
+    }
+
+    /// One request on a connection of its own.
+    async fn request<B>(
+        &self,
+        method: Method,
+        path: &str,
+        body: B,
+        headers: &[(header::HeaderName, &str)],
+    ) -> Outcome<http::Response<Incoming>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| lost(&error))?;
         // The connection's end is seen by whoever reads the response.
         tokio::spawn(async move { connection.with_upgrades().await });
+        let posts = method == Method::POST;
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "devpod");
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
         if let Some(folder) = &self.user_folder {
             request = request.header(USER_FOLDER, folder);
         }
-        if upgrade {
-            request = request
-                .header(header::CONNECTION, "upgrade")
-                .header(header::UPGRADE, FRAMES);
+        if let Some(caller) = self.caller.as_ref().filter(|_| posts) {
+            request = request.header(caller::HEADER, caller);
+        }
+        for (name, value) in headers {
+            request = request.header(name, *value);
         }
         let request = request
-            .body(Full::new(body))
+            .body(Box::pin(body))
             .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
         sender
             .send_request(request)
@@ -309,7 +348,7 @@ async fn accept(response: http::Response<Incoming>) -> Outcome<http::Response<In
     }))
 }
 
-fn lost(error: &(dyn std::error::Error + 'static)) -> Failure {
+fn lost(error: &(dyn Error + 'static)) -> Failure {
     Failure::because(
         Kind::Unavailable,
         "the connection to the daemon broke",

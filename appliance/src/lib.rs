@@ -13,6 +13,7 @@ pub mod error;
 pub mod from_host;
 pub mod images;
 pub mod options;
+pub mod pipe;
 pub mod progress;
 pub mod sandbox;
 pub mod ui;

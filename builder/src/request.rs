@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use config::name::Reference;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::spec::Wiring;
 use unpacker::container::spec::Network;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
@@ -92,6 +93,8 @@ pub struct Env<'a> {
     pub images: &'a dyn Images,
     pub sink: &'a dyn Sink,
     pub launcher: &'a Launcher,
+    /// What goes through the private networks of RUN.
+    pub wiring: &'a Wiring,
     /// `<data>/cache`.
     pub cache: &'a Path,
     pub progress: &'a dyn Progress,

@@ -24,10 +24,15 @@ impl Containerd {
     /// `None` after having told why there can be none here.
     #[track_caller]
     pub fn start() -> Option<Self> {
+        Self::start_in(Folder::new())
+    }
+
+    /// As [`Containerd::start`], with everything of it in this folder.
+    #[track_caller]
+    pub fn start_in(folder: Folder) -> Option<Self> {
         if !probe::root() || !probe::programs(&["containerd", "ctr"]) {
             return None;
         }
-        let folder = Folder::new();
         let path = |name: &str| folder.join(name).display().to_string();
         let config = format!(
             "version = 2\nroot = \"{}\"\nstate = \"{}\"\n\

@@ -34,22 +34,15 @@ impl Dockerd {
     /// As [`Dockerd::start`], with this `daemon.json`.
     #[track_caller]
     pub fn start_with(configuration: &str) -> Option<Self> {
-        // vfs works on every file system.
-        Self::launch(configuration, "vfs")
+        Self::start_in(Folder::new(), "vfs", configuration)
     }
 
-    /// As [`Dockerd::start`], with a storage driver that may need more than vfs.
+    /// As [`Dockerd::start_with`], with everything of it in this folder and a storage driver chosen.
     #[track_caller]
-    pub fn start_on(driver: &str) -> Option<Self> {
-        Self::launch("{}", driver)
-    }
-
-    #[track_caller]
-    fn launch(configuration: &str, driver: &str) -> Option<Self> {
+    pub fn start_in(folder: Folder, driver: &str, configuration: &str) -> Option<Self> {
         if !probe::root() || !probe::programs(&["dockerd", "docker", "containerd", "runc"]) {
             return None;
         }
-        let folder = Folder::new();
         let log = File::create(folder.join("log")).expect("a log");
         let mut command = Command::new(probe::find("dockerd").expect("found above"));
         for (option, name) in [

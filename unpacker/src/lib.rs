@@ -4,14 +4,17 @@
 //! snapshots are stacked by overlayfs, and a process starts inside. Nothing here knows the
 //! registry, HTTP servers or redb: content is reached through [`content::Content`].
 
+pub mod arrival;
 pub mod container;
 pub mod content;
 pub mod digest;
+pub mod fetch;
 pub mod image;
 pub mod layer;
 pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod remote;
+pub mod service;
 pub mod snapshot;
 pub mod verify;

@@ -16,6 +16,12 @@ pub enum Phase {
     Upload,
     Unpack,
     Pack,
+    /// Out of an archive, into the store.
+    Load,
+    /// Out of the store, into an archive.
+    Save,
+    /// Read to see whether it is what it should be.
+    Check,
 }
 
 /// One piece of news. Sent over the control API as JSON, so variants are only ever added.
@@ -64,7 +70,11 @@ impl<F: Fn(Event) + Send + Sync> Progress for F {
 
 /// Set once, by whoever started the work; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    own: Arc<AtomicBool>,
+    /// Whose part this one cancels.
+    whole: Option<Arc<Cancel>>,
+}
 
 /// The work was stopped by its [`Cancel`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,11 +83,20 @@ pub struct Cancelled;
 
 impl Cancel {
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.own.store(true, Ordering::SeqCst);
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.own.load(Ordering::SeqCst)
+            || (self.whole.as_ref()).is_some_and(|whole| whole.is_cancelled())
+    }
+
+    /// For a part of the work: set with this one, or on its own.
+    pub fn part(&self) -> Self {
+        Self {
+            own: Arc::default(),
+            whole: Some(Arc::new(self.clone())),
+        }
     }
 
     pub fn check(&self) -> Result<(), Cancelled> {

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::name::{NameError, Reference, Target, parse_digest};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::future::BoxFuture;
 use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
+use crate::arrival::Arrivals;
 use crate::content::Content;
 use crate::digest::Digest;
+use crate::fetch::Wanted;
 use crate::image::read::{ImageError, Platform, choose};
-use crate::progress::{Cancel, Cancelled, Event, Phase, Progress};
+use crate::progress::{Cancel, Cancelled, Progress};
 use crate::remote::client::Remote;
 use crate::remote::download::BlobName;
 use crate::remote::error::RemoteError;
@@ -25,11 +27,12 @@ use crate::remote::manifest::Fetched;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const SCHEMA_ONE: &str = "application/vnd.docker.distribution.manifest.v1";
 /// An index may name an index; nobody nests deeper than two.
 const MAX_NESTING: usize = 4;
 /// More blobs than any overlay can stack; a manifest with more is an attack on our sockets.
-const MAX_BLOBS: usize = 1024;
+pub(crate) const MAX_BLOBS: usize = 1024;
+/// Manifests of all platforms together; the largest known index has a few dozen.
+const MAX_PARTS: usize = 1024;
 /// How soon a cancel is noticed while the network is silent.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
@@ -42,6 +45,17 @@ pub struct Pulled {
     pub digest: Digest,
     /// What the reference itself pointed at, where that was an index: outermost first.
     pub indexes: Vec<Fetched>,
+}
+
+impl Pulled {
+    /// The platform's manifest.
+    pub fn as_fetched(&self) -> Fetched {
+        Fetched {
+            media_type: self.media_type.clone(),
+            bytes: self.manifest.clone(),
+            digest: self.digest.clone(),
+        }
+    }
 }
 
 /// Why a pull failed.
@@ -58,8 +72,14 @@ pub enum PullError {
     Manifest(#[from] BadManifest),
     #[error("indexes of {reference} are nested deeper than {MAX_NESTING}")]
     TooDeep { reference: String },
+    #[error("the image names more than {MAX_PARTS} manifests")]
+    TooManyParts,
     #[error("cannot look for blob {digest} in the content store")]
     Content { digest: Digest, source: io::Error },
+    #[error("cannot see how much room there is")]
+    Room { source: io::Error },
+    #[error("{needed} bytes are to be fetched, and there is room for {free}")]
+    NoRoom { needed: u64, free: u64 },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -90,9 +110,18 @@ pub async fn pull(
     let work = async {
         let pulled = resolve(remote, reference, platform, progress).await?;
         let blobs = blobs(&pulled.manifest, &pulled.digest)?;
-        fetch(remote, &content, reference, blobs, progress).await?;
+        let wanted = Wanted::new(&Arrivals::new(content), blobs);
+        wanted.fetch(remote, reference, progress).await?;
         Ok(pulled)
     };
+    unless(cancel, work).await
+}
+
+/// Does the work until it is to be stopped.
+pub async fn unless<T>(
+    cancel: &Cancel,
+    work: impl Future<Output = Result<T, PullError>>,
+) -> Result<T, PullError> {
     tokio::select! {
         done = work => done,
         cancelled = until(cancel) => Err(cancelled.into()),
@@ -110,9 +139,6 @@ pub async fn resolve(
     let mut at = reference.clone();
     for _ in 0..=MAX_NESTING {
         let fetched = remote.resolve(&at, progress).await?;
-        if fetched.media_type.starts_with(SCHEMA_ONE) {
-            return Err(image_error(reference, ImageError::SchemaOne));
-        }
         if !is_index(&fetched.media_type) {
             return Ok(Pulled {
                 media_type: fetched.media_type,
@@ -134,6 +160,114 @@ pub async fn resolve(
     })
 }
 
+/// An image of all its platforms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Everything {
+    /// What the reference itself points at.
+    pub root: Fetched,
+    /// The documents that it names, each before those that name it, each once.
+    pub parts: Vec<Fetched>,
+}
+
+impl Everything {
+    /// The blobs of all manifests, each once.
+    pub fn blobs(&self) -> Result<Vec<BlobName>, BadManifest> {
+        let mut seen = HashSet::new();
+        let mut all = Vec::new();
+        for document in self.parts.iter().chain([&self.root]) {
+            if !is_index(&document.media_type) {
+                let blobs = blobs(&document.bytes, &document.digest)?;
+                all.extend(
+                    blobs
+                        .into_iter()
+                        .filter(|b| seen.insert(b.digest.to_string())),
+                );
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// All manifests of `reference`, whatever platform they are for.
+pub async fn resolve_all(
+    remote: &Remote,
+    reference: &Reference,
+    progress: &dyn Progress,
+) -> Result<Everything, PullError> {
+    let root = remote.resolve(reference, progress).await?;
+    let mut walk = Walk {
+        remote,
+        reference,
+        progress,
+        seen: HashSet::new(),
+        parts: Vec::new(),
+    };
+    walk.children(&root, 0).await?;
+    Ok(Everything {
+        root,
+        parts: walk.parts,
+    })
+}
+
+struct Walk<'a> {
+    remote: &'a Remote,
+    reference: &'a Reference,
+    progress: &'a dyn Progress,
+    seen: HashSet<String>,
+    parts: Vec<Fetched>,
+}
+
+impl Walk<'_> {
+    fn children<'b>(
+        &'b mut self,
+        index: &'b Fetched,
+        depth: usize,
+    ) -> BoxFuture<'b, Result<(), PullError>> {
+        Box::pin(async move {
+            if !is_index(&index.media_type) {
+                return Ok(());
+            }
+            if depth >= MAX_NESTING {
+                return Err(PullError::TooDeep {
+                    reference: self.reference.to_string(),
+                });
+            }
+            for digest in children(&index.bytes, &index.digest)? {
+                if !self.seen.insert(digest.to_string()) {
+                    continue;
+                }
+                if self.seen.len() > MAX_PARTS {
+                    return Err(PullError::TooManyParts);
+                }
+                let at = self.reference.at(Target::Digest(digest));
+                let part = self.remote.resolve(&at, self.progress).await?;
+                self.children(&part, depth + 1).await?;
+                self.parts.push(part);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The manifests that an index names.
+fn children(index: &[u8], digest: &Digest) -> Result<Vec<Digest>, BadManifest> {
+    #[derive(Deserialize)]
+    struct Body {
+        manifests: Vec<Descriptor>,
+    }
+    let body: Body = serde_json::from_slice(index).map_err(|source| BadManifest::Json {
+        digest: digest.clone(),
+        source,
+    })?;
+    let children = body.manifests.iter().map(|child| {
+        strict(child).map_err(|source| BadManifest::BlobDigest {
+            digest: digest.clone(),
+            source,
+        })
+    });
+    children.collect()
+}
+
 fn image_error(reference: &Reference, source: ImageError) -> PullError {
     PullError::Image {
         reference: reference.to_string(),
@@ -142,7 +276,7 @@ fn image_error(reference: &Reference, source: ImageError) -> PullError {
 }
 
 /// Whether a media type is one of a list of manifests.
-pub(crate) fn is_index(media_type: &str) -> bool {
+pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)
 }
 
@@ -182,62 +316,6 @@ pub fn blobs(manifest: &[u8], digest: &Digest) -> Result<Vec<BlobName>, BadManif
 /// A descriptor's digest through the strict parser: oci-spec also lets unknown algorithms pass.
 pub(crate) fn strict(descriptor: &Descriptor) -> Result<Digest, NameError> {
     parse_digest(descriptor.digest().as_ref())
-}
-
-async fn fetch(
-    remote: &Remote,
-    content: &Arc<dyn Content>,
-    reference: &Reference,
-    blobs: Vec<BlobName>,
-    progress: &dyn Progress,
-) -> Result<(), PullError> {
-    // The client's own semaphore bounds the transfers; here all blobs may stand in line.
-    stream::iter(blobs)
-        .map(|blob| fetch_one(remote, content, reference, blob, progress))
-        .buffer_unordered(MAX_BLOBS)
-        .try_collect()
-        .await
-}
-
-async fn fetch_one(
-    remote: &Remote,
-    content: &Arc<dyn Content>,
-    reference: &Reference,
-    blob: BlobName,
-    progress: &dyn Progress,
-) -> Result<(), PullError> {
-    let note = if has(content, &blob).await? {
-        Some("exists".to_owned())
-    } else {
-        progress.event(Event::Transfer {
-            id: blob.id(),
-            phase: Phase::Download,
-            done: 0,
-            total: Some(blob.size),
-        });
-        remote.download(reference, &blob, content, progress).await?;
-        None
-    };
-    progress.event(Event::Finished {
-        id: blob.id(),
-        phase: Phase::Download,
-        note,
-    });
-    Ok(())
-}
-
-async fn has(content: &Arc<dyn Content>, blob: &BlobName) -> Result<bool, PullError> {
-    let (store, digest) = (Arc::clone(content), blob.digest.clone());
-    let opened = tokio::task::spawn_blocking(move || store.open(&digest));
-    let opened = opened.await.map_err(io::Error::other);
-    let opened = opened.and_then(|opened| opened);
-    match opened {
-        Ok(found) => Ok(found.is_some_and(|found| found.size == blob.size)),
-        Err(source) => Err(PullError::Content {
-            digest: blob.digest.clone(),
-            source,
-        }),
-    }
 }
 
 /// Ends when the work is to be stopped.

@@ -17,6 +17,8 @@ mod fixture;
 mod foreground;
 #[path = "container/ids.rs"]
 mod ids;
+#[path = "container/network.rs"]
+mod network;
 #[path = "container/ordinary.rs"]
 mod ordinary;
 #[path = "container/overlay.rs"]
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     trials.extend(ids::trials());
     trials.extend(debian::trials());
     trials.extend(overlay::trials());
+    trials.extend(network::trials());
     if !inside {
         trials.extend(ordinary::trials());
     }

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
+use crate::api::caller::OfCaller;
 use crate::api::stream::{Verb, blocking, long};
 use crate::api::types::{
-    BuildRequest, FromHostRequest, PruneRequest, PullRequest, PushRequest, TagRequest,
-    UnpackRequest,
+    BuildRequest, FromHostRequest, HistoryRequest, ListImages, PruneRequest, PullRequest,
+    PushRequest, RawImage, RemoveImage, TagRequest, UnpackRequest,
 };
 use crate::app::App;
+use crate::images::remove::User;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -24,26 +26,38 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/images/prune", post(prune))
         .route("/v1/images/inspect", post(inspect))
         .route("/v1/images/raw", post(raw))
+        .route("/v1/images/history", post(history))
+        .route("/v1/images/check", post(check))
         .route("/v1/images/unpack", post(unpack))
         .route("/v1/images/from-host", post(from_host))
         .route("/v1/builds", post(build))
 }
 
-async fn list(State(app): State<Arc<App>>) -> Response {
-    blocking(move || app.images.list()).await
+async fn list(State(app): State<Arc<App>>, Query(wanted): Query<ListImages>) -> Response {
+    blocking(move || app.images.list(wanted)).await
 }
 
-async fn pull(State(app): State<Arc<App>>, Json(request): Json<PullRequest>) -> Response {
+async fn pull(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<PullRequest>,
+) -> Response {
     let verb = Verb::new("pull", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.pull(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.pull(&request, progress, &cancel)
     })
 }
 
-async fn push(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+async fn push(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<PushRequest>,
+) -> Response {
     let verb = Verb::new("push", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.push(&request.reference, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.push(&request.reference, progress, &cancel)
     })
 }
 
@@ -51,8 +65,18 @@ async fn tag(State(app): State<Arc<App>>, Json(request): Json<TagRequest>) -> Re
     blocking(move || app.images.tag(&request.source, &request.target)).await
 }
 
-async fn remove(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
-    blocking(move || app.images.remove(&request.reference)).await
+async fn remove(State(app): State<Arc<App>>, Json(request): Json<RemoveImage>) -> Response {
+    blocking(move || {
+        let records = app.sandboxes.list()?.into_iter();
+        let users: Vec<User> = records
+            .map(|record| User {
+                sandbox: record.name,
+                digest: record.image_digest,
+            })
+            .collect();
+        app.images.remove(&request, &users)
+    })
+    .await
 }
 
 async fn prune(State(app): State<Arc<App>>, Json(request): Json<PruneRequest>) -> Response {
@@ -63,14 +87,31 @@ async fn inspect(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) 
     blocking(move || app.images.inspect(&request.reference)).await
 }
 
-async fn raw(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
-    blocking(move || app.images.raw(&request.reference)).await
+async fn raw(State(app): State<Arc<App>>, Json(request): Json<RawImage>) -> Response {
+    blocking(move || app.images.raw(&request)).await
 }
 
-async fn unpack(State(app): State<Arc<App>>, Json(request): Json<UnpackRequest>) -> Response {
+async fn history(State(app): State<Arc<App>>, Json(request): Json<HistoryRequest>) -> Response {
+    blocking(move || app.images.history(&request)).await
+}
+
+async fn check(State(app): State<Arc<App>>, Json(request): Json<PushRequest>) -> Response {
+    let verb = Verb::new("check", &request.reference);
+    long(app, verb, move |app, progress, cancel| {
+        app.images
+            .check(&request.reference, progress.as_ref(), &cancel)
+    })
+}
+
+async fn unpack(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<UnpackRequest>,
+) -> Response {
     let verb = Verb::new("unpack", &request.reference);
     long(app, verb, move |app, progress, cancel| {
-        app.images.unpack(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.unpack(&request, progress, &cancel)
     })
 }
 
@@ -84,9 +125,14 @@ async fn from_host(State(app): State<Arc<App>>, Json(request): Json<FromHostRequ
     })
 }
 
-async fn build(State(app): State<Arc<App>>, Json(request): Json<BuildRequest>) -> Response {
+async fn build(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<BuildRequest>,
+) -> Response {
     let verb = Verb::new("build", request.context.to_string_lossy());
     long(app, verb, move |app, progress, cancel| {
-        app.images.build(&request, progress, &cancel)
+        let images = app.images.for_caller(caller.as_ref())?;
+        images.build(&request, progress, &cancel)
     })
 }

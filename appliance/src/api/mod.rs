@@ -4,8 +4,11 @@
 //! which is the result or the failure. Interactive ones upgrade the connection to the container
 //! crate's frames.
 
+mod archives;
+pub mod caller;
 mod daemon;
 pub mod external;
+mod framed;
 mod frames;
 mod images;
 mod outbox;
@@ -33,6 +36,7 @@ pub fn router(app: Arc<App>, front: Front) -> Router {
     let tokens = registry_tokens::routes(Arc::clone(&front.access));
     let registry = registry::routes(front);
     Router::new()
+        .merge(archives::routes())
         .merge(daemon::routes())
         .merge(external::routes())
         .merge(images::routes())

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use unpacker::container::supervise::LogLine;
 
+use crate::api::caller::OfCaller;
 use crate::api::frames;
 use crate::api::stream::{Verb, blocking, failed, lines, long, off_thread};
 use crate::api::types::{ExecRequest, SandboxRequest, StopRequest};
@@ -22,7 +23,7 @@ use crate::sandbox::record::Record;
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/sandboxes", get(list).post(run))
-        .route("/v1/sandboxes/{name}", axum::routing::delete(remove))
+        .route("/v1/sandboxes/{name}", get(show).delete(remove))
         .route("/v1/sandboxes/{name}/attach", post(attach))
         .route("/v1/sandboxes/{name}/exec", post(exec))
         .route("/v1/sandboxes/{name}/start", post(start))
@@ -44,12 +45,23 @@ async fn list(State(app): State<Arc<App>>) -> Response {
     .await
 }
 
-async fn run(State(app): State<Arc<App>>, Json(request): Json<SandboxRequest>) -> Response {
+async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+    blocking(move || app.sandboxes.row(&app.sandboxes.find(&name)?)).await
+}
+
+async fn run(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<SandboxRequest>,
+) -> Response {
     let verb = Verb::new("sandbox run", &request.image);
     long(app, verb, move |app, progress, cancel| {
-        let runnable = app
-            .images
-            .runnable(&request.image, None, progress.as_ref(), &cancel)?;
+        let runnable = app.images.for_caller(caller.as_ref())?.runnable(
+            &request.image,
+            None,
+            progress.as_ref(),
+            &cancel,
+        )?;
         let start = |record: &Record| match request.attach {
             true => app.sandboxes.start_attached(record).map(Some),
             false => app.sandboxes.start(record).map(|()| None),

@@ -40,6 +40,15 @@ impl Verb {
         Self { name, subject }
     }
 
+    /// Runs the work and logs how it begins and ends.
+    pub(super) fn told<T>(&self, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+        let begun = Instant::now();
+        tracing::info!(verb = self.name, subject = ?self.subject, "begun");
+        let outcome = work();
+        self.ended(begun, &outcome);
+        outcome
+    }
+
     /// Logs the end. A failure's causes may quote output, so only its message is kept.
     fn ended<T>(&self, begun: Instant, outcome: &Outcome<T>) {
         let Self { name, subject } = self;
@@ -76,11 +85,10 @@ where
     let reporter = Arc::new(Reporter::new(Arc::clone(&outbox)));
     let writer = Writer(outbox);
     tokio::task::spawn_blocking(move || {
-        let begun = Instant::now();
-        tracing::info!(verb = verb.name, subject = ?verb.subject, "begun");
-        let outcome = work(&app, reporter, cancel)
-            .map_err(|failure| explained(failure, app.shutdown.is_cancelled()));
-        verb.ended(begun, &outcome);
+        let outcome = verb.told(|| {
+            work(&app, reporter, cancel)
+                .map_err(|failure| explained(failure, app.shutdown.is_cancelled()))
+        });
         writer.0.end(&match outcome {
             Ok(result) => News::Result(result),
             Err(failure) => News::Failure(failure),
@@ -152,7 +160,7 @@ pub(super) fn cancel(
 }
 
 /// Work that broke off because the daemon stops says so, whatever it broke off with.
-fn explained(failure: Failure, stopping: bool) -> Failure {
+pub(super) fn explained(failure: Failure, stopping: bool) -> Failure {
     if !stopping {
         return failure;
     }

@@ -1,9 +1,11 @@
 //! What crosses the control API, and what `--output json` prints. Fields are only ever added.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use unpacker::container::network::spec::Protocol;
 use unpacker::progress::Event;
 
 use crate::error::Failure;
@@ -39,19 +41,148 @@ pub struct DaemonStatus {
 pub struct ImageRow {
     /// `localhost:5000/demo` or `docker.io/library/alpine`.
     pub repository: String,
+    /// `<none>` for an image that goes by its digest only.
     pub tag: String,
+    /// Of the manifest or index.
     pub digest: String,
+    /// Of the configuration, docker's image id; of an index, its own digest.
+    #[serde(default)]
+    pub id: String,
     /// `linux/amd64`; several for an index.
     pub platforms: Vec<String>,
     /// Bytes of the blobs.
     pub size: u64,
+    /// Bytes on disk that something else needs too, and those that would be free without it; told
+    /// where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_size: Option<u64>,
     pub created: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The index that an image without a tag belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
+}
+
+/// `devpod images`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct ListImages {
+    /// Images without a tag too.
+    #[serde(default)]
+    pub all: bool,
+    /// With shared and unique sizes, which take some more time.
+    #[serde(default)]
+    pub sizes: bool,
+}
+
+/// `devpod rmi`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemoveImage {
+    /// A name, or the beginning of an id.
+    pub reference: String,
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What `devpod rmi` took away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    pub reference: String,
+    pub digest: String,
+    /// Names.
+    pub untagged: Vec<String>,
+    /// Manifests that no name is left of.
+    pub deleted: Vec<String>,
+}
+
+/// `devpod inspect --raw` and `--config`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RawImage {
+    pub reference: String,
+    /// The configuration's bytes instead of the manifest's.
+    #[serde(default)]
+    pub config: bool,
+}
+
+/// `devpod image history`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HistoryRequest {
+    pub reference: String,
+    pub platform: Option<String>,
+}
+
+/// A step of an image's history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryRow {
+    pub created: Option<String>,
+    pub created_by: String,
+    pub comment: String,
+    /// Bytes of the layer's blob; 0 for a step without one.
+    pub size: u64,
+    /// The blob.
+    pub layer: Option<String>,
+    pub diff_id: Option<String>,
+}
+
+/// `devpod image check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedImage {
+    pub reference: String,
+    pub digest: String,
+    #[serde(flatten)]
+    pub report: unpacker::image::check::Report,
+}
+
+/// The format of an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchiveFormat {
+    #[default]
+    Oci,
+    Docker,
+}
+
+/// `devpod save`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SaveRequest {
+    /// Names or ids.
+    pub images: Vec<String>,
+    pub format: ArchiveFormat,
+    pub platform: Option<String>,
+    /// Whole indexes.
+    pub all_platforms: bool,
+}
+
+/// What an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    pub images: Vec<Moved>,
+    /// Of the archive.
+    pub bytes: u64,
+}
+
+/// `devpod load`, in the query.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LoadRequest {
+    /// In place of the names in the archive.
+    pub name: Option<String>,
+    /// Only this one of an index.
+    pub platform: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PullRequest {
     pub reference: String,
     pub platform: Option<String>,
+    /// The whole index, where the name means one.
+    #[serde(default)]
+    pub all_platforms: bool,
+    /// Leave an image of this host's platform ready to be run.
+    #[serde(default)]
+    pub unpack: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -122,6 +253,9 @@ pub struct BuildRequest {
     pub push: bool,
     /// "gzip", "zstd" or "none".
     pub compression: Option<String>,
+    /// Of RUN: "host", "private" or "none"; the host's by default.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,8 +278,17 @@ pub struct SandboxRequest {
     pub cwd: Option<String>,
     pub hostname: Option<String>,
     pub mounts: Vec<MountRequest>,
-    /// "host" or "none".
+    /// "private", "host" or "none"; the host's by default.
     pub network: Option<String>,
+    /// Ports of the host that lead into a private network.
+    #[serde(default)]
+    pub publish: Vec<PortRow>,
+    /// Every port that the image exposes, too, on free ones of the host.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// The host's loopback is `host.devpod.internal` inside.
+    #[serde(default)]
+    pub host_loopback: bool,
     pub terminal: bool,
     pub entrypoint: Option<String>,
     /// Remove it when its process ends.
@@ -162,6 +305,17 @@ pub struct MountRequest {
     pub read_only: bool,
 }
 
+/// A port of the host that leads to one inside; the host's is 0 where any free one will do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortRow {
+    pub host_ip: IpAddr,
+    pub host_port: u16,
+    pub port: u16,
+    /// "tcp" or "udp".
+    pub protocol: Protocol,
+}
+
 /// A row of `devpod sandbox ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -176,6 +330,9 @@ pub struct SandboxRow {
     pub pid: Option<u32>,
     /// RFC 3339.
     pub created_at: String,
+    /// The host's ports that lead into it, while it runs.
+    #[serde(default)]
+    pub ports: Vec<PortRow>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

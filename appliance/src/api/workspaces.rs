@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
+use crate::api::caller::OfCaller;
 use crate::api::frames;
 use crate::api::sandboxes::read_body;
 use crate::api::stream::{Verb, blocking, failed, long};
@@ -62,10 +63,15 @@ async fn list(State(app): State<Arc<App>>) -> Response {
     blocking(move || app.workspaces().list()).await
 }
 
-async fn up(State(app): State<Arc<App>>, Json(request): Json<UpRequest>) -> Response {
+async fn up(
+    State(app): State<Arc<App>>,
+    OfCaller(caller): OfCaller,
+    Json(request): Json<UpRequest>,
+) -> Response {
     let verb = Verb::new("up", subject(&request));
     long(app, verb, move |app, progress, cancel| {
-        app.workspaces().up(&request, progress, &cancel)
+        app.workspaces_for(caller.as_ref())?
+            .up(&request, progress, &cancel)
     })
 }
 

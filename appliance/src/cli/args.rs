@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::image_args::{Check, History, Images, Inspect, Load, Rmi, Save};
+use crate::cli::login::{Login, Logout};
 use crate::cli::registry::Registry;
-use crate::ui::Format;
+use crate::ui::Output;
 
 /// Builds, stores, fetches and runs container images for development on one Linux host: no Docker
 /// daemon, no root, no internet.
@@ -22,9 +24,10 @@ pub struct Arguments {
     #[arg(long, global = true, env = "DEVPOD_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// How results are printed
-    #[arg(long, short, global = true, value_enum, default_value_t)]
-    pub output: Format,
+    /// How results are printed, text or json; with `save` the file that is written
+    #[arg(long, short, global = true, default_value = "text", value_name = "FORMAT",
+        value_parser = Output::parse)]
+    pub output: Output,
 
     #[command(subcommand)]
     pub verb: Verb,
@@ -53,18 +56,26 @@ pub enum Verb {
     #[command(subcommand)]
     Config(Config),
 
-    /// List the images of the embedded registry
-    Images,
+    /// List the images that are here
+    Images(Images),
     /// Fetch an image from a registry
     Pull(Pull),
     /// Send an image to the registry that its name says
     Push(Reference),
+    /// Log in to a registry; the password is asked for, or read from standard input
+    Login(Login),
+    /// Forget the login at a registry
+    Logout(Logout),
     /// Give an image another name
     Tag(Tag),
     /// Remove images
     Rmi(Rmi),
-    /// Show an image's manifest and configuration
+    /// Show manifests and configurations of images
     Inspect(Inspect),
+    /// Write images to a file that docker, podman and skopeo read too
+    Save(Save),
+    /// Read images from a file of docker, podman, skopeo or ours, or from an OCI layout
+    Load(Load),
     /// Unpack an image's root file system into a folder
     Unpack(Unpack),
     /// Build an image from a Dockerfile
@@ -161,9 +172,18 @@ pub enum Config {
 pub struct Pull {
     /// For example `alpine`, `ghcr.io/owner/image:tag`, `host:5000/name@sha256:…`
     pub reference: String,
-    /// For example `linux/arm64` [default: this host's]
-    #[arg(long, value_name = "OS/ARCH")]
+    /// For example `linux/arm64` or `linux/arm/v6` [default: this host's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
+    /// Everything that the name stands for: the index and its images for all platforms
+    #[arg(long, conflicts_with = "platform")]
+    pub all_platforms: bool,
+    /// Only fetch it; its file system is unpacked when it is first run
+    #[arg(long)]
+    pub no_unpack: bool,
+    /// Print the digest, and nothing else
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -178,22 +198,6 @@ pub struct Tag {
     pub source: String,
     /// Its new name
     pub target: String,
-}
-
-#[derive(Debug, Args)]
-pub struct Rmi {
-    /// The images' names
-    #[arg(required = true)]
-    pub references: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct Inspect {
-    /// The image's name
-    pub reference: String,
-    /// Print the manifest's bytes as they are
-    #[arg(long)]
-    pub raw: bool,
 }
 
 #[derive(Debug, Args)]
@@ -239,6 +243,9 @@ pub struct Build {
     /// Send the image to the registries that its names say
     #[arg(long)]
     pub push: bool,
+    /// The network of RUN: host, private or none [default: host]
+    #[arg(long, value_name = "NET")]
+    pub network: Option<String>,
     /// How layers are compressed: gzip, zstd or none
     #[arg(long, value_name = "KIND")]
     pub compression: Option<String>,
@@ -267,6 +274,23 @@ pub enum Image {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the images that are here: `devpod images`
+    Ls(Images),
+    /// Remove images: `devpod rmi`
+    Rm(Rmi),
+    /// Show manifests and configurations: `devpod inspect`
+    Inspect(Inspect),
+    /// Write images to a file: `devpod save`
+    Save(Save),
+    /// Read images from a file: `devpod load`
+    Load(Load),
+    /// Give an image another name: `devpod tag`
+    Tag(Tag),
+    /// Show how an image came to be: its layers, newest first
+    History(History),
+    /// Read every byte of images again and tell what is damaged
+    #[command(visible_alias = "validate")]
+    Check(Check),
 }
 
 #[derive(Debug, Subcommand)]
@@ -294,6 +318,14 @@ pub enum Sandbox {
         /// Names or ids
         #[arg(required = true)]
         sandboxes: Vec<String>,
+    },
+    /// Show which ports of this host lead into a sandbox
+    Port {
+        /// Name or id
+        sandbox: String,
+        /// Only what leads to this port
+        #[arg(value_name = "PORT[/tcp|udp]")]
+        port: Option<String>,
     },
     /// Stop sandboxes
     Stop {
@@ -361,9 +393,19 @@ pub struct Run {
     /// Mount a file or folder of the host
     #[arg(long = "volume", short = 'v', value_name = "HOST:INSIDE[:ro]")]
     pub volumes: Vec<String>,
-    /// The network: host or none
-    #[arg(long, value_name = "NET", default_value = "host")]
+    /// The network: private (its own, reaches the world but not this host's loopback), host or none
+    #[arg(long, value_name = "NET", default_value = "private")]
     pub network: String,
+    /// Lead a port of this host into the sandbox. HOST is any free port where it is missing; IP is
+    /// 127.0.0.1 unless given, so that only this host's programs reach it: 0.0.0.0 for everybody
+    #[arg(long, short, value_name = "[[IP:]HOST:]CONTAINER[/tcp|udp]")]
+    pub publish: Vec<String>,
+    /// Lead a free port of this host to every port that the image exposes
+    #[arg(long, short = 'P')]
+    pub publish_all: bool,
+    /// Let the sandbox reach this host's loopback as host.devpod.internal
+    #[arg(long)]
+    pub host_loopback: bool,
     /// The host name inside
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

@@ -1,62 +1,35 @@
-//! Image verbs: images, pull, push, tag, rmi, inspect, unpack, build, image from-host.
+//! Verbs that make and move images: pull, push, tag, unpack, build, image from-host.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use crate::api::types::{
-    BuildRequest, BuildResult, FromHostRequest, ImageRow, Moved, PruneRequest, Pruned, PullRequest,
+    BuildRequest, BuildResult, FromHostRequest, Moved, PruneRequest, Pruned, PullRequest,
     PushRequest, TagRequest, UnpackRequest,
 };
-use crate::cli::args::{Build, Image, Inspect, Pull, Tag, Unpack};
-use crate::cli::{Session, pairs};
+use crate::cli::args::{Build, Image, Pull, Tag, Unpack};
+use crate::cli::{Session, archive, images, pairs};
 use crate::error::{Failure, Outcome};
 use crate::ui::{self, Format, table};
-
-pub(super) async fn list(session: &Session) -> Outcome<u8> {
-    let rows: Vec<ImageRow> = session.daemon().await?.get("/v1/images").await?;
-    if session.format == Format::Json {
-        ui::json(&rows);
-        return Ok(0);
-    }
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.repository.clone(),
-                row.tag.clone(),
-                short(&row.digest),
-                row.platforms.join(","),
-                table::size(row.size),
-                row.created.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    table::print(
-        &["REPOSITORY", "TAG", "DIGEST", "PLATFORM", "SIZE", "CREATED"],
-        &cells,
-    );
-    Ok(0)
-}
-
-/// The first twelve hexadecimal digits of a digest.
-fn short(digest: &str) -> String {
-    let hash = digest.split_once(':').map_or(digest, |(_, hash)| hash);
-    hash.chars().take(12).collect()
-}
 
 pub(super) async fn pull(session: &Session, pull: Pull) -> Outcome<u8> {
     let request = PullRequest {
         reference: pull.reference,
         platform: pull.platform,
+        all_platforms: pull.all_platforms,
+        unpack: !pull.no_unpack,
     };
-    let moved: Moved = session
-        .daemon()
-        .await?
-        .watch("/v1/images/pull", &request)
-        .await?;
-    moved_line(session, "Pulled", &moved);
+    let (client, path) = (session.daemon().await?, "/v1/images/pull");
+    if !pull.quiet {
+        let moved: Moved = client.watch(path, &request).await?;
+        moved_line(session, "Pulled", &moved);
+        return Ok(0);
+    }
+    let moved: Moved = client.long(path, &request, &mut |_| {}).await?;
+    match session.format {
+        Format::Json => ui::json(&moved),
+        Format::Text => ui::line(&moved.digest),
+    }
     Ok(0)
 }
 
@@ -96,34 +69,6 @@ pub(super) async fn tag(session: &Session, tag: Tag) -> Outcome<u8> {
     Ok(0)
 }
 
-pub(super) async fn remove(session: &Session, references: Vec<String>) -> Outcome<u8> {
-    let client = session.daemon().await?;
-    for reference in references {
-        let request = PushRequest { reference };
-        let moved: Moved = client.post("/v1/images/remove", &request).await?;
-        moved_line(session, "Removed", &moved);
-    }
-    Ok(0)
-}
-
-pub(super) async fn inspect(session: &Session, inspect: Inspect) -> Outcome<u8> {
-    let client = session.daemon().await?;
-    let request = PushRequest {
-        reference: inspect.reference,
-    };
-    if inspect.raw {
-        let text: String = client.post("/v1/images/raw", &request).await?;
-        ui::raw(text.as_bytes());
-        return Ok(0);
-    }
-    let value: Value = client.post("/v1/images/inspect", &request).await?;
-    match session.format {
-        Format::Json => ui::json(&value),
-        Format::Text => ui::line(&serde_json::to_string_pretty(&value).unwrap_or_default()),
-    }
-    Ok(0)
-}
-
 pub(super) async fn unpack(session: &Session, unpack: Unpack) -> Outcome<u8> {
     let destination = absolute(&unpack.destination)?;
     let request = UnpackRequest {
@@ -155,6 +100,14 @@ pub(super) async fn run(session: &Session, image: Image) -> Outcome<u8> {
             from_host(session, &request).await
         }
         Image::Prune { all, dry_run } => prune(session, PruneRequest { all, dry_run }).await,
+        Image::Ls(wanted) => images::list(session, wanted).await,
+        Image::Rm(rmi) => images::remove(session, rmi).await,
+        Image::Inspect(wanted) => images::inspect(session, wanted).await,
+        Image::Save(save) => archive::save(session, save).await,
+        Image::Load(load) => archive::load(session, load).await,
+        Image::Tag(wanted) => tag(session, wanted).await,
+        Image::History(history) => images::history(session, history).await,
+        Image::Check(check) => images::check(session, check).await,
     }
 }
 
@@ -210,6 +163,7 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         no_cache: build.no_cache,
         push: build.push,
         compression: build.compression,
+        network: build.network,
     };
     let result: BuildResult = session
         .daemon()

@@ -1,18 +1,25 @@
 //! The commands: each parses its arguments, asks the daemon, and prints the answer.
 
+mod archive;
 pub mod args;
 mod configure;
 mod daemon;
 mod image;
+pub mod image_args;
+mod image_filter;
+mod images;
+pub mod login;
 pub mod registry;
 mod registry_care;
 mod registry_external;
 mod registry_token;
 mod sandbox;
+mod secret;
 mod terminal;
 mod workspace;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,10 +27,10 @@ use clap::Parser;
 use crate::client::Client;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::start;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::options::{self, Options};
-use crate::ui::{self, Format};
-use args::{Arguments, Verb};
+use crate::ui::{self, Format, Output};
+use args::{Arguments, Image, Verb};
 
 /// Parses the command line and runs the verb; the exit code says how it went.
 pub fn main() -> ExitCode {
@@ -40,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) folder: DataFolder,
     pub(crate) format: Format,
+    /// What `-o` said where it was no format.
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl Session {
@@ -52,12 +61,21 @@ impl Session {
 
 fn run(arguments: Arguments) -> Outcome<u8> {
     let Arguments { data, output, verb } = arguments;
+    let (format, file) = match output {
+        Output::Format(format) => (format, None),
+        Output::File(file) if verb.writes_a_file() => (Format::Text, Some(file)),
+        Output::File(other) => {
+            let text = format!("{} is no form of results", other.display());
+            return Err(Failure::invalid(text).hint("--output is text or json."));
+        }
+    };
     let options = options::resolve(data)?;
     let folder = DataFolder::new(options.data.clone());
     let session = Session {
         options,
         folder,
-        format: output,
+        format,
+        file,
     };
     // The daemon enters its user namespace before any thread exists, so it makes its own runtime.
     if let Verb::Serve(serve) = verb {
@@ -72,6 +90,13 @@ fn run(arguments: Arguments) -> Outcome<u8> {
     outcome
 }
 
+impl Verb {
+    /// Whether `-o` may name a file.
+    fn writes_a_file(&self) -> bool {
+        matches!(self, Self::Save(_) | Self::Image(Image::Save(_)))
+    }
+}
+
 async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
     match verb {
         Verb::Up(up) => workspace::up(session, up).await,
@@ -83,12 +108,16 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Delete(delete) => workspace::delete(session, delete).await,
         Verb::Logs(logs) => workspace::logs(session, &logs.name).await,
         Verb::Config(config) => configure::run(session, config),
-        Verb::Images => image::list(session).await,
+        Verb::Images(images) => images::list(session, images).await,
         Verb::Pull(pull) => image::pull(session, pull).await,
+        Verb::Login(wanted) => login::login(session, wanted).await,
+        Verb::Logout(wanted) => login::logout(session, wanted).await,
         Verb::Push(reference) => image::push(session, reference.reference).await,
         Verb::Tag(tag) => image::tag(session, tag).await,
-        Verb::Rmi(rmi) => image::remove(session, rmi.references).await,
-        Verb::Inspect(inspect) => image::inspect(session, inspect).await,
+        Verb::Rmi(rmi) => images::remove(session, rmi).await,
+        Verb::Inspect(inspect) => images::inspect(session, inspect).await,
+        Verb::Save(save) => archive::save(session, save).await,
+        Verb::Load(load) => archive::load(session, load).await,
         Verb::Unpack(unpack) => image::unpack(session, unpack).await,
         Verb::Build(build) => image::build(session, build).await,
         Verb::Image(image) => image::run(session, image).await,

@@ -1,23 +1,16 @@
 //! `devpod registry external …`: accounts at other registries.
 //!
-//! A password is read from the terminal without being shown, or from standard input; never from an
-//! argument, which every user of the machine could read.
-
-use std::io::{self, BufRead, IsTerminal, Read, Write};
-use std::os::fd::AsFd;
+//! A password is read from the terminal or from standard input, never from an argument.
 
 use clap::{Args, Subcommand};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::api::external::AddAccount;
-use crate::cli::Session;
+use crate::cli::{Session, secret};
 use crate::error::{Failure, Outcome};
 use crate::images::external::Account;
 use crate::ui::{self, Format, table};
 
 const PATH: &str = "/v1/registries/external";
-/// Longer than any password, short enough for a mistaken file.
-const MAX_INPUT: u64 = 64 * 1024;
 
 #[derive(Debug, Subcommand)]
 pub enum External {
@@ -59,7 +52,10 @@ pub(super) async fn run(session: &Session, verb: External) -> Outcome<u8> {
 
 async fn add(session: &Session, wanted: Add) -> Outcome<u8> {
     let request = AddAccount {
-        password: password(&wanted)?,
+        password: secret::read(&format!(
+            "Password of {} at {}: ",
+            wanted.username, wanted.host
+        ))?,
         host: wanted.host,
         username: wanted.username,
     };
@@ -116,51 +112,4 @@ fn segment(host: &str) -> Outcome<String> {
     parsed
         .map(|host| host.to_string())
         .map_err(|error| Failure::invalid(error.to_string()))
-}
-
-fn password(wanted: &Add) -> Outcome<String> {
-    let stdin = io::stdin();
-    let mut text = String::new();
-    if stdin.is_terminal() {
-        ui::raw_stderr(format!("Password of {} at {}: ", wanted.username, wanted.host).as_bytes());
-        let _silence = Silence::enter();
-        stdin.lock().take(MAX_INPUT).read_line(&mut text)?;
-        ui::raw_stderr(b"\n");
-    } else {
-        stdin.lock().take(MAX_INPUT).read_to_string(&mut text)?;
-    }
-    // The line's end is no part of it; anything else may be.
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return Err(Failure::invalid("no password was given")
-            .hint("Type it when asked, or pass it on standard input."));
-    }
-    Ok(text.to_owned())
-}
-
-/// While this lives the terminal shows nothing of what is typed.
-struct Silence(Option<rustix::termios::Termios>);
-
-impl Silence {
-    fn enter() -> Self {
-        let stdin = io::stdin();
-        let Ok(before) = tcgetattr(stdin.as_fd()) else {
-            return Self(None);
-        };
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        let set = tcsetattr(stdin.as_fd(), OptionalActions::Flush, &quiet);
-        Self(set.ok().map(|()| before))
-    }
-}
-
-impl Drop for Silence {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // A terminal that has gone needs no repair.
-            let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Flush, before);
-            let _ = io::stderr().flush();
-        }
-    }
 }

@@ -5,12 +5,14 @@ use std::path::Path;
 use serde_json::Value;
 use unpacker::container::supervise::LogLine;
 
-use crate::api::types::{ExecRequest, MountRequest, SandboxRequest, SandboxRow, StopRequest};
+use crate::api::types::{
+    ExecRequest, MountRequest, PortRow, SandboxRequest, SandboxRow, StopRequest,
+};
 use crate::cli::args::{Exec, Run, Sandbox};
 use crate::cli::terminal::{self, Input, Wanted};
 use crate::cli::{Session, exit_code, image, variables};
 use crate::error::{Failure, Kind, Outcome};
-use crate::sandbox::plan;
+use crate::sandbox::{plan, ports};
 use crate::ui::{self, Format, style, table};
 
 pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
@@ -24,6 +26,7 @@ pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
         } => attach(session, &sandbox, interactive, tty).await,
         Sandbox::Ps => list(session).await,
         Sandbox::Start { sandboxes } => resume(session, sandboxes).await,
+        Sandbox::Port { sandbox, port } => show_ports(session, &sandbox, port.as_deref()).await,
         Sandbox::Stop { sandboxes, time } => stop(session, sandboxes, time).await,
         Sandbox::Rm { sandboxes, force } => remove(session, sandboxes, force).await,
         Sandbox::Logs { sandbox, follow } => logs(session, &sandbox, follow).await,
@@ -46,6 +49,9 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
             .map(|text| mount(text))
             .collect::<Outcome<_>>()?,
         network: Some(run.network),
+        publish: published(&run.publish)?,
+        publish_all: run.publish_all,
+        host_loopback: run.host_loopback,
         terminal: run.tty,
         entrypoint: run.entrypoint,
         remove: run.rm,
@@ -129,12 +135,15 @@ async fn list(session: &Session) -> Outcome<u8> {
                 row.image.clone(),
                 status,
                 row.created_at.clone(),
+                row.ports.iter().map(shown).collect::<Vec<_>>().join(", "),
                 command,
             ]
         })
         .collect();
     table::print(
-        &["ID", "NAME", "IMAGE", "STATUS", "CREATED", "COMMAND"],
+        &[
+            "ID", "NAME", "IMAGE", "STATUS", "CREATED", "PORTS", "COMMAND",
+        ],
         &cells,
     );
     Ok(0)
@@ -146,6 +155,46 @@ async fn resume(session: &Session, sandboxes: Vec<String>) -> Outcome<u8> {
         let path = format!("/v1/sandboxes/{}/start", segment(&sandbox)?);
         let row: Value = client.post(&path, &()).await?;
         tell(session, &sandbox, &row);
+    }
+    Ok(0)
+}
+
+/// `127.0.0.1:8080->80/tcp`.
+fn shown(row: &PortRow) -> String {
+    ports::publish(row).to_string()
+}
+
+fn published(texts: &[String]) -> Outcome<Vec<PortRow>> {
+    let rows = texts.iter().map(|text| ports::parse(text));
+    let rows: Vec<Vec<PortRow>> = rows.collect::<Outcome<_>>()?;
+    Ok(rows.concat())
+}
+
+async fn show_ports(session: &Session, sandbox: &str, port: Option<&str>) -> Outcome<u8> {
+    let path = format!("/v1/sandboxes/{}", segment(sandbox)?);
+    let row: SandboxRow = session.daemon().await?.get(&path).await?;
+    let wanted = port.map(ports::parse).transpose()?.unwrap_or_default();
+    let is_wanted = |row: &&PortRow| {
+        let same = |other: &PortRow| (other.port, other.protocol) == (row.port, row.protocol);
+        port.is_none() || wanted.iter().any(same)
+    };
+    let rows: Vec<&PortRow> = row.ports.iter().filter(is_wanted).collect();
+    if let (Some(port), true) = (port, rows.is_empty()) {
+        return Err(Failure::not_found(format!(
+            "no port of this host leads to port {port} of sandbox {sandbox:?}"
+        )));
+    }
+    match session.format {
+        Format::Json => ui::json(&rows),
+        Format::Text => rows.iter().for_each(|row| match port {
+            Some(_) => ui::line(&ports::host(row)),
+            None => ui::line(&format!(
+                "{}/{} -> {}",
+                row.port,
+                row.protocol,
+                ports::host(row)
+            )),
+        }),
     }
     Ok(0)
 }

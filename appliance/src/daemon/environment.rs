@@ -1,7 +1,11 @@
-//! Which variables a daemon in the background is given: what it needs, and not whatever its first
-//! caller's shell happened to hold.
+//! Which variables a daemon is given: when it starts in the background what it needs, and not whatever
+//! its first caller's shell happened to hold; and with each command those that lead to its credentials
+//! and proxies.
 
 use std::ffi::{OsStr, OsString};
+
+use crate::images::caller::Caller;
+use crate::options;
 
 /// Programs, home and places.
 const NAMES: [&str; 10] = [
@@ -29,6 +33,30 @@ const CREDENTIALS: [&str; 8] = [
 ];
 const BEGINNINGS: [&str; 3] = ["DEVPOD_", "LC_", "AWS_"];
 const ENDINGS: [&str; 2] = ["_proxy", "_PROXY"];
+
+/// What credential helpers find their keychains by.
+const KEYCHAINS: [&str; 6] = [
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "GNUPGHOME",
+    "PASSWORD_STORE_DIR",
+    "WAYLAND_DISPLAY",
+    "XDG_DATA_HOME",
+];
+/// More than this crosses no header; a variable of that size is no credential.
+const MAX_VALUE: usize = 16 << 10;
+
+/// What this command brings for its work with other registries.
+pub(crate) fn caller() -> Caller {
+    let brought = options::environment().filter(|(name, value)| {
+        let known = is_passed(name.as_ref()) || KEYCHAINS.contains(&name.as_str());
+        known && !name.starts_with("DEVPOD_") && value.len() <= MAX_VALUE
+    });
+    Caller {
+        variables: brought.collect(),
+        folder: std::env::current_dir().ok(),
+    }
+}
 
 /// Those of this process that a daemon is started with.
 pub(super) fn inherited() -> impl Iterator<Item = (OsString, OsString)> {

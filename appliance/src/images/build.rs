@@ -74,6 +74,7 @@ impl Images {
             images: self,
             sink: self,
             launcher: &self.launcher,
+            wiring: &self.wiring,
             cache: &self.folder.cache(),
             progress,
             cancel,
@@ -98,6 +99,7 @@ impl Images {
         if let Some(text) = &wanted.compression {
             request.compression = compression(text)?;
         }
+        request.network = crate::sandbox::plan::network(wanted.network.as_deref())?;
         request.source_date_epoch = epoch(wanted)?;
         Ok(request)
     }
@@ -210,7 +212,8 @@ impl builder::images::Images for Images {
             platform: platform.clone(),
             explicit: true,
         };
-        let image = self.have(reference, &wanted, progress, cancel)?;
+        let behind = self.unpack_behind(progress, cancel);
+        let image = self.have(reference, &wanted, Some(&behind), progress, cancel)?;
         let stack = self.unpacked(&image, progress, cancel)?;
         Ok(BaseImage { image, stack })
     }

@@ -1,5 +1,6 @@
 //! The registry's blob files as the unpacker's content store.
 
+use std::fs::File;
 use std::io::{self, Write};
 
 use registry::digest::Algorithm;
@@ -26,6 +27,21 @@ impl Content for RegistryContent {
             expected: expected.cloned(),
         }))
     }
+
+    fn resume(&self, expected: &Digest) -> io::Result<(Box<dyn ContentWriter>, u64)> {
+        let writer = self.0.store().blobs().partial(expected)?;
+        let have = writer.written();
+        let expected = Some(expected.clone());
+        Ok((Box::new(Writer { writer, expected }), have))
+    }
+
+    fn unfinished(&self, digest: &Digest) -> io::Result<u64> {
+        self.0.store().blobs().partial_size(digest)
+    }
+
+    fn free(&self) -> io::Result<Option<u64>> {
+        self.0.store().blobs().free().map(Some)
+    }
 }
 
 struct Writer {
@@ -46,5 +62,13 @@ impl Write for Writer {
 impl ContentWriter for Writer {
     fn commit(self: Box<Self>) -> io::Result<(Digest, u64)> {
         Ok(self.writer.commit(self.expected.as_ref())?)
+    }
+
+    fn reader(&self) -> io::Result<Option<File>> {
+        self.writer.reader().map(Some)
+    }
+
+    fn discard(mut self: Box<Self>) {
+        self.writer.discard_on_drop();
     }
 }

@@ -1,27 +1,28 @@
-//! Images as people and scripts look at them: `images`, `inspect`.
+//! The rows of `devpod images`.
 
-use config::name::{Tag, Target};
-use serde_json::{Value, json};
-use unpacker::image::read::{self, Platform};
+use std::collections::{BTreeMap, HashSet};
 
-use crate::api::types::ImageRow;
-use crate::error::{Failure, Kind, Outcome};
+use config::name::Target;
+use serde_json::Value;
+
+use crate::api::types::{ImageRow, ListImages};
+use crate::error::Outcome;
+use crate::images::lookup::Place;
 use crate::images::service::{Images, Kept, store};
 
 const MAX_CONFIG: u64 = 8 << 20;
+/// What docker and podman write where there is no tag.
+const NO_TAG: &str = "<none>";
 
 impl Images {
-    /// Every tagged image, by name.
-    pub fn list(&self) -> Outcome<Vec<ImageRow>> {
+    /// Every tagged image, by name; with `all` those without a tag, and the parts of indexes, too.
+    pub fn list(&self, request: ListImages) -> Outcome<Vec<ImageRow>> {
         let images = self.registry.images().map_err(store)?;
         let mut rows = Vec::with_capacity(images.len());
         for image in images {
             let target = Target::Digest(image.digest.clone());
-            let Some(manifest) = self
-                .registry
-                .manifest(&image.repository, &target)
-                .map_err(store)?
-            else {
+            let manifest = self.registry.manifest(&image.repository, &target);
+            let Some(manifest) = manifest.map_err(store)? else {
                 continue;
             };
             let kept = Kept {
@@ -30,26 +31,72 @@ impl Images {
                 media_type: manifest.media_type,
                 bytes: manifest.bytes,
             };
-            rows.push(self.row(&kept, &image.tag)?);
+            rows.push(self.row(&kept, image.tag.as_str(), request.sizes)?);
+        }
+        if request.all {
+            rows.extend(self.untagged(request.sizes)?);
         }
         Ok(rows)
     }
 
-    fn row(&self, kept: &Kept, tag: &Tag) -> Outcome<ImageRow> {
+    fn untagged(&self, sizes: bool) -> Outcome<Vec<ImageRow>> {
+        let mut rows = Vec::new();
+        for place in self.all_places()? {
+            let Place {
+                repository,
+                digest,
+                tags,
+            } = place;
+            let target = Target::Digest(digest.clone());
+            let manifest = self.registry.manifest(&repository, &target);
+            let (true, Some(manifest)) = (tags.is_empty(), manifest.map_err(store)?) else {
+                continue;
+            };
+            let part = self.registry.needing(&repository, &digest).map_err(store)?;
+            let kept = Kept {
+                repository,
+                digest,
+                media_type: manifest.media_type,
+                bytes: manifest.bytes,
+            };
+            let mut row = self.row(&kept, NO_TAG, sizes)?;
+            row.part_of = part.map(|index| index.to_string());
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, kept: &Kept, tag: &str, sizes: bool) -> Outcome<ImageRow> {
         let manifest: Value = serde_json::from_slice(&kept.bytes).unwrap_or_default();
         let config = self.config_of(&manifest)?;
+        let id = manifest["config"]["digest"].as_str().map(str::to_owned);
+        let detail = match sizes {
+            true => {
+                let target = Target::Digest(kept.digest.clone());
+                let detail = self.registry.image_detail(&kept.repository, &target);
+                detail.map_err(store)?
+            }
+            false => None,
+        };
         Ok(ImageRow {
             repository: self.here.shown(&kept.repository),
-            tag: tag.to_string(),
+            tag: tag.to_owned(),
             digest: kept.digest.to_string(),
+            id: id.unwrap_or_else(|| kept.digest.to_string()),
             platforms: platforms(&manifest, config.as_ref()),
-            size: self.size(kept, &manifest, 0)?,
-            created: config.and_then(|c| c["created"].as_str().map(str::to_owned)),
+            size: self.size(kept, &manifest, 0, &mut HashSet::new())?,
+            shared_size: detail.as_ref().map(|detail| detail.shared_bytes),
+            unique_size: detail.as_ref().map(|detail| detail.unique_bytes),
+            created: config
+                .as_ref()
+                .and_then(|c| c["created"].as_str().map(str::to_owned)),
+            labels: config.as_ref().map(labels).unwrap_or_default(),
+            part_of: None,
         })
     }
 
     /// The configuration that a manifest names; `None` for an index, or where it is not JSON.
-    fn config_of(&self, manifest: &Value) -> Outcome<Option<Value>> {
+    pub(super) fn config_of(&self, manifest: &Value) -> Outcome<Option<Value>> {
         let Some(digest) = manifest["config"]["digest"]
             .as_str()
             .and_then(|t| t.parse().ok())
@@ -60,15 +107,24 @@ impl Images {
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Bytes of the blobs of a manifest, or of all children of an index that are here.
-    fn size(&self, kept: &Kept, manifest: &Value, depth: u8) -> Outcome<u64> {
+    /// Bytes of the blobs of a manifest, or of all children of an index that are here; each blob
+    /// once.
+    fn size(
+        &self,
+        kept: &Kept,
+        manifest: &Value,
+        depth: u8,
+        seen: &mut HashSet<String>,
+    ) -> Outcome<u64> {
         let Some(children) = manifest["manifests"].as_array() else {
             let layers = manifest["layers"]
                 .as_array()
                 .map(Vec::as_slice)
                 .unwrap_or_default();
             let all = layers.iter().chain(std::iter::once(&manifest["config"]));
-            return Ok(all.filter_map(|blob| blob["size"].as_u64()).sum());
+            let new = all
+                .filter(|blob| seen.insert(blob["digest"].as_str().unwrap_or_default().to_owned()));
+            return Ok(new.filter_map(|blob| blob["size"].as_u64()).sum());
         };
         let mut sum = 0;
         for child in children.iter().filter(|_| depth < 4) {
@@ -82,49 +138,10 @@ impl Images {
                 .map_err(store)?
             {
                 let value: Value = serde_json::from_slice(&found.bytes).unwrap_or_default();
-                sum += self.size(kept, &value, depth + 1)?;
+                sum += self.size(kept, &value, depth + 1, seen)?;
             }
         }
         Ok(sum)
-    }
-
-    /// Manifest, configuration and names of one image.
-    pub fn inspect(&self, text: &str) -> Outcome<Value> {
-        let (reference, kept) = self.expect(text)?;
-        let manifest: Value = serde_json::from_slice(&kept.bytes)
-            .map_err(|error| Failure::because(Kind::Invalid, "the manifest is no JSON", &error))?;
-        let config = self.config_of(&manifest)?;
-        let layers = match read::load_for(self.content.as_ref(), &kept.bytes, &Platform::host()) {
-            Ok(image) => image
-                .layers
-                .iter()
-                .map(|layer| {
-                    json!({
-                        "digest": layer.blob.digest().to_string(),
-                        "size": layer.blob.size(),
-                        "diffId": layer.diff_id.to_string(),
-                        "chainId": layer.chain_id.to_string(),
-                    })
-                })
-                .collect(),
-            // An index without this platform, or no image at all, has no layers to show.
-            Err(_) => Vec::new(),
-        };
-        Ok(json!({
-            "name": self.here.name(&kept.repository, &reference.target()),
-            "digest": kept.digest.to_string(),
-            "mediaType": kept.media_type,
-            "layers": layers,
-            "manifest": manifest,
-            "config": config,
-        }))
-    }
-
-    /// The manifest's bytes as text.
-    pub fn raw(&self, text: &str) -> Outcome<String> {
-        let (_, kept) = self.expect(text)?;
-        String::from_utf8(kept.bytes)
-            .map_err(|error| Failure::because(Kind::Invalid, "the manifest is no text", &error))
     }
 }
 
@@ -144,4 +161,10 @@ fn platforms(manifest: &Value, config: Option<&Value>) -> Vec<String> {
             .collect(),
         None => config.and_then(name).into_iter().collect(),
     }
+}
+
+fn labels(config: &Value) -> BTreeMap<String, String> {
+    let labels = config["config"]["Labels"].as_object();
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    labels.into_iter().flatten().filter_map(text).collect()
 }

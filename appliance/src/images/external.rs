@@ -288,9 +288,14 @@ pub(crate) struct External {
 
 impl External {
     pub(crate) fn new(options: &Options) -> Self {
+        Self::of(options, Machine::detect(Vec::new()))
+    }
+
+    /// With the places of somebody's command.
+    pub(crate) fn of(options: &Options, machine: Machine) -> Self {
         Self {
             accounts: Accounts::new(options),
-            machine: Machine::detect(Vec::new()),
+            machine,
             under: HashMap::new(),
         }
     }

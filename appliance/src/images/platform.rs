@@ -8,6 +8,7 @@ use unpacker::progress::{Cancel, Progress};
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::locate;
 use crate::images::service::{Images, Kept};
+use crate::images::transfer::Behind;
 
 /// The platform that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,11 +39,12 @@ pub(crate) fn platform(text: Option<&str>) -> Outcome<Platform> {
 }
 
 impl Images {
-    /// The image of one platform: one that is here, or else fetched.
+    /// The image of one platform: one that is here, or else fetched, with `behind` following.
     pub(crate) fn have(
         &self,
         reference: &Reference,
         wanted: &Wanted,
+        behind: Option<Behind<'_>>,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Image> {
@@ -60,7 +62,7 @@ impl Images {
                 && locate::kept_host(&kept.repository).is_some();
             return match loaded {
                 Err(error) if replaceable && is_unfit(&error) => self
-                    .fetch(reference, &wanted.platform, progress, cancel)
+                    .fetch(reference, &wanted.platform, behind, progress, cancel)
                     .map_err(|failure| failure.hint(format!("What is here does not do: {error}.")))
                     .and_then(|kept| self.load(reference, &kept, wanted)),
                 loaded => loaded.map_err(|error| self.unusable(reference, &kept, &error)),
@@ -73,7 +75,7 @@ impl Images {
         if self.here.is_ours(reference) {
             return Err(self.unknown(&reference.to_string()));
         }
-        let kept = self.fetch(reference, &wanted.platform, progress, cancel)?;
+        let kept = self.fetch(reference, &wanted.platform, behind, progress, cancel)?;
         self.load(reference, &kept, wanted)
     }
 

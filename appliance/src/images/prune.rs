@@ -12,6 +12,7 @@ use builder::cache::inventory::{self, Entry};
 use registry::service::Listing;
 use registry::store::{Grace, Swept};
 use unpacker::image::read::{self, ImageError};
+use unpacker::image::unpack::unpacked;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Listed;
 
@@ -195,7 +196,7 @@ impl Images {
                     .manifests(&repository.parse()?)
                     .map_err(store)?
                 {
-                    needed.extend(self.chains(&digest)?);
+                    needed.extend(self.snapshots_of(&digest)?);
                 }
             }
             match page.items.last() {
@@ -205,16 +206,13 @@ impl Images {
         }
     }
 
-    /// The snapshots of an image's layers; none where the manifest is not an image's.
-    fn chains(&self, manifest: &unpacker::digest::Digest) -> Outcome<Vec<SnapshotId>> {
+    /// The snapshots of an image; none where the manifest is not an image's.
+    fn snapshots_of(&self, manifest: &unpacker::digest::Digest) -> Outcome<Vec<SnapshotId>> {
         let Some(bytes) = self.content.read(manifest, read::MAX_MANIFEST)? else {
             return Ok(Vec::new());
         };
         match read::load(self.content.as_ref(), &bytes) {
-            Ok(image) => {
-                let chains = image.layers.iter().map(|layer| &layer.chain_id);
-                Ok(chains.map(SnapshotId::of_chain).collect())
-            }
+            Ok(image) => Ok(unpacked(&image, &self.snapshots)?),
             // What could not be read may be an image all the same.
             Err(error @ ImageError::Content { .. }) => Err(Failure::because(
                 Kind::Internal,

@@ -1,5 +1,7 @@
 //! The image verbs of the daemon.
 
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use config::name::{Reference, RepositoryName, Tag, Target};
@@ -7,7 +9,9 @@ use config::registry::retention::Rule;
 use registry::service::{Listing, ManifestPut, PutManifestError, References, Registry};
 use registry::store::StoreError;
 use tokio::runtime::Handle;
+use unpacker::arrival::Arrivals;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::spec::Wiring;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
@@ -15,12 +19,14 @@ use unpacker::image::unpack;
 use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::{Cancel, Progress};
 use unpacker::remote::client::Remote;
+use unpacker::remote::manifest::Fetched;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
 
 use crate::api::types::{Moved, UnpackRequest};
 use crate::daemon::folder::DataFolder;
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::caller::{Caller, Remotes};
 use crate::images::content::RegistryContent;
 use crate::images::gate::Gate;
 use crate::images::locate::Here;
@@ -29,15 +35,26 @@ use crate::options::Options;
 use crate::progress::Reporter;
 use crate::sandbox::local::Runnable;
 
-/// Everything that is known about images on this host.
+/// Everything that is known about images on this host, and a way to other registries on behalf of
+/// whoever asks. All of one daemon share everything but that way.
 pub struct Images {
+    shared: Arc<Shared>,
+    pub(crate) remote: Remote,
+}
+
+/// What is the same for all who ask.
+pub struct Shared {
     pub(crate) here: Here,
     pub(crate) registry: Registry,
     pub(crate) content: Arc<dyn Content>,
+    /// The same store, with what is on its way into it.
+    pub(crate) arrivals: Arrivals,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) launcher: Launcher,
+    /// What goes through the private networks of builds.
+    pub(crate) wiring: Wiring,
     pub(crate) folder: DataFolder,
-    pub(crate) remote: Remote,
+    remotes: Remotes,
     pub(crate) runtime: Handle,
     /// The image of this host's own programs is made by one caller at a time.
     pub(crate) making_host: Mutex<()>,
@@ -46,6 +63,22 @@ pub struct Images {
     pub(crate) purging: Mutex<()>,
     /// How long tags are kept.
     pub(crate) retention: Vec<Rule>,
+}
+
+impl Deref for Images {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("here", &self.here)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Images {
@@ -75,21 +108,39 @@ impl Images {
         options: &Options,
         runtime: Handle,
     ) -> Outcome<Self> {
-        let content = Arc::new(RegistryContent(registry.clone()));
+        let content: Arc<dyn Content> = Arc::new(RegistryContent(registry.clone()));
         let remote = crate::images::remote::remote(options)?;
-        Ok(Self {
+        let shared = Shared {
             here,
             registry,
+            arrivals: Arrivals::new(Arc::clone(&content)),
             content,
             snapshots,
             launcher,
+            wiring: Wiring::default(),
             folder,
-            remote,
+            remotes: Remotes::new(options),
             runtime,
             making_host: Mutex::new(()),
             gate: Gate::default(),
             purging: Mutex::new(()),
             retention: options.settings.registry.retention.clone(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            remote,
+        })
+    }
+
+    /// The same images, with other registries asked on behalf of a command.
+    pub(crate) fn for_caller(&self, caller: Option<&Caller>) -> Outcome<Self> {
+        let remote = match caller {
+            Some(caller) => self.remotes.of(caller)?,
+            None => self.remote.clone(),
+        };
+        Ok(Self {
+            shared: Arc::clone(&self.shared),
+            remote,
         })
     }
 
@@ -151,7 +202,9 @@ impl Images {
     ) -> Outcome<Runnable> {
         let pass = self.gate.pass();
         let reference: Reference = text.parse()?;
-        let image = self.have(&reference, &Wanted::parse(wanted)?, progress, cancel)?;
+        let behind = self.unpack_behind(progress, cancel);
+        let wanted = Wanted::parse(wanted)?;
+        let image = self.have(&reference, &wanted, Some(&behind), progress, cancel)?;
         let stack = self.unpacked(&image, progress, cancel)?;
         Ok(Runnable {
             name: text.to_owned(),
@@ -204,9 +257,34 @@ impl Images {
         })
     }
 
+    /// A part of an index that is about to be kept: it goes with the index.
+    pub(crate) fn keep_part(
+        &self,
+        repository: &RepositoryName,
+        part: &Fetched,
+        blobs: &[Digest],
+    ) -> Outcome<()> {
+        for digest in blobs {
+            if !self.registry.link_blob(repository, digest).map_err(store)? {
+                return Err(Failure::internal(format!("blob {digest} is not here")));
+            }
+        }
+        let put = ManifestPut {
+            target: &Target::Digest(part.digest.clone()),
+            tags: &[],
+            media_type: Some(&part.media_type),
+            bytes: &part.bytes,
+            references: References::Required,
+        };
+        let stored = self.registry.put_manifest(repository, &put);
+        stored
+            .map(drop)
+            .map_err(|error| not_kept(repository, error))
+    }
+
     pub fn tag(&self, source: &str, target: &str) -> Outcome<Moved> {
         let _pass = self.gate.pass();
-        let (_, kept) = self.expect(source)?;
+        let (_, kept) = self.look_up(source)?;
         let target: Reference = target.parse()?;
         let Target::Tag(tag) = target.target() else {
             return Err(Failure::invalid("a new name must have a tag, not a digest"));
@@ -255,42 +333,6 @@ impl Images {
         Ok(row.map(|(_, row)| row.references).unwrap_or_default())
     }
 
-    /// Removes a name, and the image with its last name; with a digest, the image and all its tags
-    /// in that repository. Frees what nothing else needs, unless other work goes on.
-    pub fn remove(&self, text: &str) -> Outcome<Moved> {
-        let (reference, kept) = self.expect(text)?;
-        let removed = match reference.target() {
-            Target::Tag(tag) => self.registry.release_tag(&kept.repository, &tag),
-            Target::Digest(digest) => {
-                self.refuse_needed(&kept.repository, &digest)?;
-                self.registry.release_manifest(&kept.repository, &digest)
-            }
-        };
-        if !removed.map_err(store)? {
-            return Err(self.unknown(text));
-        }
-        if let Err(failure) = self.tidy() {
-            // The name is gone, which is what was asked for.
-            tracing::warn!(%failure, "what a removed image left could not be freed");
-        }
-        let shown = self.here.name(&kept.repository, &reference.target());
-        Ok(Moved {
-            reference: shown,
-            digest: kept.digest.to_string(),
-        })
-    }
-
-    /// A part of an index must not go while the index is there.
-    fn refuse_needed(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
-        match self.registry.needing(repository, digest).map_err(store)? {
-            None => Ok(()),
-            Some(index) => Err(Failure::conflict(format!(
-                "{digest} is a part of the index {index}"
-            ))
-            .hint("Remove the index's names first.")),
-        }
-    }
-
     /// Removes every tag of the repository that a name means, with its images; their files stay
     /// until they are collected.
     pub(crate) fn forget_repository(&self, text: &str) -> Outcome<()> {
@@ -327,17 +369,20 @@ impl Images {
         let _pass = self.gate.pass();
         let reference: Reference = request.reference.parse()?;
         let wanted = Wanted::parse(request.platform.as_deref())?;
-        let image = self.have(&reference, &wanted, progress.as_ref(), cancel)?;
-        let destination = &request.destination;
-        unpack::unpack_to(
-            &image,
-            self.content.as_ref(),
-            destination,
-            &ApplyOptions::default(),
-            progress.as_ref(),
-            cancel,
-        )
-        .map_err(|error| unpack_failed(&image, &error))?;
+        let (destination, progress) = (&request.destination, progress.as_ref());
+        let flat = |image: &Image, content: &dyn Content| {
+            let options = ApplyOptions::default();
+            unpack::unpack_to(image, content, destination, &options, progress, cancel)
+        };
+        let done = AtomicBool::new(false);
+        let behind = |image: &Image, content: &dyn Content| {
+            // A failure empties the folder, and what is wrong is told by the second try.
+            done.store(flat(image, content).is_ok(), Ordering::SeqCst);
+        };
+        let image = self.have(&reference, &wanted, Some(&behind), progress, cancel)?;
+        if !done.load(Ordering::SeqCst) {
+            flat(&image, self.content.as_ref()).map_err(|error| unpack_failed(&image, &error))?;
+        }
         Ok(Moved {
             reference: destination.display().to_string(),
             digest: image.digest.to_string(),

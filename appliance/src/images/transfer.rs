@@ -1,13 +1,19 @@
 //! Images from and to other registries.
 
+use std::io;
 use std::sync::Arc;
 
 use config::name::{Reference, Target};
-use unpacker::image::read::Platform;
+use unpacker::content::Content;
+use unpacker::digest::Digest;
+use unpacker::fetch::Wanted;
+use unpacker::image::read::{self, ImageError, Platform};
+use unpacker::image::{Image, unpack};
 use unpacker::progress::{Cancel, Event, Progress};
-use unpacker::pull::{self, PullError};
+use unpacker::pull::{self, PullError, Pulled};
 use unpacker::push::{self, Document, PushError};
 use unpacker::remote::error::RemoteError;
+use unpacker::remote::manifest::Fetched;
 
 use crate::api::types::{Moved, PullRequest};
 use crate::error::{Failure, Kind, Outcome};
@@ -16,7 +22,8 @@ use crate::images::service::{Images, Kept, store};
 use crate::progress::Reporter;
 
 impl Images {
-    /// Fetches an image, also when it is here: its tag may have moved.
+    /// Fetches an image, also when it is here: its tag may have moved. One that this host can run is
+    /// unpacked while it arrives, unless that is not wanted.
     pub fn pull(
         &self,
         request: &PullRequest,
@@ -33,42 +40,162 @@ impl Images {
                 &kept,
             ));
         }
-        let kept = self.fetch(&reference, &platform, progress.as_ref(), cancel)?;
+        let progress = progress.as_ref();
+        let kept = match (
+            request.all_platforms,
+            request.unpack && platform == Platform::host(),
+        ) {
+            (true, _) => self.fetch_all(&reference, progress, cancel)?,
+            (false, true) => self.fetch_ready(&reference, &platform, progress, cancel)?,
+            (false, false) => self.fetch(&reference, &platform, None, progress, cancel)?,
+        };
         Ok(moved(reference.to_string(), &kept))
     }
 
-    /// Fetches the platform's image and keeps it under its own name.
-    pub(crate) fn fetch(
+    /// Fetches the platform's image and leaves it ready to be run.
+    fn fetch_ready(
         &self,
         reference: &Reference,
         platform: &Platform,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Kept> {
+        let behind = self.unpack_behind(progress, cancel);
+        let kept = self.fetch(reference, platform, Some(&behind), progress, cancel)?;
+        let image = match read::load_for(self.content.as_ref(), &kept.bytes, platform) {
+            Ok(image) => image,
+            // An artifact: there is nothing to unpack.
+            Err(ImageError::NotAnImage { .. }) => return Ok(kept),
+            Err(error) => {
+                not_ready(reference, &error, progress);
+                return Ok(kept);
+            }
+        };
+        match self.unpacked(&image, progress, cancel) {
+            Ok(_) => Ok(kept),
+            Err(failure) if failure.kind == Kind::Cancelled => Err(failure),
+            // It was fetched, which is what was asked for.
+            Err(failure) => {
+                not_ready(reference, &failure, progress);
+                Ok(kept)
+            }
+        }
+    }
+
+    /// Unpacks the layers of an image that is still arriving.
+    pub(crate) fn unpack_behind<'a>(
+        &'a self,
+        progress: &'a dyn Progress,
+        cancel: &'a Cancel,
+    ) -> impl Fn(&Image, &dyn Content) + Sync + 'a {
+        move |image, content| {
+            let unpacked = unpack::unpack(image, content, &self.snapshots, progress, cancel);
+            if let Err(error) = unpacked {
+                // Whoever needs the snapshots unpacks what is missing, and says what is wrong.
+                tracing::debug!(?error, "an image was not unpacked while it arrived");
+            }
+        }
+    }
+
+    /// Fetches the platform's image and keeps it under its own name. `behind` gets the image as soon
+    /// as its configuration is here, with a store whose readers wait for what is still to come.
+    pub(crate) fn fetch(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        behind: Option<Behind<'_>>,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Kept> {
+        let failed = |error: PullError| pull_failed(reference, &error);
         progress.event(Event::Line {
             text: format!("Pulling {reference}"),
         });
-        let content = Arc::clone(&self.content);
-        let work = pull::pull(&self.remote, content, reference, platform, progress, cancel);
-        let pulled = self
-            .runtime
-            .block_on(work)
-            .map_err(|error| pull_failed(reference, &error))?;
-        let repository = self.here.kept(reference)?;
+        let resolved = pull::resolve(&self.remote, reference, platform, progress);
+        let resolved = self.runtime.block_on(pull::unless(cancel, resolved));
+        let pulled = resolved.map_err(failed)?;
         let blobs = pull::blobs(&pulled.manifest, &pulled.digest)
             .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
-        let blobs: Vec<_> = blobs.into_iter().map(|blob| blob.digest).collect();
+        let digests: Vec<_> = blobs.iter().map(|blob| blob.digest.clone()).collect();
+        let wanted = Wanted::new(&self.arrivals, blobs);
+        let work = wanted.fetch(&self.remote, reference, progress);
+        match behind {
+            None => self.runtime.block_on(pull::unless(cancel, work)),
+            Some(behind) => self.beside(&pulled, behind, pull::unless(cancel, work)),
+        }
+        .map_err(failed)?;
+        self.keep_fetched(reference, &pulled.as_fetched(), &digests)
+    }
+
+    /// Fetches while `behind` follows on a thread of its own.
+    fn beside(
+        &self,
+        pulled: &Pulled,
+        behind: Behind<'_>,
+        work: impl Future<Output = Result<(), PullError>>,
+    ) -> Result<(), PullError> {
+        let stop = Cancel::default();
+        let waiting = self.arrivals.waiting(stop.clone());
+        std::thread::scope(|scope| {
+            let follow = || {
+                // What is no image has no file system; what is broken is told when it is kept.
+                if let Ok(image) = read::load(&waiting, &pulled.manifest) {
+                    behind(&image, &waiting);
+                }
+            };
+            let follower = std::thread::Builder::new()
+                .name("pull-unpack".into())
+                .spawn_scoped(scope, follow);
+            if let Err(error) = follower {
+                tracing::warn!(?error, "an image is unpacked only when all of it is here");
+            }
+            let fetched = self.runtime.block_on(work);
+            if fetched.is_err() {
+                stop.cancel();
+            }
+            fetched
+        })
+    }
+
+    /// Fetches an image of all platforms, with whatever else its index names.
+    fn fetch_all(
+        &self,
+        reference: &Reference,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Kept> {
+        progress.event(Event::Line {
+            text: format!("Pulling {reference} for all platforms"),
+        });
+        let work = async {
+            let all = pull::resolve_all(&self.remote, reference, progress).await?;
+            let wanted = Wanted::new(&self.arrivals, all.blobs()?);
+            wanted.fetch(&self.remote, reference, progress).await?;
+            Ok(all)
+        };
+        let all = self.runtime.block_on(pull::unless(cancel, work));
+        let all = all.map_err(|error| pull_failed(reference, &error))?;
+        let repository = self.here.kept(reference)?;
+        for part in &all.parts {
+            self.keep_part(&repository, part, &blobs_of(part)?)?;
+        }
+        self.keep_fetched(reference, &all.root, &blobs_of(&all.root)?)
+    }
+
+    /// Keeps what a reference points at under its own name.
+    fn keep_fetched(
+        &self,
+        reference: &Reference,
+        document: &Fetched,
+        blobs: &[Digest],
+    ) -> Outcome<Kept> {
+        let repository = self.here.kept(reference)?;
         let target = match reference.tag() {
             Some(tag) => Target::Tag(tag.clone()),
-            None => Target::Digest(pulled.digest.clone()),
+            None => Target::Digest(document.digest.clone()),
         };
-        let kept = self.keep(
-            &repository,
-            &target,
-            &pulled.media_type,
-            &pulled.manifest,
-            &blobs,
-        )?;
+        let (media_type, bytes) = (&document.media_type, &document.bytes);
+        let kept = self.keep(&repository, &target, media_type, bytes, blobs)?;
         if let Target::Tag(tag) = &target {
             // One platform is here now; clients of a mirror are to find what its registry has.
             self.registry
@@ -110,6 +237,24 @@ impl Images {
     }
 }
 
+/// What is done with an image while it arrives.
+pub(crate) type Behind<'a> = &'a (dyn Fn(&Image, &dyn Content) + Sync);
+
+/// The blobs that a document names itself; an index names none.
+fn blobs_of(document: &Fetched) -> Outcome<Vec<Digest>> {
+    if pull::is_index(&document.media_type) {
+        return Ok(Vec::new());
+    }
+    let blobs = pull::blobs(&document.bytes, &document.digest)
+        .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+    Ok(blobs.into_iter().map(|blob| blob.digest).collect())
+}
+
+fn not_ready(reference: &Reference, why: &dyn std::fmt::Display, progress: &dyn Progress) {
+    let text = format!("{reference} is here, but it cannot be unpacked: {why}");
+    progress.event(Event::Warning { text });
+}
+
 fn moved(reference: String, kept: &Kept) -> Moved {
     Moved {
         reference,
@@ -121,10 +266,12 @@ fn pull_failed(reference: &Reference, error: &PullError) -> Failure {
     let kind = match error {
         PullError::Remote(remote) => remote_kind(remote),
         PullError::Cancelled(_) => Kind::Cancelled,
-        PullError::Image { .. } | PullError::Manifest(_) | PullError::TooDeep { .. } => {
-            Kind::Invalid
-        }
-        PullError::Content { .. } => Kind::Internal,
+        PullError::Image { .. }
+        | PullError::Manifest(_)
+        | PullError::TooDeep { .. }
+        | PullError::TooManyParts => Kind::Invalid,
+        PullError::NoRoom { .. } => Kind::Exhausted,
+        PullError::Content { .. } | PullError::Room { .. } => Kind::Internal,
     };
     let failure = Failure::because(kind, format!("cannot pull {reference}"), error);
     if kind == Kind::Unavailable && !reference.host_given() {
@@ -151,9 +298,18 @@ fn remote_kind(error: &RemoteError) -> Kind {
         | RemoteError::Interrupted { .. }
         | RemoteError::Busy { .. } => Kind::Unavailable,
         RemoteError::NotFound { .. } => Kind::NotFound,
+        RemoteError::SchemaOne { .. } | RemoteError::Setup { .. } => Kind::Invalid,
+        RemoteError::Content { source, .. } if is_full(source) => Kind::Exhausted,
         RemoteError::LoginNeeded { .. }
         | RemoteError::LoginRefused { .. }
         | RemoteError::Denied { .. } => Kind::Denied,
         _ => Kind::Internal,
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

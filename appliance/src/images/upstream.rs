@@ -21,6 +21,7 @@ use unpacker::remote::open::OpenBlob;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::external::External;
+use crate::images::remote;
 use crate::options::Options;
 
 /// Clients wait, and there may be a copy to serve instead.
@@ -44,10 +45,10 @@ fn source(options: &Options, upstream: &Settings) -> Outcome<Source> {
         retries: 0,
         connect_timeout: CONNECT,
         stall: STALL,
-        ca_files: options.settings.remote.ca_files.clone(),
-        plain_http: options.settings.remote.plain_http.clone(),
-        ..client::Options::default()
+        ..remote::settings(&options.settings.remote, &remote::own)
     };
+    // This is the mirror; it has addresses of its own.
+    settings.mirrors.clear();
     for address in &upstream.addresses {
         let list = match address.plain_http {
             true => &mut settings.plain_http,
@@ -63,7 +64,7 @@ fn source(options: &Options, upstream: &Settings) -> Outcome<Source> {
         let hosts = upstream.addresses.iter().map(|address| &address.host);
         credentials = credentials.under(hosts, name);
     }
-    let remote = Remote::new(settings, Arc::new(credentials))
+    let client = Remote::new(settings, Arc::new(credentials))
         .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
     Ok(Source {
         naming: Naming {
@@ -73,7 +74,7 @@ fn source(options: &Options, upstream: &Settings) -> Outcome<Source> {
         },
         tags_ttl: Duration::from_secs(upstream.tags_ttl.0),
         upstream: Box::new(Elsewhere {
-            remote,
+            remote: client,
             addresses: upstream.addresses.clone(),
         }),
     })
@@ -224,6 +225,10 @@ fn refusal(error: &RemoteError) -> UpstreamError {
                 format!("there are no usable credentials for {host}"),
             )
         }
+        RemoteError::Setup { host, source } => {
+            tracing::error!(error = %source, host, "certificates or proxies cannot be used");
+            (Trouble::Failed, format!("cannot connect to {host}"))
+        }
         RemoteError::Denied { .. } => (Trouble::Denied, error.to_string()),
         RemoteError::Busy { status: 429, .. } => (Trouble::Limited, error.to_string()),
         RemoteError::Network { source, .. } if source.is_connect() => {
@@ -238,6 +243,7 @@ fn refusal(error: &RemoteError) -> UpstreamError {
         | RemoteError::SizeMismatch { .. }
         | RemoteError::TooLarge { .. }
         | RemoteError::Refused { .. }
+        | RemoteError::SchemaOne { .. }
         | RemoteError::Protocol { .. } => (Trouble::Wrong, error.to_string()),
     };
     UpstreamError {

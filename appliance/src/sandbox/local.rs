@@ -1,13 +1,16 @@
 //! The sandboxes of this host.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use config::range::Range;
 use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::network::spec::{Visible, Wiring};
 use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
 use unpacker::container::supervise::{self, Held, LogLine, LogOptions, State, SuperviseError};
 use unpacker::container::user::{self, Resolved};
@@ -22,7 +25,7 @@ use crate::clock;
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::gate::Pass;
 use crate::sandbox::record::Record;
-use crate::sandbox::{plan, record};
+use crate::sandbox::{plan, ports, record};
 
 /// How long a process has between its stop signal and SIGKILL when nobody says.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,6 +46,29 @@ pub struct Runnable {
     pub pass: Pass,
 }
 
+/// What every private network of this daemon has.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Where the embedded registry listens; at `localhost` inside with the same port.
+    pub registry: Option<SocketAddr>,
+    pub allow: Vec<Range>,
+    pub deny: Vec<Range>,
+}
+
+impl Surroundings {
+    /// Says it in a wiring.
+    pub fn wire(&self, wiring: &mut Wiring) {
+        wiring.visible = (self.registry.iter())
+            .map(|host| Visible {
+                port: host.port(),
+                host: *host,
+            })
+            .collect();
+        wiring.allow.clone_from(&self.allow);
+        wiring.deny.clone_from(&self.deny);
+    }
+}
+
 /// What a new sandbox is called.
 struct Names {
     id: String,
@@ -55,6 +81,7 @@ pub struct Sandboxes {
     root: PathBuf,
     snapshots: std::sync::Arc<Snapshots>,
     launcher: Launcher,
+    surroundings: Surroundings,
     /// Names are given out and taken back one at a time.
     naming: Mutex<()>,
 }
@@ -65,11 +92,13 @@ impl Sandboxes {
         root: PathBuf,
         snapshots: std::sync::Arc<Snapshots>,
         launcher: Launcher,
+        surroundings: Surroundings,
     ) -> Outcome<Self> {
         let sandboxes = Self {
             root,
             snapshots,
             launcher,
+            surroundings,
             naming: Mutex::new(()),
         };
         for folder in record::folders(&sandboxes.root)? {
@@ -275,15 +304,22 @@ impl Sandboxes {
 
     /// Starts a sandbox that does not run; what it changed before is still there.
     pub fn start(&self, record: &Record) -> Outcome<()> {
-        supervise::start(&self.launcher, &self.folder(record), &record.spec)
+        supervise::start(&self.launcher, &self.folder(record), &self.wired(record))
             .map(|_| ())
             .map_err(|error| start_failed(record, &error))
     }
 
     /// Starts it with a stream to its first process that misses nothing.
     pub fn start_attached(&self, record: &Record) -> Outcome<UnixStream> {
-        supervise::start_attached(&self.launcher, &self.folder(record), &record.spec)
+        supervise::start_attached(&self.launcher, &self.folder(record), &self.wired(record))
             .map_err(|error| start_failed(record, &error))
+    }
+
+    /// The specification with what this daemon, and no earlier one, says of networks.
+    fn wired(&self, record: &Record) -> ContainerSpec {
+        let mut spec = record.spec.clone();
+        self.surroundings.wire(&mut spec.wiring);
+        spec
     }
 
     pub fn state(&self, record: &Record) -> Outcome<State> {
@@ -311,6 +347,10 @@ impl Sandboxes {
             exit_code,
             pid,
             created_at: record.created_at.clone(),
+            ports: supervise::ports(&self.folder(record))?
+                .iter()
+                .map(ports::row)
+                .collect(),
         })
     }
 
@@ -429,6 +469,7 @@ fn broken_row(folder: &Path) -> Option<SandboxRow> {
         exit_code: None,
         pid: None,
         created_at: String::new(),
+        ports: Vec::new(),
     })
 }
 
@@ -448,11 +489,13 @@ fn spec(
         .cwd
         .clone()
         .unwrap_or_else(|| image.working_dir.clone());
+    let network = plan::network(request.network.as_deref())?;
     Ok(ContainerSpec {
         rootfs,
         hostname: request.hostname.clone().unwrap_or_else(|| id.to_owned()),
         mounts: plan::mounts(&request.mounts)?,
-        network: plan::network(request.network.as_deref())?,
+        network,
+        wiring: plan::wiring(request, image, network)?,
         process: Process {
             args: plan::command(request, image)?,
             env: plan::environment(image, &request.env, &resolved.home, request.terminal),
@@ -522,6 +565,7 @@ fn remove_files(folder: &Path) -> Outcome<()> {
 fn start_failed(record: &Record, error: &SuperviseError) -> Failure {
     let kind = match error {
         SuperviseError::Running { .. } | SuperviseError::Busy => Kind::Conflict,
+        SuperviseError::Refused(refusal) if refusal.stage == Stage::Port => Kind::Conflict,
         SuperviseError::Refused(_) => Kind::Invalid,
         _ => Kind::Internal,
     };

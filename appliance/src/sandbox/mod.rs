@@ -12,4 +12,5 @@
 
 pub mod local;
 pub mod plan;
+pub mod ports;
 pub mod record;

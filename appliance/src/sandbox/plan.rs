@@ -1,10 +1,12 @@
 //! What a sandbox will be, worked out from the image's configuration and the request. Pure.
 
+use unpacker::container::network::spec::Wiring;
 use unpacker::container::spec::{Mount, Network};
 use unpacker::image::config::Execution;
 
 use crate::api::types::{MountRequest, SandboxRequest};
 use crate::error::{Failure, Outcome};
+use crate::sandbox::ports;
 
 /// What docker gives a process whose image sets no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -59,9 +61,30 @@ pub fn network(text: Option<&str>) -> Outcome<Network> {
     match text {
         None | Some("host") => Ok(Network::Host),
         Some("none") => Ok(Network::None),
+        Some("private") => Ok(Network::Private),
         Some(other) => Err(Failure::invalid(format!("network {other:?} is not known"))
-            .hint("Networks are host and none for now.")),
+            .hint("Networks are private, host and none.")),
     }
+}
+
+/// What goes through the network, as far as the request decides it. Only a private one is wired.
+pub fn wiring(request: &SandboxRequest, image: &Execution, network: Network) -> Outcome<Wiring> {
+    let mut rows = request.publish.clone();
+    if request.publish_all {
+        rows.extend(ports::exposed(image));
+    }
+    let asked = !rows.is_empty() || request.host_loopback;
+    if asked && network != Network::Private {
+        return Err(
+            Failure::invalid("only a private network has published ports")
+                .hint("Leave out --network, or say --network private."),
+        );
+    }
+    Ok(Wiring {
+        publish: rows.iter().map(ports::publish).collect(),
+        host_loopback: request.host_loopback,
+        ..Wiring::default()
+    })
 }
 
 /// Mounts whose sources exist.

@@ -17,6 +17,24 @@ pub enum Format {
     Json,
 }
 
+/// What `--output` says: for `save` it may be a file, as docker's and podman's `-o` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Format(Format),
+    File(std::path::PathBuf),
+}
+
+impl Output {
+    /// Whatever is no format is a file's name.
+    pub fn parse(text: &str) -> Result<Self, std::convert::Infallible> {
+        Ok(match text {
+            "text" => Self::Format(Format::Text),
+            "json" => Self::Format(Format::Json),
+            file => Self::File(file.into()),
+        })
+    }
+}
+
 /// Prints one line of a result.
 pub fn line(text: &str) {
     raw(format!("{text}\n").as_bytes());

@@ -152,6 +152,9 @@ fn busy_word(phase: Phase) -> &'static str {
         Phase::Upload => "pushing",
         Phase::Unpack => "unpacking",
         Phase::Pack => "packing",
+        Phase::Load => "loading",
+        Phase::Save => "saving",
+        Phase::Check => "checking",
     }
 }
 
@@ -161,5 +164,8 @@ fn done_word(phase: Phase) -> &'static str {
         Phase::Upload => "pushed",
         Phase::Unpack => "unpacked",
         Phase::Pack => "packed",
+        Phase::Load => "loaded",
+        Phase::Save => "saved",
+        Phase::Check => "checked",
     }
 }

@@ -1,5 +1,8 @@
 //! Columns of text, as wide as their widest cell.
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::ui::line;
 use crate::ui::style::harmless;
 
@@ -54,6 +57,35 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// How long ago an RFC 3339 time was, as `3 days ago`; the text itself where it is none.
+pub fn age(created: &str) -> String {
+    let Ok(then) = OffsetDateTime::parse(created, &Rfc3339) else {
+        return created.to_owned();
+    };
+    since((OffsetDateTime::now_utc() - then).whole_seconds())
+}
+
+fn since(seconds: i64) -> String {
+    let units = [
+        (365 * 86_400, "year"),
+        (30 * 86_400, "month"),
+        (7 * 86_400, "week"),
+        (86_400, "day"),
+        (3600, "hour"),
+        (60, "minute"),
+    ];
+    if seconds < 0 {
+        return "in the future".to_owned();
+    }
+    match units.iter().find(|(length, _)| seconds >= *length) {
+        None => "just now".to_owned(),
+        Some((length, unit)) => match seconds / length {
+            1 => format!("1 {unit} ago"),
+            count => format!("{count} {unit}s ago"),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +109,20 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn ages_are_round() {
+        for (seconds, text) in [
+            (-5, "in the future"),
+            (59, "just now"),
+            (60, "1 minute ago"),
+            (7200, "2 hours ago"),
+            (86_400 * 13, "1 week ago"),
+            (86_400 * 800, "2 years ago"),
+        ] {
+            assert_eq!(since(seconds), text);
+        }
+        assert_eq!(age("yesterday"), "yesterday");
     }
 }

@@ -64,6 +64,7 @@ pub fn execute(
         hostname: HOSTNAME.to_owned(),
         mounts,
         network: step.network,
+        wiring: env.wiring.clone(),
         process: Process {
             args,
             env: environment(step, &resolved, furnished.variables),

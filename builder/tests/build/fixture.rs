@@ -176,6 +176,7 @@ impl Room {
             content: &self.layout,
             images: self,
             sink: self,
+            wiring: &Default::default(),
             launcher: &launcher,
             cache: &self.dir.path().join("cache"),
             progress: self,

@@ -26,6 +26,14 @@ impl HelperName {
     }
 }
 
+/// The standard input of `store`.
+pub fn store_request(server: &str, username: &str, password: &Secret) -> Secret {
+    let request = serde_json::json!({
+        "ServerURL": server, "Username": username, "Secret": password.expose(),
+    });
+    Secret::new(request.to_string())
+}
+
 /// What a helper answered that is not of its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is not JSON with Username and Secret")]

@@ -7,13 +7,30 @@ use super::{CredentialsError, Secret, base64, canonical_host};
 use crate::name::DOCKER_HUB;
 
 /// The text of the file with a password for `host` (an earlier entry of that host is replaced).
-/// A credential store that the file names goes on to be asked first, so the caller should say so.
+/// A credential store that the file names goes on to be asked first: see [`note`].
 pub fn log_in(
     from: &str,
     text: &str,
     host: &str,
     username: &str,
     password: &Secret,
+) -> Result<Secret, CredentialsError> {
+    let pair = format!("{username}:{}", password.expose());
+    let entry = serde_json::json!({"auth": base64::encode(pair.as_bytes())});
+    with_entry(from, text, host, entry)
+}
+
+/// The text of the file with the trace that docker leaves of a login which a helper keeps: an entry
+/// without any secret.
+pub fn note(from: &str, text: &str, host: &str) -> Result<Secret, CredentialsError> {
+    with_entry(from, text, host, serde_json::json!({}))
+}
+
+fn with_entry(
+    from: &str,
+    text: &str,
+    host: &str,
+    entry: Value,
 ) -> Result<Secret, CredentialsError> {
     let (mut file, mut auths) = parse(from, text)?;
     let host = canonical_host(host);
@@ -22,8 +39,6 @@ pub fn log_in(
         DOCKER_HUB => HUB_SERVER,
         host => host,
     };
-    let pair = format!("{username}:{}", password.expose());
-    let entry = serde_json::json!({"auth": base64::encode(pair.as_bytes())});
     auths.insert(key.to_owned(), entry);
     file.insert("auths".to_owned(), Value::Object(auths));
     Ok(print(file))

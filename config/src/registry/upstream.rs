@@ -151,7 +151,10 @@ pub(crate) fn read(cursor: &Cursor<'_>) -> Result<Vec<Upstream>, Located> {
 fn one(item: &Cursor<'_>) -> Result<Upstream, Located> {
     let host: Host = required(item, "host")?;
     let plain_http = flag(item, "plain_http")?;
-    let mut addresses = addresses(item)?;
+    let mut addresses = addresses(item, "url")?;
+    if item.get("url").is_some() && addresses.is_empty() {
+        return Err(item.error("\"url\" has 0 addresses"));
+    }
     if addresses.is_empty() {
         addresses.push(Address {
             plain_http,
@@ -191,20 +194,18 @@ fn flag(item: &Cursor<'_>, key: &str) -> Result<bool, Located> {
     item.get(key).map_or(Ok(false), |cursor| cursor.boolean())
 }
 
-/// One address, or a list of them.
-fn addresses(item: &Cursor<'_>) -> Result<Vec<Address>, Located> {
-    let Some(cursor) = item.get("url") else {
+/// One address, or a list of them; none where the key is absent.
+pub(crate) fn addresses(item: &Cursor<'_>, key: &str) -> Result<Vec<Address>, Located> {
+    let Some(cursor) = item.get(key) else {
         return Ok(Vec::new());
     };
     let cursors = match cursor.text() {
         Ok(_) => vec![cursor],
         Err(_) => cursor.list()?,
     };
-    if cursors.is_empty() || cursors.len() > MAX_ADDRESSES {
-        let reason = format!(
-            "\"url\" has {} addresses, not 1 to {MAX_ADDRESSES}",
-            cursors.len()
-        );
+    if cursors.len() > MAX_ADDRESSES {
+        let count = cursors.len();
+        let reason = format!("\"{key}\" has {count} addresses, not 1 to {MAX_ADDRESSES}");
         return Err(item.error(reason));
     }
     let parsed = cursors.iter().map(Cursor::parse);

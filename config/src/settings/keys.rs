@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Compression, LogFormat, Secret, Settings, access, tables};
+use super::{Compression, LogFormat, Secret, Settings, access, remote, tables};
 use crate::pattern::{Pattern, PatternError};
+use crate::range::{BadRange, Range};
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -160,38 +161,12 @@ pub(super) const KEYS: &[Key] = &[
         set: |s, raw| optional(raw).map(|v| s.registry.cache_max = v),
         get: |s| s.registry.cache_max.map(|v| v.to_string()),
     },
-    Key {
-        name: "remote.plain_http",
-        help: "registry hosts that are spoken to without TLS",
-        kind: Kind::List,
-        secret: false,
-        set: |s, raw| hosts(raw).map(|v| s.remote.plain_http = v),
-        get: |s| Some(s.remote.plain_http.join(",")),
-    },
-    Key {
-        name: "remote.ca_files",
-        help: "PEM files with further certificate authorities",
-        kind: Kind::List,
-        secret: false,
-        set: |s, raw| files(raw).map(|v| s.remote.ca_files = v),
-        get: |s| {
-            let files = s.remote.ca_files.iter();
-            Some(
-                files
-                    .map(|f| f.display().to_string())
-                    .collect::<Vec<_>>()
-                    .join(","),
-            )
-        },
-    },
-    Key {
-        name: "remote.concurrency",
-        help: "transfers at the same time, 1 to 64",
-        kind: Kind::Number,
-        secret: false,
-        set: |s, raw| number(raw, 1, 64).map(|v| s.remote.concurrency = v as usize),
-        get: |s| Some(s.remote.concurrency.to_string()),
-    },
+    remote::PLAIN_HTTP,
+    remote::CA_FILES,
+    remote::CONCURRENCY,
+    remote::HTTP_PROXY,
+    remote::HTTPS_PROXY,
+    remote::NO_PROXY,
     Key {
         name: "builder.cpu",
         help: "processors of a build",
@@ -247,6 +222,22 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
         set: |s, raw| parsed(raw).map(|v| s.sandbox.timeout = v),
         get: |s| Some(s.sandbox.timeout.to_string()),
+    },
+    Key {
+        name: "sandbox.deny",
+        help: "addresses and ranges that private networks may not reach",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| ranges(raw).map(|v| s.sandbox.deny = v),
+        get: |s| Some(joined(&s.sandbox.deny)),
+    },
+    Key {
+        name: "sandbox.allow",
+        help: "those that they may reach although they are denied or link-local",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| ranges(raw).map(|v| s.sandbox.allow = v),
+        get: |s| Some(joined(&s.sandbox.allow)),
     },
     Key {
         name: "endpoint.url",
@@ -333,6 +324,16 @@ fn many(raw: &Raw) -> Vec<String> {
         .collect()
 }
 
+fn ranges(raw: &Raw) -> Result<Vec<Range>, String> {
+    let parse = |item: &String| item.parse().map_err(|error: BadRange| error.to_string());
+    many(raw).iter().map(parse).collect()
+}
+
+fn joined(ranges: &[Range]) -> String {
+    let texts: Vec<String> = ranges.iter().map(Range::to_string).collect();
+    texts.join(",")
+}
+
 fn parsed<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<T, String> {
     one(raw)?.parse().map_err(|error: T::Err| error.to_string())
 }
@@ -382,7 +383,7 @@ fn shown_file(path: Option<&PathBuf>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }
 
-fn files(raw: &Raw) -> Result<Vec<PathBuf>, String> {
+pub(super) fn files(raw: &Raw) -> Result<Vec<PathBuf>, String> {
     many(raw)
         .into_iter()
         .map(|file| absolute(&Raw::Text(file)))

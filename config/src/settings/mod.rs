@@ -9,6 +9,7 @@ mod access;
 pub mod edit;
 mod keys;
 mod layer;
+mod remote;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -20,11 +21,13 @@ use crate::jsonc::Located;
 use crate::name::Reference;
 use crate::pattern::Pattern;
 use crate::quantity::{ByteSize, Cpu, Seconds};
+use crate::range::Range;
 use crate::registry::access::Access;
 use crate::registry::quota::Quota;
 use crate::registry::retention::Rule;
 use crate::registry::upstream::Upstream;
 use crate::registry::webhook::Webhook;
+use crate::remote as remote_registries;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +105,13 @@ pub struct Remote {
     pub ca_files: Vec<PathBuf>,
     /// Transfers at the same time.
     pub concurrency: usize,
+    /// What is special about single registries.
+    pub registries: Vec<remote_registries::Registry>,
+    /// Proxies, which may hold passwords; in place of the environment's.
+    pub http_proxy: Option<Secret>,
+    pub https_proxy: Option<Secret>,
+    /// What is reached without them.
+    pub no_proxy: Option<String>,
 }
 
 /// Builds (requirement B8).
@@ -129,6 +139,10 @@ pub struct Sandbox {
     pub memory: Option<ByteSize>,
     /// Of inactivity; zero for none.
     pub timeout: Seconds,
+    /// Destinations that a private network may not reach.
+    pub deny: Vec<Range>,
+    /// Those that it may reach although they are denied or on the host's link.
+    pub allow: Vec<Range>,
 }
 
 /// A CodePod Server (requirements D2, D7).
@@ -297,6 +311,10 @@ impl Settings {
                 plain_http: Vec::new(),
                 ca_files: Vec::new(),
                 concurrency: 4,
+                registries: Vec::new(),
+                http_proxy: None,
+                https_proxy: None,
+                no_proxy: None,
             },
             builder: Builder {
                 cpu: None,
@@ -308,6 +326,8 @@ impl Settings {
                 cpu: None,
                 memory: None,
                 timeout: Seconds(0),
+                deny: Vec::new(),
+                allow: Vec::new(),
             },
             endpoint: Endpoint {
                 url: None,

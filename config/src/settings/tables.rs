@@ -5,6 +5,7 @@
 use super::Settings;
 use crate::jsonc::{Cursor, Located};
 use crate::registry::{access, quota, retention, upstream, webhook};
+use crate::remote;
 
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -44,6 +45,12 @@ pub(super) const TABLES: &[Table] = &[
         help: "registries that are mirrored: host, url, prefix, default, tags_ttl, plain_http, credentials",
         read: |s, cursor| upstream::read(cursor).map(|v| s.registry.upstreams = v),
         show: |s| count(s.registry.upstreams.len()),
+    },
+    Table {
+        name: "remote.registries",
+        help: "registries with something of their own: host, mirrors, ca_file, client_certificate, client_key",
+        read: |s, cursor| remote::read(cursor).map(|v| s.remote.registries = v),
+        show: |s| count(s.remote.registries.len()),
     },
     Table {
         name: "registry.webhooks",

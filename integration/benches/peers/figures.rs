@@ -135,7 +135,7 @@ pub(crate) fn free_port() -> u16 {
         .port()
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => PathBuf::from(folder),

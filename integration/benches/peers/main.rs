@@ -2,12 +2,14 @@
 //!
 //! `cargo bench -p integration` prints one line per figure: our median, the peer's, and the ratio. A
 //! peer that is not installed is named with the reason and left out. Ratios are what counts: wall
-//! times differ from machine to machine and from minute to minute. A word after `--` names the figures
-//! to take: unpack, build, transfer, run, up.
+//! times differ from machine to machine and from minute to minute. `DEVPOD_BENCH_ONLY=unpack` (or
+//! `run`) leaves the others out.
 //!
 //! | figure | what runs | peer |
 //! |---|---|---|
-//! | unpack | a Debian base from local storage into an empty folder | umoci unpack |
+//! | unpack | 1 GB, 50,000 entries and six layers from local storage to the first process in it | umoci unpack, podman pull, ctr import, docker load |
+//! | unpack, again | the same image once more, to the first process | none |
+//! | unpack, one folder | the same image into an empty folder | umoci unpack |
 //! | build, cold | six steps on that base, 4,000 files of context | buildah bud --layers |
 //! | build, cached | the same again | buildah bud --layers |
 //! | push, pull | ten blobs of 20 MB by skopeo --preserve-digests | docker-registry |
@@ -23,6 +25,8 @@
 
 mod build;
 mod figures;
+mod fresh;
+mod image;
 mod run;
 mod runtimes;
 mod transfer;
@@ -30,25 +34,18 @@ mod unpack;
 mod up;
 
 fn main() {
-    // Cargo passes `--bench`.
-    let wanted: Vec<String> = (std::env::args().skip(1))
-        .filter(|word| !word.starts_with('-'))
-        .collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
-    if is_wanted("run") {
+    let only = std::env::var("DEVPOD_BENCH_ONLY").unwrap_or_default();
+    if only.is_empty() || only == "unpack" {
+        unpack::measure();
+    }
+    if only.is_empty() || only == "run" {
         run::measure();
     }
-    type Measure = fn(&figures::Bench);
-    let others: [(&str, Measure); 4] = [
-        ("unpack", unpack::measure),
-        ("build", build::measure),
-        ("transfer", transfer::measure),
-        ("up", up::measure),
-    ];
-    if others.iter().any(|(name, _)| is_wanted(name)) {
-        let bench = figures::Bench::start();
-        for (_, measure) in others.iter().filter(|(name, _)| is_wanted(name)) {
-            measure(&bench);
-        }
+    if !only.is_empty() {
+        return;
     }
+    let bench = figures::Bench::start();
+    build::measure(&bench);
+    transfer::measure(&bench);
+    up::measure(&bench);
 }

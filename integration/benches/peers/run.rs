@@ -61,7 +61,9 @@ pub(crate) fn measure() {
         table.add("run", "podman", timed(|| podman.run()));
         table.add("exec", "podman", timed(|| podman.exec()));
     }
-    if let Some(docker) = Dockerd::start_on("overlay2").map(|it| Docker::prepare(it, &layout)) {
+    if let Some(docker) =
+        Dockerd::start_in(Folder::new(), "overlay2", "{}").map(|it| Docker::prepare(it, &layout))
+    {
         table.add("run", "docker", timed(|| docker.run()));
         table.add("exec", "docker", timed(|| docker.exec()));
     }

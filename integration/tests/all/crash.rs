@@ -363,7 +363,11 @@ impl Crash<'_> {
         for (id, tree) in trees(data) {
             match self.source.trees.get(&id) {
                 Some(expected) => assert_eq!(&tree, expected, "snapshot {id}"),
-                None => panic!("snapshot {id} is of nothing that was ever made"),
+                // A step that runs again while an image still has its earlier result.
+                None => {
+                    let known = self.source.trees.values().any(|known| *known == tree);
+                    assert!(known, "snapshot {id} is of nothing that was ever made");
+                }
             }
         }
         let blobs = data.join("content/blobs/sha256");

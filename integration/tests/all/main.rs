@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod archives;
 mod artifacts;
+mod bad_archives;
 mod bad_input;
 mod build;
 mod clients;
@@ -19,8 +21,10 @@ mod formats;
 mod from_host;
 mod guarded;
 mod house;
+mod images;
 mod imports;
 mod mirror;
+mod network;
 mod platform;
 mod prune;
 mod registry_commands;

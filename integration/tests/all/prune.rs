@@ -7,9 +7,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use integration::appliance::TestAppliance;
+use integration::base_image;
 use integration::folder::Folder;
+use integration::layout::{self, Entry};
 use integration::process::{eventually, signal, wait};
 use rustix::process::Signal;
+use serde_json::json;
 
 /// Of each big file, which does not compress.
 const SIZE: u64 = 4 << 20;
@@ -128,6 +131,52 @@ fn what_a_sandbox_stands_on_stays() {
     let freed = bytes(&appliance, &[]);
     let left = du(&appliance.place().data());
     assert!(freed > SIZE && left < full - SIZE, "{full} {freed} {left}");
+}
+
+/// Names of snapshots of layers that are the same over any others, and of all.
+fn snapshots(appliance: &TestAppliance) -> (usize, usize) {
+    let folder = fs::read_dir(appliance.place().data().join("snapshots")).unwrap();
+    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+    let alone = names.iter().filter(|name| name.starts_with("diff-"));
+    (alone.count(), names.len())
+}
+
+#[test]
+fn a_layer_over_two_bases_stays_while_an_image_has_it() {
+    let Some(base) = base_image::busybox_layers() else {
+        return;
+    };
+    let appliance = TestAppliance::start();
+    let folder = Folder::new();
+    let app = layout::tar(&[
+        ("app/", Entry::Folder(0o755)),
+        ("app/f", Entry::File(0o644, b"x")),
+    ]);
+    for name in ["one", "two"] {
+        let own = layout::tar(&[(name, Entry::File(0o644, name.as_bytes()))]);
+        let layers = [&base[..], &[own, app.clone()]].concat();
+        layout::write(&folder.join(name), &layers, json!({}));
+        appliance.load(&folder.join(name), name);
+    }
+    let run = |name: &str| {
+        let command = ["sandbox", "run", "--rm", name, "/bin/cat", "/app/f"];
+        assert_eq!(appliance.run(&command).ok().stdout, "x");
+    };
+    run("one");
+    let first = snapshots(&appliance);
+    assert!(first.0 >= 2, "{first:?}");
+    run("two");
+    let both = snapshots(&appliance);
+    assert_eq!(both, (first.0 + 1, first.1 + 1), "one layer of its own");
+    appliance.run(&["rmi", "one"]).ok();
+    appliance.run(&["image", "prune"]).ok();
+    assert_eq!(snapshots(&appliance), first, "all that the other has");
+    run("two");
+    assert_eq!(snapshots(&appliance), first, "nothing was unpacked again");
+    appliance.run(&["rmi", "two"]).ok();
+    appliance.run(&["image", "prune", "--all"]).ok();
+    assert_eq!(snapshots(&appliance), (0, 0));
 }
 
 #[test]

@@ -48,8 +48,10 @@ impl Registry {
         });
         // Also where the collection failed: abandoned uploads fill the disk as well.
         let sessions = self.expire_uploads();
+        let now = (self.store().options().clock)();
+        let downloads = self.store().blobs().expire_partials(now);
         let mut swept = swept?;
-        swept.sessions = sessions?;
+        swept.sessions = sessions? + downloads.map_err(StoreError::from)?;
         Ok(swept)
     }
 

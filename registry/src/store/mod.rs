@@ -6,6 +6,7 @@
 //! <content>/blobs/<alg>/<hex>     blobs and manifests, whole and synced
 //! <content>/uploads/<session>     bytes received so far, and <session>.json
 //! <content>/uploads/w-<random>    blobs being written in-process; swept at open
+//! <content>/uploads/d-<alg>-<hex> unfinished downloads, see `store::partials`
 //! <content>/uploads/p-<random>    stand-in names, see `store::pool`; swept at open
 //! <content>/quarantine/<blob>-<s> damaged blobs, see `store::quarantine`
 //! <content>/scrub.json            how far the scrub is, see `store::scrub`
@@ -27,6 +28,7 @@ mod guard;
 pub mod index;
 pub mod journal;
 pub mod layout;
+mod partials;
 mod pool;
 mod pulls;
 pub mod quarantine;
@@ -187,6 +189,7 @@ impl Store {
         let index = Arc::new(index);
         let sessions = Sessions::new(blobs.clone());
         sessions.sweep((options.clock)(), options.session_idle)?;
+        blobs.expire_partials((options.clock)())?;
         blobs.start_pool()?;
         layout::mark(&options.content)?;
         let exporter = Exporter::start(Arc::clone(&index), &options.content, options.export_quiet)?;

@@ -26,14 +26,28 @@ impl Blobs {
         }
         Err(io::ErrorKind::StorageFull.into())
     }
+
+    /// Bytes that may still come before only the reserve is left.
+    pub fn free(&self) -> io::Result<u64> {
+        let disk = fstatvfs(self.uploads())?;
+        if disk.f_blocks == 0 {
+            return Ok(u64::MAX);
+        }
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        Ok(free.saturating_sub(reserve(disk.f_blocks, disk.f_frsize)))
+    }
 }
 
-fn has_room(blocks: u64, free: u64, block: u64) -> bool {
+fn reserve(blocks: u64, block: u64) -> u64 {
     let hundredths = (blocks / 100)
         .saturating_mul(block)
         .saturating_mul(HUNDREDTHS);
+    RESERVE.min(hundredths)
+}
+
+fn has_room(blocks: u64, free: u64, block: u64) -> bool {
     // A file system that does not say how large it is has no end.
-    blocks == 0 || free.saturating_mul(block) >= RESERVE.min(hundredths)
+    blocks == 0 || free.saturating_mul(block) >= reserve(blocks, block)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct Swept {
     /// Files unlinked.
     pub blobs: u64,
     pub bytes: u64,
-    /// Abandoned upload sessions.
+    /// Abandoned upload sessions and downloads.
     pub sessions: u64,
 }
 

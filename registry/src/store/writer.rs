@@ -121,8 +121,8 @@ impl BlobWriter {
         }
     }
 
-    /// From now on a drop removes the file, also of an upload session, with its stand-in.
-    pub(super) fn discard_on_drop(&mut self) {
+    /// From now on a drop removes the file, also of an upload session or download, with its stand-in.
+    pub fn discard_on_drop(&mut self) {
         self.keep = false;
     }
 

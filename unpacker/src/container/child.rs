@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::idmap::{IdMap, identity};
 use super::init;
 use super::launch::{Refusal, Refuse, Stage};
+use super::network::{Attached, Prepared, Published};
 use super::program::{self, Never, Stdio};
 use super::rootfs;
 use super::spec::{ContainerSpec, Network};
@@ -42,6 +43,7 @@ pub(crate) struct Started {
     pub(crate) pidfd: OwnedFd,
     pub(crate) terminal: Option<OwnedFd>,
     created: Vec<PathBuf>,
+    network: Option<Attached>,
     wire: Wire,
 }
 
@@ -49,6 +51,7 @@ pub(crate) struct Started {
 pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refusal> {
     let ids = IdMap::current().refuse(Stage::Namespaces, || "read the id map".into())?;
     super::confine::check_user(&ids, &spec.process.user)?;
+    let network = Prepared::of(spec)?;
     let (wire, theirs) = Wire::pair().refuse(Stage::Namespaces, || "make a socket".into())?;
     match sys::fork(namespaces(spec)).refuse(Stage::Namespaces, explain_namespaces)? {
         Forked::Child => {
@@ -58,13 +61,14 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
         Forked::Parent(pid, pidfd) => {
             drop(theirs);
             drop(stdio);
-            let result = map_ids(pid, &ids).and_then(|()| hear(&wire));
+            let result = map_ids(pid, &ids).and_then(|()| bring_up(&wire, network, &pidfd));
             match result {
-                Ok((terminal, created)) => Ok(Started {
+                Ok((terminal, created, network)) => Ok(Started {
                     pid,
                     pidfd,
                     terminal,
                     created,
+                    network,
                     wire,
                 }),
                 Err(refusal) => {
@@ -80,8 +84,11 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
 
 impl Started {
     /// Waits for the end and takes the traces of the mounts away.
-    pub(crate) fn wait(self, spec: &ContainerSpec) -> Exit {
+    pub(crate) fn wait(mut self, spec: &ContainerSpec) -> Exit {
         let status = sys::wait(self.pid.as_raw_nonzero().get(), 0);
+        if let Some(network) = self.network.take() {
+            network.end();
+        }
         let exit = match (self.told_exit(), status) {
             (Some(exit), _) => exit,
             (None, Ok(Some((_, status)))) => Exit::of_status(status),
@@ -90,6 +97,12 @@ impl Started {
         super::inside::remove_created(&spec.rootfs.upper, &self.created);
         rootfs::clean_work(&spec.rootfs.work);
         exit
+    }
+
+    /// The host's ports that lead inside.
+    pub(crate) fn published(&self) -> Vec<Published> {
+        let network = self.network.as_ref();
+        network.map_or(Vec::new(), |network| network.published.clone())
     }
 
     fn told_exit(&self) -> Option<Exit> {
@@ -105,7 +118,7 @@ impl Started {
 fn namespaces(spec: &ContainerSpec) -> libc::c_int {
     let network = match spec.network {
         Network::Host => 0,
-        Network::None => libc::CLONE_NEWNET,
+        Network::None | Network::Private => libc::CLONE_NEWNET,
     };
     network
         | libc::CLONE_NEWUSER
@@ -134,10 +147,34 @@ fn map_ids(pid: Pid, ids: &IdMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Lets the child go on and hears it until its program runs.
-fn hear(wire: &Wire) -> Result<(Option<OwnedFd>, Vec<PathBuf>), Refusal> {
+/// Lets the child go on, makes its network meanwhile, and hears it until its program runs.
+fn bring_up(
+    wire: &Wire,
+    network: Option<Prepared>,
+    container: &OwnedFd,
+) -> Result<(Option<OwnedFd>, Vec<PathBuf>, Option<Attached>), Refusal> {
     let lost = || "talk to the container's first process".to_owned();
     wire.send(&"mapped", &[]).refuse(Stage::Namespaces, lost)?;
+    let Some(network) = network else {
+        return hear(wire).map(|(terminal, created)| (terminal, created, None));
+    };
+    let attached = network.start(container)?;
+    let ready = attached.ready().and_then(|()| {
+        let told = wire.send(&"connected", &[]);
+        told.refuse(Stage::Namespaces, lost)
+    });
+    match ready.and_then(|()| hear(wire)) {
+        Ok((terminal, created)) => Ok((terminal, created, Some(attached))),
+        Err(refusal) => {
+            attached.kill();
+            Err(refusal)
+        }
+    }
+}
+
+/// Hears the child until its program runs.
+fn hear(wire: &Wire) -> Result<(Option<OwnedFd>, Vec<PathBuf>), Refusal> {
+    let lost = || "talk to the container's first process".to_owned();
     let (mut terminal, mut created) = (None, Vec::new());
     while let Some((told, mut fds)) = wire.recv::<Told>().refuse(Stage::Namespaces, lost)? {
         match told {
@@ -186,6 +223,9 @@ fn become_container(
         false => stdio,
     };
     rootfs::enter_folder(&spec.process.cwd, true)?;
+    if spec.network == Network::Private && !matches!(wire.recv::<String>(), Ok(Some(_))) {
+        sys::exit_now(1);
+    }
     if spec.init {
         init::run(&spec.process, ids, wire, stdio)
     } else {

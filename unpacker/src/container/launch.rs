@@ -45,6 +45,10 @@ impl Launcher {
 pub enum Stage {
     /// Making or joining namespaces.
     Namespaces,
+    /// A port of the host that is to lead inside.
+    Port,
+    /// The container's own network.
+    Network,
     /// Stacking the root file system.
     Root,
     /// One of the mounts inside it.

@@ -16,6 +16,7 @@ mod inside;
 pub mod launch;
 mod log;
 mod monitor;
+pub mod network;
 mod outbox;
 pub mod probe;
 mod program;
@@ -47,6 +48,7 @@ pub fn dispatch() {
         Some(CONTAINER) => foreground::main(),
         Some(MONITOR) => monitor::main(),
         Some(EXEC) => exec::main(),
+        Some(network::PROBE) => network::probe::main(),
         Some(enter::USERNS) => enter::userns_main(),
         Some(enter::AS_USER) => enter::as_user_main(),
         _ => return,

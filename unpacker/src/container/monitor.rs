@@ -155,6 +155,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         monitor: ProcessId::of(own)?,
         container: ProcessId::of(started.pid.as_raw_nonzero().get())?,
         started: record::now(),
+        ports: started.published(),
     };
     record::remove(folder, EXIT)?;
     // Never synced: what it tells is true in this boot only.

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::exit::Exit;
+use super::network::Published;
 
 pub(crate) const MONITOR: &str = "monitor.json";
 pub(crate) const EXIT: &str = "exit.json";
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     pub(crate) container: ProcessId,
     /// RFC 3339.
     pub(crate) started: String,
+    /// The host's ports that lead inside.
+    #[serde(default)]
+    pub(crate) ports: Vec<Published>,
 }
 
 /// `exit.json`.

@@ -9,6 +9,7 @@
 //! <work>/overlay       overlayfs' own
 //! <work>/mountpoints   the bottom layer: proc, sys, dev, etc/hosts, targets of mounts …
 //! <work>/hosts         what is bound to /etc/hosts
+//! <work>/resolv.conf   what is bound to /etc/resolv.conf, with a private network
 //! ```
 
 use std::io;
@@ -27,6 +28,7 @@ use crate::snapshot::overlay::Overlay;
 use super::devices;
 use super::inside::{Inside, Kind, normal};
 use super::launch::{Refusal, Refuse, Stage};
+use super::network;
 use super::spec::{ContainerSpec, Mount, Network};
 use super::sys;
 
@@ -53,6 +55,8 @@ const READ_ONLY: &[&str] = &[
     "proc/sysrq-trigger",
 ];
 
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// A root file system that is ready to be entered.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -65,7 +69,7 @@ pub(crate) struct Root {
 pub(crate) fn assemble(spec: &ContainerSpec, single_id: bool) -> Result<Root, Refusal> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).refuse(Stage::Root, || "make the mounts private".into())?;
-    let hosts = hosts_file(spec)?;
+    let files = network_files(spec)?;
     let fd = stack(spec)?;
     let mut inside = Inside::new(fd.as_fd());
     let mut furnish = Furnish {
@@ -75,7 +79,7 @@ pub(crate) fn assemble(spec: &ContainerSpec, single_id: bool) -> Result<Root, Re
     furnish.kernel_file_systems()?;
     devices::furnish(furnish.inside, spec.process.terminal, single_id)?;
     furnish.masks()?;
-    furnish.network_files(&hosts)?;
+    furnish.network_files(&files)?;
     for mount in &spec.mounts {
         furnish.user_mount(mount)?;
     }
@@ -96,7 +100,9 @@ pub(crate) fn enter(root: &OwnedFd) -> Result<(), Refusal> {
 /// Removes what [`assemble`] put into the work folder, for whoever outlives the container.
 pub(crate) fn clean_work(work: &Path) {
     let _ = std::fs::remove_dir_all(work.join("mountpoints"));
-    let _ = std::fs::remove_file(work.join("hosts"));
+    for file in ["hosts", "resolv.conf"] {
+        let _ = std::fs::remove_file(work.join(file));
+    }
 }
 
 fn stack(spec: &ContainerSpec) -> Result<OwnedFd, Refusal> {
@@ -140,7 +146,7 @@ fn make_mountpoints(spec: &ContainerSpec) -> io::Result<PathBuf> {
         std::fs::create_dir_all(points.join(folder))?;
     }
     std::fs::File::create(points.join("etc/hosts"))?;
-    if spec.network == Network::Host && Path::new("/etc/resolv.conf").exists() {
+    if resolves(spec.network) {
         std::fs::File::create(points.join("etc/resolv.conf"))?;
     }
     for mount in &spec.mounts {
@@ -166,22 +172,56 @@ fn make_mountpoint(points: &Path, mount: &Mount) -> io::Result<()> {
     }
 }
 
+/// What is bound over the image's files of those names.
+struct NetworkFiles {
+    hosts: OwnedFd,
+    resolv_conf: Option<OwnedFd>,
+}
+
+/// Whether names are resolved by somebody.
+fn resolves(network: Network) -> bool {
+    match network {
+        Network::Host => Path::new(RESOLV_CONF).exists(),
+        Network::None => false,
+        Network::Private => true,
+    }
+}
+
 /// Written and taken up before the work folder is covered by the root.
-fn hosts_file(spec: &ContainerSpec) -> Result<OwnedFd, Refusal> {
+fn network_files(spec: &ContainerSpec) -> Result<NetworkFiles, Refusal> {
+    let own = |name: &str, text: String| {
+        let path = spec.rootfs.work.join(name);
+        let what = || format!("write {}", path.display());
+        std::fs::write(&path, text).refuse(Stage::Root, what)?;
+        read_only_tree(&path).refuse(Stage::Root, what)
+    };
+    let resolv_conf = match spec.network {
+        Network::Private => Some(own("resolv.conf", network::resolv_conf())?),
+        network if resolves(network) => {
+            let path = Path::new(RESOLV_CONF);
+            let what = || format!("bind {}", path.display());
+            Some(read_only_tree(path).refuse(Stage::Mount, what)?)
+        }
+        _ => None,
+    };
+    Ok(NetworkFiles {
+        hosts: own("hosts", hosts(spec))?,
+        resolv_conf,
+    })
+}
+
+fn hosts(spec: &ContainerSpec) -> String {
     let host = match spec.network {
         Network::Host => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
         Network::None => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
+        Network::Private => return network::hosts(&spec.hostname, spec.wiring.host_loopback),
     };
-    let path = spec.rootfs.work.join("hosts");
     let line_end = if host.is_empty() || host.ends_with('\n') {
         ""
     } else {
         "\n"
     };
-    let text = format!("{host}{line_end}127.0.1.1 {}\n", spec.hostname);
-    let what = || format!("write {}", path.display());
-    std::fs::write(&path, text).refuse(Stage::Root, what)?;
-    read_only_tree(&path).refuse(Stage::Root, what)
+    format!("{host}{line_end}127.0.1.1 {}\n", spec.hostname)
 }
 
 struct Furnish<'a, 'b> {
@@ -197,8 +237,10 @@ impl Furnish<'_, '_> {
         let proc = proc.refuse(Stage::Mount, || "mount /proc".into())?;
         self.attach(&proc, Path::new("proc"), Kind::Folder)?;
         let sys = match self.spec.network {
-            Network::None => file_system("sysfs", &[], flags | MountAttrFlags::MOUNT_ATTR_RDONLY)
-                .or_else(|_| read_only_tree(Path::new("/sys"))),
+            Network::None | Network::Private => {
+                file_system("sysfs", &[], flags | MountAttrFlags::MOUNT_ATTR_RDONLY)
+                    .or_else(|_| read_only_tree(Path::new("/sys")))
+            }
             Network::Host => read_only_tree(Path::new("/sys")),
         };
         let sys = sys.refuse(Stage::Mount, || "mount /sys".into())?;
@@ -249,15 +291,12 @@ impl Furnish<'_, '_> {
         }
     }
 
-    fn network_files(&mut self, hosts: &OwnedFd) -> Result<(), Refusal> {
-        self.attach(hosts, Path::new("etc/hosts"), Kind::File)?;
-        let resolv = Path::new("/etc/resolv.conf");
-        if self.spec.network == Network::Host && resolv.exists() {
-            let tree = read_only_tree(resolv)
-                .refuse(Stage::Mount, || format!("bind {}", resolv.display()))?;
-            self.attach(&tree, Path::new("etc/resolv.conf"), Kind::File)?;
+    fn network_files(&mut self, files: &NetworkFiles) -> Result<(), Refusal> {
+        self.attach(&files.hosts, Path::new("etc/hosts"), Kind::File)?;
+        match &files.resolv_conf {
+            Some(tree) => self.attach(tree, Path::new("etc/resolv.conf"), Kind::File),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn user_mount(&mut self, mount: &Mount) -> Result<(), Refusal> {

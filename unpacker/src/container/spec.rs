@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::spec::Wiring;
+
 /// Everything that is needed to start a container's first process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerSpec {
@@ -13,6 +15,9 @@ pub struct ContainerSpec {
     /// In order, after the standard mounts (/proc, /sys, /dev, /dev/pts, /dev/shm).
     pub mounts: Vec<Mount>,
     pub network: Network,
+    /// What goes through a private network.
+    #[serde(default)]
+    pub wiring: Wiring,
     pub process: Process,
     /// Run `process` below an init of ours that reaps and forwards signals. Without it the process
     /// is PID 1 itself.
@@ -51,6 +56,8 @@ pub enum Network {
     Host,
     /// An empty one with `lo` up.
     None,
+    /// One of its own, from which the world can be reached: see `container::network`.
+    Private,
 }
 
 /// A process to be run in a container, first or later (`exec`).

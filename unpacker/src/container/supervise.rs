@@ -28,6 +28,7 @@ use crate::progress::Cancel;
 use super::exit::Exit;
 use super::launch::{Launcher, Refusal};
 use super::log::LogReader;
+use super::network::Published;
 use super::record::{self, EXIT, Ended, MONITOR, Record};
 use super::spec::{ContainerSpec, Process};
 use super::{exec as exec_helper, monitor, sys, wire};
@@ -200,6 +201,14 @@ fn running_record(dir: &Path) -> Result<(OwnedFd, Record, OwnedFd), SuperviseErr
     match running(&folder)? {
         Known::Running(record, monitor) => Ok((folder, record, monitor)),
         Known::Gone | Known::OfAnotherBoot | Known::Never => Err(SuperviseError::NotRunning),
+    }
+}
+
+/// The host's ports that lead into the container, while it runs.
+pub fn ports(dir: &Path) -> io::Result<Vec<Published>> {
+    match running(&record::open_folder(dir)?)? {
+        Known::Running(record, _) => Ok(record.ports),
+        Known::Gone | Known::OfAnotherBoot | Known::Never => Ok(Vec::new()),
     }
 }
 

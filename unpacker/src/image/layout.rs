@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::image::Descriptor;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
+use super::archive::FULL_NAME;
 use super::read::MAX_MANIFEST;
 use crate::content::{Blob, Content, ContentWriter};
 use crate::digest::{Digest, Hasher};
@@ -20,6 +22,8 @@ use crate::layer::root::Root;
 
 /// The annotation that carries a tag in `index.json`.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// How the names of unfinished files begin.
+pub(super) const TEMPORARY: &str = ".tmp-";
 const INDEX: &str = "index.json";
 const MARKER: &str = "oci-layout";
 
@@ -42,6 +46,8 @@ pub enum LayoutError {
 pub struct Named {
     /// Most often a tag, sometimes a whole reference.
     pub name: Option<String>,
+    /// The whole reference, where containerd's annotation says it.
+    pub full_name: Option<String>,
     pub descriptor: Descriptor,
 }
 
@@ -94,9 +100,14 @@ impl Layout {
         let rows = index["manifests"].as_array().cloned().unwrap_or_default();
         rows.into_iter()
             .map(|row| {
-                let name = row["annotations"][REF_NAME].as_str().map(str::to_owned);
+                let text = |key| row["annotations"][key].as_str().map(str::to_owned);
+                let (name, full_name) = (text(REF_NAME), text(FULL_NAME));
                 let descriptor = serde_json::from_value(row).map_err(|source| self.bad(source))?;
-                Ok(Named { name, descriptor })
+                Ok(Named {
+                    name,
+                    full_name,
+                    descriptor,
+                })
             })
             .collect()
     }
@@ -113,17 +124,52 @@ impl Layout {
 
     /// Names an image whose blobs are already here. An earlier image of that name loses it.
     pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<(), LayoutError> {
+        self.tag_fully(name, None, descriptor)
+    }
+
+    /// As [`Layout::tag`]; `full` is the whole reference, where `name` is only its tag.
+    pub fn tag_fully(
+        &self,
+        name: &str,
+        full: Option<&str>,
+        descriptor: &Descriptor,
+    ) -> Result<(), LayoutError> {
         let mut row = serde_json::to_value(descriptor).map_err(|source| self.bad(source))?;
         row["annotations"][REF_NAME] = name.into();
+        if let Some(full) = full {
+            row["annotations"][FULL_NAME] = full.into();
+        }
         self.change(|rows| {
             rows.retain(|row| !is_named(row, name));
             rows.push(row);
         })
     }
 
-    /// Takes a name away. The blobs stay.
-    pub fn untag(&self, name: &str) -> Result<(), LayoutError> {
-        self.change(|rows| rows.retain(|row| !is_named(row, name)))
+    /// Lists an image without a name, unless it is listed already.
+    pub fn list_unnamed(&self, descriptor: &Descriptor) -> Result<(), LayoutError> {
+        let row = serde_json::to_value(descriptor).map_err(|source| self.bad(source))?;
+        self.change(|rows| {
+            if !rows.iter().any(|known| known["digest"] == row["digest"]) {
+                rows.push(row);
+            }
+        })
+    }
+
+    /// The bytes of the index.
+    pub fn index(&self) -> Result<Vec<u8>, LayoutError> {
+        let index = self.json(INDEX)?;
+        Ok(index.to_string().into_bytes())
+    }
+
+    /// Takes a name away; false where there is none. The blobs stay.
+    pub fn remove_name(&self, name: &str) -> Result<bool, LayoutError> {
+        let mut removed = false;
+        self.change(|rows| {
+            let before = rows.len();
+            rows.retain(|row| !is_named(row, name));
+            removed = rows.len() < before;
+        })?;
+        Ok(removed)
     }
 
     /// Rewrites the index, keeping what it says besides its rows.
@@ -160,7 +206,7 @@ impl Layout {
     fn replace(&self, name: &str, value: &Value) -> Result<(), LayoutError> {
         let path = self.dir.join(name);
         let write = || {
-            let mut file = NamedTempFile::new_in(&self.dir)?;
+            let mut file = temporary(&self.dir)?;
             file.write_all(value.to_string().as_bytes())?;
             readable(file.as_file())?;
             file.as_file().sync_all()?;
@@ -171,13 +217,27 @@ impl Layout {
     }
 
     /// Excludes other writers of the index, in this process and in others.
-    fn lock(&self) -> Result<File, LayoutError> {
+    pub(super) fn lock(&self) -> Result<File, LayoutError> {
         let lock = || {
             let file = File::open(&self.dir)?;
-            flock(&file, FlockOperation::LockExclusive)?;
-            Ok(file)
+            loop {
+                match flock(&file, FlockOperation::LockExclusive) {
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                    Ok(()) => return Ok(file),
+                }
+            }
         };
-        lock().map_err(|source| io_error(&self.dir, source))
+        lock().map_err(|source| self.failed(source))
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn failed(&self, source: io::Error) -> LayoutError {
+        io_error(&self.dir, source)
     }
 
     fn bad(&self, source: serde_json::Error) -> LayoutError {
@@ -208,7 +268,7 @@ impl Content for Layout {
             blob_path(digest)?;
         }
         Ok(Box::new(Writer {
-            file: NamedTempFile::new_in(&self.dir)?,
+            file: temporary(&self.dir)?,
             dir: self.dir.clone(),
             hasher,
             expected,
@@ -276,6 +336,10 @@ fn empty_index() -> Value {
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [],
     })
+}
+
+fn temporary(dir: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)
 }
 
 /// Temporary files are private; layouts are for everybody who may enter the folder.

@@ -1,5 +1,8 @@
 //! Images as values: configuration, layers, and the service that fetches and keeps them.
 
+pub mod archive;
+pub mod check;
+pub mod collect;
 pub mod config;
 pub mod layout;
 pub mod read;

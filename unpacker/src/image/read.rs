@@ -19,11 +19,12 @@ use crate::verify::{self, Mismatch};
 
 /// Registries refuse larger manifests too (distribution-spec, "Pushing Manifests").
 pub const MAX_MANIFEST: u64 = 4 << 20;
-const MAX_CONFIG: u64 = 8 << 20;
+/// Docker bounds it too; nobody's has a tenth of it.
+pub const MAX_CONFIG: u64 = 8 << 20;
 /// Overlayfs takes 500 lower folders; nobody else goes higher.
 const MAX_LAYERS: usize = 500;
 /// An index may name indexes; nobody nests deeper than two.
-const MAX_NESTING: usize = 4;
+pub(crate) const MAX_NESTING: usize = 4;
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -103,7 +104,7 @@ struct Document {
 }
 
 /// A manifest or an index, told apart.
-enum Parsed {
+pub(crate) enum Parsed {
     Manifest {
         config: Box<Descriptor>,
         layers: Vec<Descriptor>,
@@ -176,6 +177,14 @@ pub fn choose(index: &[u8], platform: &Platform) -> Result<Descriptor, ImageErro
     }
 }
 
+/// What an index names; `None` for a manifest.
+pub fn children(document: &[u8]) -> Result<Option<Vec<Descriptor>>, ImageError> {
+    match parse(document)? {
+        Parsed::Index(children) => Ok(Some(children)),
+        Parsed::Manifest { .. } => Ok(None),
+    }
+}
+
 /// Fails where the configuration says that the image is for another system.
 pub fn check_platform(config: &ImageConfig, wanted: &Platform) -> Result<(), ImageError> {
     if config.os.is_empty() || config.architecture.is_empty() {
@@ -191,7 +200,7 @@ pub fn check_platform(config: &ImageConfig, wanted: &Platform) -> Result<(), Ima
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Parsed, ImageError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, ImageError> {
     let size = bytes.len() as u64;
     if size > MAX_MANIFEST {
         return Err(too_large("manifest", size, MAX_MANIFEST));
@@ -259,7 +268,11 @@ fn pair(layers: Vec<Descriptor>, config: &ImageConfig) -> Result<Vec<Layer>, Ima
 }
 
 /// Reads and verifies a small blob.
-fn fetch(content: &dyn Content, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn fetch(
+    content: &dyn Content,
+    blob: &Descriptor,
+    limit: u64,
+) -> Result<Vec<u8>, ImageError> {
     let digest = checked_digest(blob)?;
     if blob.size() > limit {
         return Err(too_large(digest.as_ref(), blob.size(), limit));
@@ -288,6 +301,15 @@ fn json<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, ImageE
         what: what.to_owned(),
         source,
     })
+}
+
+/// Whether a descriptor says that its blob names others.
+pub(crate) fn is_document(blob: &Descriptor) -> bool {
+    let kind = blob.media_type().to_string();
+    let (manifest, index) = (MediaType::ImageManifest, MediaType::ImageIndex);
+    [DOCKER_MANIFEST, DOCKER_LIST].contains(&kind.as_str())
+        || kind == manifest.to_string()
+        || kind == index.to_string()
 }
 
 fn too_large(what: &str, size: u64, limit: u64) -> ImageError {
@@ -370,7 +392,7 @@ fn platform_of(entry: &Descriptor) -> Option<Platform> {
     ))
 }
 
-fn name_of_platform(entry: &Descriptor) -> String {
+pub(crate) fn name_of_platform(entry: &Descriptor) -> String {
     match platform_of(entry) {
         Some(platform) => platform.to_string(),
         None => "an image without a platform".to_owned(),
@@ -378,7 +400,7 @@ fn name_of_platform(entry: &Descriptor) -> String {
 }
 
 /// BuildKit lists attestations beside images, with the platform `unknown/unknown`.
-fn is_image(entry: &Descriptor) -> bool {
+pub(crate) fn is_image(entry: &Descriptor) -> bool {
     let attestation = entry
         .annotations()
         .as_ref()

@@ -1,5 +1,6 @@
 //! Images in a layout: made here, read by others; made by others, read here.
 
+mod beside;
 mod readings;
 mod verified;
 
@@ -474,7 +475,7 @@ fn a_layout_keeps_what_others_wrote() {
     layout.tag("u", &descriptor).unwrap();
     layout.tag("t", &descriptor).unwrap();
     assert_eq!(layout.images().unwrap().len(), 2);
-    layout.untag("t").unwrap();
+    assert!(layout.remove_name("t").unwrap());
     assert_eq!(layout.find("t").unwrap(), None);
     assert_eq!(
         layout.find("u").unwrap().unwrap().digest(),

@@ -7,6 +7,8 @@
 
 use std::io::{self, Read};
 
+use super::field::{Record, decimal, numeric, records, unsigned, until_nul};
+use super::sparse::{Cursor, Form, Lines, Map, Old, Part, Region, form, of_records, size_of};
 use crate::progress::{Cancel, Cancelled};
 
 const BLOCK: usize = 512;
@@ -36,14 +38,13 @@ pub enum ArchiveError {
     Stray { offset: u64 },
     #[error("only one zero block stands at byte {offset}, where the tar should end")]
     HalfEnd { offset: u64 },
+    #[error("the sparse file before byte {offset} has a malformed map, or one of an unknown form")]
+    Sparse { offset: u64 },
     #[error("the layer has more than {limit} bytes")]
     TooLarge { limit: u64 },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
-
-/// A key and a value of an extended header.
-type Record = (Vec<u8>, Vec<u8>);
 
 /// One header with its extensions resolved, not yet interpreted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(crate) struct RawEntry {
     pub(crate) flag: u8,
     pub(crate) name: Vec<u8>,
     pub(crate) link: Vec<u8>,
-    /// Bytes of data that follow.
+    /// Bytes of the file; a sparse one has fewer in the archive.
     pub(crate) size: u64,
     pub(crate) mode: u64,
     pub(crate) uid: u64,
@@ -82,9 +83,16 @@ pub(crate) struct Archive<'a> {
     /// Data of the current entry that was not read yet, and the padding after it.
     data: u64,
     padding: u64,
+    /// Where the data of the current entry goes, when it is sparse.
+    sparse: Option<Cursor>,
+    /// Bytes that sparse files had more than the archive; they count as if it had them.
+    holes: u64,
     ended: bool,
     cancel: &'a Cancel,
 }
+
+/// What a map says, where it could be read.
+type SizeAndRegions = (Option<u64>, Option<Vec<Region>>);
 
 /// What stands before an entry and belongs to it.
 #[derive(Default)]
@@ -104,6 +112,8 @@ impl<'a> Archive<'a> {
             limit,
             data: 0,
             padding: 0,
+            sparse: None,
+            holes: 0,
             ended: false,
             cancel,
         }
@@ -128,10 +138,13 @@ impl<'a> Archive<'a> {
                 // are entries, so that they are counted.
                 b'g' if extensions.count > 0 => return Err(ArchiveError::Stray { offset: at }),
                 b'g' => {
-                    parse_records(&self.extension()?, at)?;
+                    self.records(at)?;
                     return Ok(Some(entry));
                 }
-                _ => return self.extend(entry, extensions).map(Some),
+                _ => {
+                    let entry = self.extend(entry, extensions)?;
+                    return self.spread(entry, &block).map(Some);
+                }
             }
         }
         Ok(None)
@@ -144,17 +157,41 @@ impl<'a> Archive<'a> {
         if known.count > MAX_EXTENSIONS {
             return Err(ArchiveError::TooManyExtensions { offset: at });
         }
-        let bytes = self.extension()?;
         match flag {
-            b'x' => known.records = parse_records(&bytes, at)?,
-            b'L' => known.name = Some(until_nul(&bytes)),
-            _ => known.link = Some(until_nul(&bytes)),
+            b'x' => known.records = self.records(at)?,
+            b'L' => known.name = Some(until_nul(&self.extension()?)),
+            _ => known.link = Some(until_nul(&self.extension()?)),
         }
         Ok(())
     }
 
-    /// Reads data of the current entry.
+    /// Reads what the file of the current entry holds, holes as zeros.
     pub(crate) fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
+        let Some(cursor) = &mut self.sparse else {
+            return self.read_stored(buffer);
+        };
+        let room =
+            |bytes: u64| usize::try_from(bytes).map_or(buffer.len(), |n| n.min(buffer.len()));
+        let read = match cursor.part() {
+            Part::End => 0,
+            Part::Hole(bytes) => {
+                self.cancel.check()?;
+                let length = room(bytes);
+                buffer[..length].fill(0);
+                length
+            }
+            Part::Data(bytes) => {
+                let length = room(bytes);
+                self.read_stored(&mut buffer[..length])?
+            }
+        };
+        if let Some(cursor) = &mut self.sparse {
+            cursor.advance(read as u64);
+        }
+        Ok(read)
+    }
+
+    fn read_stored(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
         let left = usize::try_from(self.data).unwrap_or(usize::MAX);
         let length = left.min(buffer.len());
         if length == 0 {
@@ -221,6 +258,92 @@ impl<'a> Archive<'a> {
         Ok(entry)
     }
 
+    /// Whether the current entry is a sparse file, which holds more than the archive does.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
+    }
+
+    /// Finds out where the data of a sparse file goes.
+    fn spread(
+        &mut self,
+        mut entry: RawEntry,
+        block: &[u8; BLOCK],
+    ) -> Result<RawEntry, ArchiveError> {
+        let at = self.offset;
+        let bad = || ArchiveError::Sparse { offset: at };
+        let (size, regions) = match form(&entry).ok_or_else(bad)? {
+            Form::Plain => return Ok(entry),
+            Form::Header => self.old_map(block)?,
+            Form::Records => (size_of(&entry), of_records(&entry)),
+            Form::Lines => (size_of(&entry), self.lines()?),
+        };
+        let map = size.zip(regions);
+        let map = map.and_then(|(size, regions)| Map::new(size, regions));
+        let map = map
+            .filter(|map| map.stored() == self.data)
+            .ok_or_else(bad)?;
+        // A tar may say so many zeros in so few bytes that only writing them down again, for a copy
+        // or for a layer of them, would fill the disk.
+        self.holes = self.holes.saturating_add(map.size() - map.stored());
+        self.check_limit()?;
+        entry.size = map.size();
+        entry.flag = b'0';
+        if let Some(name) = entry.record("GNU.sparse.name") {
+            entry.name = name.to_vec();
+        }
+        self.sparse = Some(Cursor::new(map));
+        Ok(entry)
+    }
+
+    /// The map in the header and in the blocks after it, which no size counts.
+    fn old_map(&mut self, block: &[u8; BLOCK]) -> Result<SizeAndRegions, ArchiveError> {
+        let at = self.offset;
+        let Some(mut map) = Old::of_header(block) else {
+            return Ok((None, None));
+        };
+        while map.more {
+            self.bound_map(at)?;
+            let block = self.block()?.ok_or(ArchiveError::Truncated)?;
+            if map.take(&block).is_none() {
+                return Ok((None, None));
+            }
+        }
+        Ok((Some(map.size), Some(map.regions)))
+    }
+
+    /// The map in the first blocks of the data.
+    fn lines(&mut self) -> Result<Option<Vec<Region>>, ArchiveError> {
+        let at = self.offset;
+        let mut lines = Lines::default();
+        let mut block = [0; BLOCK];
+        loop {
+            self.bound_map(at)?;
+            if self.data < BLOCK as u64 {
+                return Ok(None);
+            }
+            self.read_whole(&mut block)?;
+            self.data -= BLOCK as u64;
+            match lines.take(&block) {
+                Some(false) => {}
+                Some(true) => return Ok(lines.regions()),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn bound_map(&self, from: u64) -> Result<(), ArchiveError> {
+        let (offset, size) = (self.offset, self.offset - from);
+        match size > MAX_EXTENSION {
+            true => Err(ArchiveError::ExtensionTooLarge { offset, size }),
+            false => Ok(()),
+        }
+    }
+
+    /// The records of an extended header.
+    fn records(&mut self, at: u64) -> Result<Vec<Record>, ArchiveError> {
+        records(&self.extension()?).ok_or(ArchiveError::Record { offset: at })
+    }
+
     /// The data of an extension, whole.
     fn extension(&mut self) -> Result<Vec<u8>, ArchiveError> {
         let size = self.data;
@@ -251,7 +374,7 @@ impl<'a> Archive<'a> {
             }
             left -= read as u64;
         }
-        (self.data, self.padding) = (0, 0);
+        (self.data, self.padding, self.sparse) = (0, 0, None);
         Ok(())
     }
 
@@ -303,19 +426,23 @@ impl<'a> Archive<'a> {
             }
         };
         self.offset += read as u64;
-        if self.offset > self.limit {
-            return Err(ArchiveError::TooLarge { limit: self.limit });
-        }
+        self.check_limit()?;
         Ok(read)
+    }
+
+    fn check_limit(&self) -> Result<(), ArchiveError> {
+        let limit = self.limit;
+        match self.offset.saturating_add(self.holes) > limit {
+            true => Err(ArchiveError::TooLarge { limit }),
+            false => Ok(()),
+        }
     }
 }
 
 fn parse_header(block: &[u8; BLOCK], end: u64) -> Result<RawEntry, ArchiveError> {
     let offset = end - BLOCK as u64;
     let number = |range: std::ops::Range<usize>, field| {
-        numeric(&block[range])
-            .and_then(|n| u64::try_from(n).ok())
-            .ok_or(ArchiveError::Number { offset, field })
+        unsigned(&block[range]).ok_or(ArchiveError::Number { offset, field })
     };
     check_sum(block, offset)?;
     let ustar = &block[257..263] == b"ustar\0";
@@ -369,102 +496,6 @@ fn check_sum(block: &[u8; BLOCK], offset: u64) -> Result<(), ArchiveError> {
     }
 }
 
-/// An octal field, or a two's complement number behind a set high bit (GNU).
-fn numeric(field: &[u8]) -> Option<i128> {
-    let first = *field.first()?;
-    if first & 0x80 != 0 {
-        let negative = first & 0x40 != 0;
-        let start: i128 = if negative { -1 } else { 0 };
-        // The top bit is the mark, not part of the number.
-        let first = if negative { first } else { first & 0x7f };
-        let bytes = std::iter::once(first).chain(field[1..].iter().copied());
-        return Some(bytes.fold(start, |sum, byte| (sum << 8) | i128::from(byte)));
-    }
-    let text: Vec<u8> = field
-        .iter()
-        .copied()
-        .skip_while(|byte| *byte == b' ' || *byte == 0)
-        .take_while(|byte| *byte != b' ' && *byte != 0)
-        .collect();
-    text.iter().try_fold(0_i128, |sum, byte| match byte {
-        b'0'..=b'7' => Some(sum * 8 + i128::from(byte - b'0')),
-        _ => None,
-    })
-}
-
-/// `length key=value\n`, again and again.
-fn parse_records(mut bytes: &[u8], offset: u64) -> Result<Vec<Record>, ArchiveError> {
-    let mut records = Vec::new();
-    while !bytes.is_empty() {
-        let (record, rest) = split_record(bytes).ok_or(ArchiveError::Record { offset })?;
-        records.push(record);
-        bytes = rest;
-    }
-    Ok(records)
-}
-
-fn split_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
-    let space = bytes.iter().take(8).position(|byte| *byte == b' ')?;
-    let length = usize::try_from(decimal(&bytes[..space])?).ok()?;
-    let record = bytes.get(space + 1..length)?;
-    let (&last, record) = record.split_last()?;
-    let equals = record.iter().position(|byte| *byte == b'=')?;
-    let (key, value) = (&record[..equals], &record[equals + 1..]);
-    // Attribute values are binary; everything else is text, which has no NUL.
-    let binary = key.starts_with(b"SCHILY.xattr.");
-    let sound = last == b'\n' && !key.is_empty() && !key.contains(&0);
-    if !sound || (!binary && value.contains(&0)) {
-        return None;
-    }
-    Some(((key.to_vec(), value.to_vec()), &bytes[length..]))
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-fn until_nul(field: &[u8]) -> Vec<u8> {
-    let end = field.iter().position(|byte| *byte == 0);
-    field[..end.unwrap_or(field.len())].to_vec()
-}
-
 fn padding_of(size: u64) -> u64 {
     (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_octal_or_binary() {
-        assert_eq!(numeric(b"0000644\0"), Some(0o644));
-        assert_eq!(numeric(b"   644 \0"), Some(0o644));
-        assert_eq!(numeric(b"\0\0\0\0\0\0\0\0"), Some(0));
-        assert_eq!(numeric(b"0000648\0"), None);
-        assert_eq!(numeric(&[0x80, 0, 0, 0, 0, 0x20, 0, 0]), Some(0x20_0000));
-        assert_eq!(numeric(&[0xff; 12]), Some(-1));
-    }
-
-    #[test]
-    fn records_are_sound_or_refused() {
-        let good = parse_records(b"8 a=bcd\n6 k=v\n", 0).unwrap();
-        assert_eq!(good[0], (b"a".to_vec(), b"bcd".to_vec()));
-        assert_eq!(good[1], (b"k".to_vec(), b"v".to_vec()));
-        for bad in [
-            &b"9 a=bcd\n"[..],
-            b"8 a=bcdx",
-            b"a=b\n",
-            b"5 ab\n",
-            b"5 =b\n",
-            b"0 a=b\n",
-            b"99999999999999999999 a=b\n",
-            b"7 a=\0b\n",
-        ] {
-            assert!(parse_records(bad, 0).is_err(), "{bad:?}");
-        }
-    }
 }

@@ -5,12 +5,18 @@
 //! other reader does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci_spec::image::MediaType;
 
 const BUFFER: usize = 128 * 1024;
 /// The window a zstd frame may ask for: 128 MiB, what `zstd -d` takes without `--long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// So much a blob may decompress to whatever its size is, and how many times its size beyond that.
+/// Text comes to ten times; nothing but long runs of one byte comes near a thousand.
+const FREE: u64 = 64 << 20;
+const MAX_RATIO: u64 = 1000;
 /// gzip 6 is what docker and buildah write; zstd 3 is zstd's own default.
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
@@ -46,8 +52,14 @@ impl Compression {
     }
 }
 
-/// Undoes whatever compression the stream has.
+/// Undoes whatever compression the stream has. What decompresses to more than 64 MiB and to more
+/// than a thousand times its size is a bomb, and an error.
 pub fn decoder<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let taken = Arc::new(AtomicU64::new(0));
+    let input = Counting {
+        inner: input,
+        taken: taken.clone(),
+    };
     let mut input = BufReader::with_capacity(BUFFER, input);
     // A short first read is no problem: files and pipes answer at least the magic at once, and a
     // reader that does not is filled up here.
@@ -65,13 +77,57 @@ pub fn decoder<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Se
     let whole = BufReader::with_capacity(BUFFER, io::Cursor::new(head).chain(input));
     Ok(match compression {
         Compression::None => Box::new(whole),
-        Compression::Gzip => Box::new(Gzip::new(whole)),
+        Compression::Gzip => Box::new(Bounded::new(Gzip::new(whole), taken)),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            Box::new(decoder)
+            Box::new(Bounded::new(decoder, taken))
         }
     })
+}
+
+/// Tells how much was read.
+struct Counting<R> {
+    inner: R,
+    taken: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.taken.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// A decompressor that may not give much more than it takes.
+struct Bounded<R> {
+    inner: R,
+    taken: Arc<AtomicU64>,
+    given: u64,
+}
+
+impl<R> Bounded<R> {
+    fn new(inner: R, taken: Arc<AtomicU64>) -> Self {
+        Self {
+            inner,
+            taken,
+            given: 0,
+        }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.given += read as u64;
+        let most = self.taken.load(Ordering::Relaxed).saturating_mul(MAX_RATIO);
+        if self.given > FREE && self.given > most {
+            let text = format!("it decompresses to more than {MAX_RATIO} times its size");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(read)
+    }
 }
 
 /// A gzip stream of any number of members, possibly padded with zeros. `MultiGzDecoder` cannot tell
@@ -249,6 +305,32 @@ mod tests {
         }
         for tail in [&b"garbage after it"[..], &[0, 0, 1]] {
             assert!(unpacked(&[&blob[..], tail].concat()).is_err());
+        }
+    }
+
+    /// Both forms, with and without something else before the run; and a run that is short enough.
+    #[test]
+    fn bombs_are_errors() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let blob = |length: u64| {
+                let mut encoder = encoder(compression, Vec::new()).unwrap();
+                io::copy(&mut io::repeat(b'x').take(length), &mut encoder).unwrap();
+                encoder.finish().unwrap()
+            };
+            let read = |blob: &[u8]| io::copy(&mut decoder(blob).unwrap(), &mut io::sink());
+            assert_eq!(read(&blob(FREE)).unwrap(), FREE);
+            let bomb = blob(FREE * 5 / 4);
+            let error = read(&bomb).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            // As much that is worth something makes it a large blob and no bomb.
+            let mut noise = vec![0; 1 << 20];
+            let mut state = 1_u32;
+            for byte in &mut noise {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = state.to_le_bytes()[3];
+            }
+            let large = [packed(compression, &noise), bomb].concat();
+            assert_eq!(read(&large).unwrap(), FREE * 5 / 4 + (1 << 20));
         }
     }
 

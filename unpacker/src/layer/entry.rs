@@ -15,17 +15,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::archive::RawEntry;
-use super::ownership::OVERRIDE_STAT;
 use super::root::metadata::{DeviceNumber, Kind, Owner, Timestamp};
+use super::xattrs::{MAX_XATTR, MAX_XATTRS, xattrs};
 
-/// As the kernel (`PATH_MAX`, `NAME_MAX`, `XATTR_SIZE_MAX`).
+/// As the kernel (`PATH_MAX`, `NAME_MAX`).
 const MAX_PATH: usize = 4095;
 const MAX_COMPONENT: usize = 255;
-const MAX_XATTR: usize = 64 * 1024;
 /// Directories in each other, so that no name costs much; the deepest real ones have some thirty.
 pub(crate) const MAX_DEPTH: usize = 1000;
-/// Extended attributes of one entry; no file system keeps more than a few.
-const MAX_XATTRS: usize = 100;
 /// Bytes of an archive's text that an error repeats.
 const MAX_TOLD: usize = 200;
 
@@ -50,8 +47,6 @@ pub enum Refusal {
     WhiteoutDevice,
     #[error("device number {major}:{minor} is out of range")]
     DeviceNumber { major: u64, minor: u64 },
-    #[error("sparse entries are not supported; write the layer without --sparse")]
-    Sparse,
     #[error("entry type {:?} is not supported", char::from(*flag))]
     UnknownType { flag: u8 },
     #[error("owner {uid}:{gid} is out of range")]
@@ -107,6 +102,8 @@ pub(crate) struct Attributes {
     pub(crate) owner: Owner,
     pub(crate) mtime: Timestamp,
     pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
+    /// What cannot be kept, for people.
+    pub(crate) lost: Vec<String>,
 }
 
 /// Reads an entry. `overlay` says that the tree is a lower folder of overlayfs, where attributes of
@@ -197,10 +194,6 @@ fn whiteout(path: &Path) -> Result<Option<Change>, Refusal> {
 }
 
 fn node(raw: &RawEntry) -> Result<Node, Refusal> {
-    let sparse = |(key, _): &(Vec<u8>, Vec<u8>)| key.starts_with(b"GNU.sparse.");
-    if raw.flag == b'S' || raw.records.iter().any(sparse) {
-        return Err(Refusal::Sparse);
-    }
     match raw.flag {
         0 | b'0' | b'7' => Ok(Node::File { size: raw.size }),
         b'2' if raw.link.is_empty() => Err(Refusal::NoTarget),
@@ -247,11 +240,13 @@ fn attributes(raw: &RawEntry, overlay: bool) -> Result<Attributes, Refusal> {
         Some(text) => time(text)?,
         None => Timestamp::from_seconds(raw.mtime),
     };
+    let (xattrs, lost) = xattrs(raw, overlay)?;
     Ok(Attributes {
         mode: u32::try_from(raw.mode & 0o7777).unwrap_or(0),
         owner: Owner { uid, gid },
         mtime,
-        xattrs: xattrs(raw, overlay)?,
+        xattrs,
+        lost,
     })
 }
 
@@ -284,99 +279,4 @@ fn parse_time(text: &[u8]) -> Option<Timestamp> {
             nanos: 1_000_000_000 - nanos,
         },
     })
-}
-
-fn xattrs(raw: &RawEntry, overlay: bool) -> Result<Vec<(OsString, Vec<u8>)>, Refusal> {
-    let mut found: Vec<(OsString, Vec<u8>)> = Vec::new();
-    for (key, value) in &raw.records {
-        let (name, value) = if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            (name.to_vec(), value.clone())
-        } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-            let decoded = percent(name).zip(base64(value));
-            decoded.ok_or_else(|| bad_xattr(name))?
-        } else {
-            continue;
-        };
-        if name.is_empty() || name.contains(&0) || name.len() > 255 || value.len() > MAX_XATTR {
-            return Err(bad_xattr(&name));
-        }
-        let Some(name) = imported(&name, overlay) else {
-            continue;
-        };
-        let name = OsString::from_vec(name);
-        found.retain(|(earlier, _)| *earlier != name);
-        found.push((name, value));
-        if found.len() > MAX_XATTRS {
-            return Err(Refusal::TooManyXattrs);
-        }
-    }
-    // File capabilities last: other changes to a file may take them away.
-    found.sort_by_key(|(name, _)| name == "security.capability");
-    Ok(found)
-}
-
-/// The name an attribute of an image gets on disk; `None` for what an image has no say in, such as
-/// labels of the host's security modules.
-fn imported(name: &[u8], overlay: bool) -> Option<Vec<u8>> {
-    let users = name.starts_with(b"user.") && name != OVERRIDE_STAT.as_bytes();
-    let kernels = matches!(
-        name,
-        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
-    );
-    if !users && !kernels {
-        return None;
-    }
-    match name.strip_prefix(b"user.overlay.") {
-        // Kernels since 6.7 take the escape away again; older ones just ignore the name.
-        Some(rest) if overlay => Some([b"user.overlay.overlay.", rest].concat()),
-        _ => Some(name.to_vec()),
-    }
-}
-
-fn bad_xattr(name: &[u8]) -> Refusal {
-    Refusal::Xattr { name: told(name) }
-}
-
-/// libarchive writes unusual bytes of names as `%XX`.
-fn percent(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        if *first != b'%' {
-            out.push(*first);
-            rest = tail;
-            continue;
-        }
-        let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-        out.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = tail.get(2..)?;
-    }
-    Some(out)
-}
-
-/// Base64 with or without padding (libarchive writes none).
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let digits = match text {
-        [rest @ .., b'=', b'='] | [rest @ .., b'='] => rest,
-        rest => rest,
-    };
-    let mut out = Vec::new();
-    let (mut bits, mut count) = (0_u32, 0);
-    for digit in digits {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = ((bits << 6) | u32::from(value)) & 0xff_ffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push(u8::try_from((bits >> count) & 0xff).ok()?);
-        }
-    }
-    (count < 6).then_some(out)
 }

@@ -7,14 +7,11 @@ use oci_spec::image::Descriptor;
 
 use super::compress::{Compression, Encoder, encoder};
 use super::diff::{DiffError, DiffOptions, DiffStats, diff_watched};
-use super::pipeline::HashThread;
+use super::pipeline::{CHUNK, HashThread, Pool};
 use super::root::Root;
 use crate::content::{Content, ContentWriter};
 use crate::digest::{DiffId, Hasher};
 use crate::progress::{Cancel, Progress};
-
-/// Small writes (headers, padding) are gathered to this size.
-const CHUNK: usize = 256 * 1024;
 
 /// A layer in the content store.
 #[derive(Debug, Clone)]
@@ -47,6 +44,7 @@ pub fn pack(
         hash: HashThread::start(Hasher::sha256()).map_err(PackError::Store)?,
         encoder: encoder(compression, writer).map_err(PackError::Store)?,
         chunk: Vec::with_capacity(CHUNK),
+        pool: Pool::default(),
     };
     let stats = diff_watched(upper, &mut tee, options, progress, cancel)?;
     let (writer, diff_id) = tee.finish().map_err(PackError::Store)?;
@@ -62,13 +60,16 @@ pub fn pack(
 struct Tee {
     hash: HashThread,
     encoder: Encoder<Box<dyn ContentWriter>>,
+    /// Small writes (headers, padding) are gathered.
     chunk: Vec<u8>,
+    pool: Pool,
 }
 
 impl Tee {
     fn pass_on(&mut self) -> io::Result<()> {
-        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
-        let chunk: std::sync::Arc<[u8]> = chunk.into();
+        let mut next = self.pool.take();
+        next.clear();
+        let chunk = self.pool.chunk(std::mem::replace(&mut self.chunk, next));
         self.hash.update(chunk.clone())?;
         self.encoder.write_all(&chunk)
     }

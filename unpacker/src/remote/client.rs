@@ -1,12 +1,14 @@
 //! The registry client: its options, and a request with its authorization.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::registry::upstream::Address;
 use reqwest::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use reqwest::{Certificate, Client, Method, StatusCode};
+use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::attempts::Attempts;
@@ -17,6 +19,8 @@ use super::credentials::Credentials;
 use super::endpoint::{Endpoint, Schemes};
 use super::error::{RemoteError, SetupError};
 use super::exchange::{Call, Reply};
+use super::mirrors::Mirrors;
+use super::transport::{Certificates, Proxies, Transport};
 use crate::progress::Progress;
 
 /// How to talk to registries. The defaults suit the internet and a registry on loopback.
@@ -28,6 +32,13 @@ pub struct Options {
     pub tls: Vec<String>,
     /// PEM files with certificates to trust beside the system's.
     pub ca_files: Vec<PathBuf>,
+    /// Certificates of single hosts (with port).
+    pub certificates: HashMap<String, Certificates>,
+    /// Folders such as `/etc/docker/certs.d`, with a folder for each host that has certificates.
+    pub certificate_folders: Vec<PathBuf>,
+    pub proxies: Proxies,
+    /// Places that are asked before a registry, by its host.
+    pub mirrors: HashMap<String, Vec<Address>>,
     pub user_agent: String,
     /// Blobs on their way at the same time, over all pulls and pushes of this client.
     pub transfers: usize,
@@ -44,6 +55,10 @@ impl Default for Options {
             plain_http: Vec::new(),
             tls: Vec::new(),
             ca_files: Vec::new(),
+            certificates: HashMap::new(),
+            certificate_folders: Vec::new(),
+            proxies: Proxies::default(),
+            mirrors: HashMap::new(),
             user_agent: concat!("devpod/", env!("CARGO_PKG_VERSION")).to_owned(),
             transfers: 4,
             stall: Duration::from_secs(60),
@@ -53,6 +68,15 @@ impl Default for Options {
     }
 }
 
+/// How a registry let us in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It asked who we are, and our credentials were good.
+    Proved,
+    /// It asked nothing.
+    Open,
+}
+
 /// A client for all registries. Clones share connections, tokens and the transfer limit.
 #[derive(Clone)]
 pub struct Remote {
@@ -60,10 +84,8 @@ pub struct Remote {
 }
 
 struct Inner {
-    /// Through the proxies of the environment.
-    wide: Client,
-    /// Past them: a proxy's loopback is not ours.
-    local: Client,
+    transport: Transport,
+    mirrors: Mirrors,
     schemes: Schemes,
     stall: Duration,
     retries: u32,
@@ -84,51 +106,67 @@ impl Remote {
         credentials: Arc<dyn Credentials>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, SetupError> {
-        let certificates = read_certificates(&options.ca_files)?;
+        let mut schemes = Schemes {
+            plain: options.plain_http.clone(),
+            tls: options.tls.clone(),
+        };
+        schemes.learn(options.mirrors.values().flatten());
         let inner = Inner {
-            wide: client(&options, &certificates, false)?,
-            local: client(&options, &certificates, true)?,
+            transport: Transport::new(&options)?,
+            mirrors: Mirrors::new(options.mirrors),
             stall: options.stall,
             retries: options.retries,
             auth: Auth::new(credentials),
             clock,
             transfers: Semaphore::new(options.transfers.max(1)),
-            schemes: Schemes {
-                plain: options.plain_http,
-                tls: options.tls,
-            },
+            schemes,
         };
         Ok(Self {
             inner: Arc::new(inner),
         })
     }
 
-    /// Whether `host` is a registry that lets us in: what `devpod login` asks before it stores
-    /// anything (distribution-spec end-1).
-    pub async fn ping(&self, host: &str, progress: &dyn Progress) -> Result<(), RemoteError> {
-        let endpoint = self.endpoint(host)?;
-        let scope = Scope {
-            repository: String::new(),
-            push: false,
-            mount_from: None,
-        };
+    /// Whether `host` is a registry that lets us in: what `devpod login` asks before it keeps anything
+    /// (distribution-spec end-1).
+    pub async fn ping(&self, host: &str, progress: &dyn Progress) -> Result<Entry, RemoteError> {
         let mut attempts = self.attempts(progress);
         loop {
-            let call = Call::new(Method::GET, endpoint.ping());
-            let reply = self.request(&endpoint, &scope, "its API", call).await;
-            match reply {
-                Ok(_) => return Ok(()),
+            match self.enter(host).await {
+                Ok(entry) => return Ok(entry),
                 Err(error) => attempts.after(error).await?,
             }
         }
     }
 
-    pub(super) fn http(&self, local: bool) -> &Client {
-        if local {
-            &self.inner.local
-        } else {
-            &self.inner.wide
+    async fn enter(&self, host: &str) -> Result<Entry, RemoteError> {
+        let endpoint = self.endpoint(host)?;
+        let what = "its API";
+        let call = Call::new(Method::GET, endpoint.ping());
+        // First as a stranger: some let everybody in, and then nothing is known about a password.
+        let reply = self.exchange(&endpoint, what, call.clone()).await?;
+        if reply.status().is_success() {
+            return Ok(Entry::Open);
         }
+        let scope = Scope {
+            repository: String::new(),
+            push: false,
+            mount_from: None,
+        };
+        self.request(&endpoint, &scope, what, call).await?;
+        Ok(Entry::Proved)
+    }
+
+    /// The HTTP client for an address, on behalf of the registry `host`.
+    pub(super) fn http(&self, host: &str, url: &Url) -> Result<Client, RemoteError> {
+        let client = self.inner.transport.client(url);
+        client.map_err(|source| RemoteError::Setup {
+            host: host.to_owned(),
+            source,
+        })
+    }
+
+    pub(super) fn known_mirrors(&self) -> &Mirrors {
+        &self.inner.mirrors
     }
 
     pub(super) fn stall(&self) -> Duration {
@@ -243,45 +281,6 @@ async fn refused(
             looked: authorization.looked,
         },
     }
-}
-
-fn read_certificates(paths: &[PathBuf]) -> Result<Vec<Certificate>, SetupError> {
-    let mut all = Vec::new();
-    for path in paths {
-        let shown = || path.display().to_string();
-        let pem = std::fs::read(path).map_err(|source| SetupError::CaFile {
-            path: shown(),
-            source,
-        })?;
-        let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-        if found.is_empty() {
-            return Err(SetupError::CaPem { path: shown() });
-        }
-        all.extend(found);
-    }
-    Ok(all)
-}
-
-/// Redirects are followed by `exchange`, where it is known who may see what.
-fn client(
-    options: &Options,
-    certificates: &[Certificate],
-    local: bool,
-) -> Result<Client, SetupError> {
-    let builder = || {
-        let builder = Client::builder()
-            .user_agent(&options.user_agent)
-            .connect_timeout(options.connect_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false);
-        if local { builder.no_proxy() } else { builder }
-    };
-    let system = builder().tls_certs_merge(certificates.to_vec()).build();
-    // An image without ca-certificates has no system store; the given files, and plain loopback,
-    // must work there all the same.
-    system
-        .or_else(|_| builder().tls_certs_only(certificates.to_vec()).build())
-        .map_err(|source| SetupError::Client { source })
 }
 
 impl fmt::Debug for Remote {

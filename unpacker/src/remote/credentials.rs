@@ -17,7 +17,6 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-/// A helper may ask the user to unlock a keychain, but not for ever.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HELPER_OUTPUT: u64 = 64 * 1024;
 const MAX_FILE: u64 = 1024 * 1024;
@@ -76,6 +75,11 @@ pub struct Machine {
     pub dotenv_folders: Vec<PathBuf>,
     /// docker's and containers' files, the first asked first. A missing one is an empty one.
     pub files: Vec<PathBuf>,
+    /// All variables of helper programs; `None` for this process's, with `PATH` from `env`.
+    pub program_env: Option<Vec<(String, String)>>,
+    /// How long a helper program may take: it may ask the user to unlock a keychain, but not for
+    /// ever.
+    pub patience: Duration,
 }
 
 impl Machine {
@@ -104,6 +108,8 @@ impl Machine {
             env,
             dotenv_folders,
             files,
+            program_env: None,
+            patience: HELPER_TIMEOUT,
         }
     }
 
@@ -156,7 +162,7 @@ impl Machine {
 }
 
 /// The text of a file, `None` where there is none.
-async fn read(path: &Path) -> Result<Option<Document>, LookupError> {
+pub(super) async fn read(path: &Path) -> Result<Option<Document>, LookupError> {
     let failed = |source| LookupError::Read {
         path: path.to_owned(),
         source,
@@ -185,15 +191,15 @@ async fn read(path: &Path) -> Result<Option<Document>, LookupError> {
 
 /// Why one candidate yielded nothing. Never an error of the whole search.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
+pub(super) enum Unusable {
     #[error("{program} (cannot be run: {reason})")]
     Run { program: String, reason: io::Error },
     #[error("{program} (failed with {status})")]
     Failed { program: String, status: String },
     #[error("{program} ({reason})")]
     Answer { program: String, reason: BadAnswer },
-    #[error("{program} (no answer within {} seconds)", HELPER_TIMEOUT.as_secs())]
-    TimedOut { program: String },
+    #[error("{program} (no answer within {} seconds)", after.as_secs())]
+    TimedOut { program: String, after: Duration },
     #[error("{path} (cannot be read)")]
     KeyFile { path: String },
 }
@@ -246,7 +252,7 @@ impl Machine {
 
     /// Runs a program of `PATH` with `input` on its standard input. Its standard error is not kept:
     /// helpers have been seen to print secrets there.
-    async fn run(
+    pub(super) async fn run(
         &self,
         program: &str,
         arguments: &[&str],
@@ -256,7 +262,11 @@ impl Machine {
             program: program.to_owned(),
             reason,
         };
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(variables) = &self.program_env {
+            command.env_clear().envs(variables.iter().cloned());
+        }
+        let child = command
             .args(arguments)
             .env("PATH", (self.env)("PATH").unwrap_or_default())
             .stdin(Stdio::piped())
@@ -265,23 +275,24 @@ impl Machine {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
-        match tokio::time::timeout(HELPER_TIMEOUT, converse(child, input)).await {
+        match tokio::time::timeout(self.patience, converse(child, input)).await {
             Ok(output) => output.map_err(failed),
             Err(_) => Err(Unusable::TimedOut {
                 program: program.to_owned(),
+                after: self.patience,
             }),
         }
     }
 }
 
-struct Output {
-    success: bool,
+pub(super) struct Output {
+    pub(super) success: bool,
     status: String,
     stdout: Vec<u8>,
 }
 
 impl Output {
-    fn failed(self, program: &str) -> Unusable {
+    pub(super) fn failed(self, program: &str) -> Unusable {
         Unusable::Failed {
             program: program.to_owned(),
             status: self.status,

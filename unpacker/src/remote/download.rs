@@ -1,12 +1,14 @@
-//! A blob into the content store. An interrupted download keeps what it has and goes on from
-//! there with a `Range`; the store's writer checks the digest over all of it.
+//! A blob into the content store. An interrupted download keeps what it has and goes on from there
+//! with a `Range`: at the next attempt, at the next mirror, and, where the store keeps unfinished
+//! blobs, after a killed process. The store's writer checks the digest over all of it, so neither an
+//! `ETag` nor the server is relied on: bytes of two versions glued together have another digest.
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use config::name::Reference;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 
 use super::auth::Scope;
@@ -14,6 +16,7 @@ use super::client::Remote;
 use super::error::RemoteError;
 use super::exchange::{Call, Reply};
 use super::sink::Sink;
+use crate::arrival::Arrival;
 use crate::content::Content;
 use crate::digest::Digest;
 use crate::progress::{Event, Phase, Progress};
@@ -38,7 +41,8 @@ impl BlobName {
 }
 
 impl Remote {
-    /// Fetches `blob` from the repository of `reference` and commits it to `content`.
+    /// Fetches `blob` from the repository of `reference`, or a mirror of it, and commits it to
+    /// `content`.
     pub async fn download(
         &self,
         reference: &Reference,
@@ -46,68 +50,135 @@ impl Remote {
         content: &Arc<dyn Content>,
         progress: &dyn Progress,
     ) -> Result<(), RemoteError> {
+        self.download_for(reference, blob, content, None, progress)
+            .await
+    }
+
+    /// As [`Remote::download`], with readers that follow.
+    pub(crate) async fn download_for(
+        &self,
+        reference: &Reference,
+        blob: &BlobName,
+        content: &Arc<dyn Content>,
+        arrival: Option<&Arc<Arrival>>,
+        progress: &dyn Progress,
+    ) -> Result<(), RemoteError> {
         let _permit = self.transfer().await;
-        let mut download = Download::new(self, reference, blob, content, progress);
-        let mut attempts = self.attempts(progress);
-        let mut before = 0;
-        loop {
-            let error = match download.attempt().await {
+        let mut download = Download {
+            remote: self,
+            reference: reference.clone(),
+            blob,
+            content,
+            arrival,
+            progress,
+            sink: None,
+            received: 0,
+            reported: 0,
+            taken_up: false,
+            anew: false,
+        };
+        for mirror in self.mirrors(reference) {
+            download.reference = mirror;
+            match download.attempt().await {
                 Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if download.received >= before + WORTH_ANOTHER_TRY {
-                attempts.moved_forward();
+                Err(error) => self.leave_mirror(&download.reference, error, progress)?,
             }
-            before = download.received;
-            attempts.after(error).await?;
+            // The next place may have to answer for what this one sent.
+            download.taken_up |= download.received > 0;
         }
+        download.reference = reference.clone();
+        download.persist().await
     }
 }
 
 /// One blob on its way, over all its attempts.
 struct Download<'a> {
     remote: &'a Remote,
-    reference: &'a Reference,
+    /// Where it is asked for now.
+    reference: Reference,
     blob: &'a BlobName,
     content: &'a Arc<dyn Content>,
+    arrival: Option<&'a Arc<Arrival>>,
     progress: &'a dyn Progress,
     sink: Option<Sink>,
     /// Bytes that the sink has.
     received: u64,
     reported: u64,
+    /// Whether some of them are of an earlier process or place, and may be wrong.
+    taken_up: bool,
+    /// Whether it was begun anew for that reason.
+    anew: bool,
 }
 
-impl<'a> Download<'a> {
-    fn new(
-        remote: &'a Remote,
-        reference: &'a Reference,
-        blob: &'a BlobName,
-        content: &'a Arc<dyn Content>,
-        progress: &'a dyn Progress,
-    ) -> Self {
-        Self {
-            remote,
-            reference,
-            blob,
-            content,
-            progress,
-            sink: None,
-            received: 0,
-            reported: 0,
+impl Download<'_> {
+    /// Tries until there is no hope.
+    async fn persist(&mut self) -> Result<(), RemoteError> {
+        let mut attempts = self.remote.attempts(self.progress);
+        let mut before = self.received;
+        loop {
+            let taken_up = self.taken_up;
+            let error = match self.attempt().await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if (taken_up || self.taken_up) && !self.anew && spoils(&error) {
+                // What was there may be what is wrong; once it is gone nothing else is to blame.
+                self.anew = true;
+                self.drop_content().await;
+                before = 0;
+                continue;
+            }
+            if self.received >= before + WORTH_ANOTHER_TRY {
+                attempts.moved_forward();
+            }
+            before = self.received;
+            attempts.after(error).await?;
         }
     }
 
+    /// One request and what comes of it. After an error the sink has what came, unless it was wrong.
     async fn attempt(&mut self) -> Result<(), RemoteError> {
-        if self.received < self.blob.size || self.sink.is_none() {
-            self.receive().await?;
+        self.open().await?;
+        if self.received < self.blob.size {
+            let received = self.receive().await;
+            if matches!(received, Err(RemoteError::SizeMismatch { .. })) {
+                self.drop_content().await;
+            }
+            received?;
         }
         self.commit().await
+    }
+
+    /// Opens the sink, which may have a part of the blob already.
+    async fn open(&mut self) -> Result<(), RemoteError> {
+        if self.sink.is_some() {
+            return Ok(());
+        }
+        let content = Arc::clone(self.content);
+        let opened = Sink::open(content, self.blob.clone(), self.arrival.cloned()).await;
+        let (sink, have) = opened.map_err(|source| self.content_error(source))?;
+        self.sink = Some(sink);
+        self.received = have;
+        self.taken_up = have > 0;
+        if self.taken_up {
+            self.report();
+        }
+        Ok(())
+    }
+
+    async fn drop_content(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            sink.discard().await;
+        }
+        self.received = 0;
+        self.reported = 0;
+        self.taken_up = false;
     }
 
     async fn receive(&mut self) -> Result<(), RemoteError> {
         let reply = self.ask().await?;
         let have = self.start_of(&reply)?;
-        self.check_length(&reply, have)?;
+        self.check(&reply, have)?;
         // A server that cannot do ranges sends all of it again; what we have is passed over.
         self.take(reply, self.received - have).await
     }
@@ -126,7 +197,7 @@ impl<'a> Download<'a> {
                 call.headers.insert(RANGE, range);
             }
         }
-        let scope = Scope::pull(self.reference);
+        let scope = Scope::pull(&self.reference);
         let what = self.what();
         self.remote.request(&endpoint, &scope, &what, call).await
     }
@@ -147,12 +218,27 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// A length that cannot be right is found before a byte is taken.
-    fn check_length(&self, reply: &Reply, start: u64) -> Result<(), RemoteError> {
-        match reply.content_length() {
-            Some(length) if start.saturating_add(length) != self.blob.size => {
-                Err(self.wrong_size(start.saturating_add(length)))
+    /// What cannot be right is found before a byte is taken.
+    fn check(&self, reply: &Reply, start: u64) -> Result<(), RemoteError> {
+        if let Some(encoding) = reply.header(CONTENT_ENCODING)
+            && !encoding.trim().eq_ignore_ascii_case("identity")
+        {
+            return Err(self.protocol(format!(
+                "{} comes encoded as {encoding:?}, which was not asked for",
+                self.what()
+            )));
+        }
+        // A part may be shorter than what was asked for; then the rest is asked for again.
+        let whole = match reply.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                range_total(reply.header(CONTENT_RANGE).unwrap_or_default())
             }
+            _ => reply
+                .content_length()
+                .map(|length| start.saturating_add(length)),
+        };
+        match whole {
+            Some(whole) if whole != self.blob.size => Err(self.wrong_size(whole)),
             _ => Ok(()),
         }
     }
@@ -184,26 +270,24 @@ impl<'a> Download<'a> {
         if received > self.blob.size {
             return Err(self.wrong_size(received));
         }
-        let written = self.sink().write(bytes).await;
-        written.map_err(|source| self.content_error(source))?;
+        if let Some(sink) = &mut self.sink {
+            let written = sink.write(bytes).await;
+            written.map_err(|source| self.content_error(source))?;
+        }
         self.received = received;
         self.report();
         Ok(())
     }
 
-    fn sink(&mut self) -> &mut Sink {
-        let (content, digest) = (self.content, &self.blob.digest);
-        self.sink
-            .get_or_insert_with(|| Sink::open(Arc::clone(content), digest.clone()))
-    }
-
     async fn commit(&mut self) -> Result<(), RemoteError> {
-        // An empty blob has no piece that could have opened the sink.
-        self.sink();
         let Some(sink) = self.sink.take() else {
             return Ok(());
         };
-        match sink.commit().await {
+        let committed = sink.commit().await;
+        // Whatever came of it, that writer is gone.
+        self.received = 0;
+        self.reported = 0;
+        match committed {
             Ok(actual) if actual == self.blob.digest => Ok(()),
             Ok(actual) => Err(self.mismatch(actual.to_string())),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -227,7 +311,7 @@ impl<'a> Download<'a> {
     }
 
     fn what(&self) -> String {
-        blob_name(self.reference, self.blob)
+        blob_name(&self.reference, self.blob)
     }
 
     fn protocol(&self, problem: String) -> RemoteError {
@@ -263,6 +347,15 @@ impl<'a> Download<'a> {
     }
 }
 
+/// Whether bytes that were taken up may be why it failed: the whole has another digest, or the server
+/// has not so many.
+fn spoils(error: &RemoteError) -> bool {
+    matches!(
+        error,
+        RemoteError::DigestMismatch { .. } | RemoteError::Refused { status: 416, .. }
+    )
+}
+
 /// What errors call a blob.
 pub(super) fn blob_name(reference: &Reference, blob: &BlobName) -> String {
     format!("blob {} of {}", blob.digest, reference.repository())
@@ -274,22 +367,28 @@ pub(super) fn range_start(header: &str) -> Option<u64> {
     rest.split_once('-')?.0.trim().parse().ok()
 }
 
+/// The last number of it, where it is known.
+fn range_total(header: &str) -> Option<u64> {
+    header.rsplit_once('/')?.1.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn content_ranges() {
-        for (header, start) in [
-            ("bytes 5-9/10", Some(5)),
-            ("bytes 0-0/*", Some(0)),
-            ("bytes */10", None),
-            ("bytes=5-9", None),
-            ("items 5-9/10", None),
-            ("bytes 99999999999999999999-1/2", None),
-            ("", None),
+        for (header, start, total) in [
+            ("bytes 5-9/10", Some(5), Some(10)),
+            ("bytes 0-0/*", Some(0), None),
+            ("bytes */10", None, Some(10)),
+            ("bytes=5-9", None, None),
+            ("items 5-9/10", None, Some(10)),
+            ("bytes 99999999999999999999-1/2", None, Some(2)),
+            ("", None, None),
         ] {
             assert_eq!(range_start(header), start, "{header}");
+            assert_eq!(range_total(header), total, "{header}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Where a registry is reached: scheme, address and the URLs of its API. Pure.
 
 use config::name::{DOCKER_HUB, Reference, RepositoryName};
+use config::registry::upstream::Address;
 use reqwest::Url;
 
 use super::error::RemoteError;
 
 /// Docker Hub's API does not live at the name that its images carry.
-const DOCKER_HUB_API: &str = "registry-1.docker.io";
+pub(super) const DOCKER_HUB_API: &str = "registry-1.docker.io";
 
 /// One registry.
 #[derive(Debug, Clone)]
@@ -24,6 +25,17 @@ pub(super) struct Schemes {
 }
 
 impl Schemes {
+    /// An address that says its scheme is right about it.
+    pub(super) fn learn<'a>(&mut self, addresses: impl Iterator<Item = &'a Address>) {
+        for address in addresses {
+            let list = match address.plain_http {
+                true => &mut self.plain,
+                false => &mut self.tls,
+            };
+            list.push(address.host.to_string());
+        }
+    }
+
     /// Loopback is plain unless listed as TLS; everything else is TLS unless listed as plain.
     fn of(&self, host: &str) -> &'static str {
         let listed = |hosts: &[String]| hosts.iter().any(|h| h == host);

@@ -1,6 +1,7 @@
 //! What can go wrong with a remote registry, by class of what the user can do about it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::credentials::LookupError;
@@ -42,7 +43,7 @@ pub enum RemoteError {
     },
     #[error(
         "{host} wants a login for {what}, or it does not exist there; looked for credentials in {}; \
-         run `devpod registry external add {host} --username NAME`, or set DOCKER_USERNAME and DOCKER_PASSWORD (with \
+         run `devpod login {host}`, or set DOCKER_USERNAME and DOCKER_PASSWORD (with \
          DOCKER_REGISTRY={host})",
         looked.join(", ")
     )]
@@ -52,7 +53,7 @@ pub enum RemoteError {
         looked: Vec<String>,
     },
     #[error(
-        "{host} refused the credentials of {from} for {what}{}; run `devpod registry external add {host} --username NAME`",
+        "{host} refused the credentials of {from} for {what}{}; run `devpod login {host}`",
         says(message)
     )]
     LoginRefused {
@@ -99,10 +100,17 @@ pub enum RemoteError {
         status: u16,
         message: String,
     },
+    #[error(
+        "{what} of {host} is a manifest of docker's schema version 1, which is not supported; push the image \
+         again with a current tool"
+    )]
+    SchemaOne { host: String, what: String },
     #[error("{host} breaks the distribution protocol: {problem}")]
     Protocol { host: String, problem: String },
     #[error("cannot look up credentials for {host}")]
     Credentials { host: String, source: LookupError },
+    #[error("cannot connect to {host}")]
+    Setup { host: String, source: SetupError },
     #[error("cannot use the content store for {what}")]
     Content { what: String, source: io::Error },
 }
@@ -116,14 +124,26 @@ fn says(message: &str) -> String {
 }
 
 /// The client itself could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SetupError {
-    #[error("cannot read the certificates of {path}")]
-    CaFile { path: String, source: io::Error },
+    #[error("cannot read the certificate or key {path}")]
+    CaFile {
+        path: String,
+        source: Arc<io::Error>,
+    },
     #[error("{path} holds no PEM certificate")]
     CaPem { path: String },
+    #[error("cannot look into {path} for certificates")]
+    Folder {
+        path: String,
+        source: Arc<io::Error>,
+    },
+    #[error("{certificate} and {key} are not a PEM certificate and its key")]
+    Identity { certificate: String, key: String },
+    #[error("the {kind} proxy is not an http or https address")]
+    Proxy { kind: &'static str },
     #[error("cannot set up HTTPS")]
-    Client { source: reqwest::Error },
+    Client { source: Arc<reqwest::Error> },
 }
 
 impl RemoteError {

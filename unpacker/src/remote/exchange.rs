@@ -11,7 +11,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::attempts::parse_retry_after;
 use super::client::Remote;
-use super::endpoint::{Endpoint, is_loopback};
+use super::endpoint::Endpoint;
 use super::error::RemoteError;
 use super::upload::BlobBody;
 
@@ -97,8 +97,8 @@ impl Remote {
         what: &str,
         call: Call,
     ) -> Result<Response, RemoteError> {
-        let local = call.url.host_str().is_some_and(is_loopback);
-        let request = self.http(local).request(call.method, call.url);
+        let http = self.http(&endpoint.host, &call.url)?;
+        let request = http.request(call.method, call.url);
         let request = request.headers(call.headers);
         let (request, sent) = match call.payload {
             Payload::Empty => (request, Arc::default()),

@@ -23,6 +23,8 @@ pub(super) const ACCEPTED: HeaderValue = HeaderValue::from_static(
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json",
 );
+/// What media types of docker's first manifests begin with.
+const SCHEMA_ONE: &str = "application/vnd.docker.distribution.manifest.v1";
 pub(super) const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// A manifest or index whose digest has been verified.
@@ -34,12 +36,18 @@ pub struct Fetched {
 }
 
 impl Remote {
-    /// What `reference` points at.
+    /// What `reference` points at, as its registry or a mirror of it says.
     pub async fn resolve(
         &self,
         reference: &Reference,
         progress: &dyn Progress,
     ) -> Result<Fetched, RemoteError> {
+        for mirror in self.mirrors(reference) {
+            match self.resolve_once(&mirror).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(error) => self.leave_mirror(&mirror, error, progress)?,
+            }
+        }
         let mut attempts = self.attempts(progress);
         loop {
             match self.resolve_once(reference).await {
@@ -58,8 +66,16 @@ impl Remote {
         let what = manifest_name(reference);
         let mut reply = self.request(&endpoint, &scope, &what, call).await?;
         let bytes = reply.read(MAX_MANIFEST).await?;
-        let digest = verified(reference, &reply, &bytes)?;
         let media_type = media_type(reference, &reply, &bytes)?;
+        // Its digest leaves the signatures out, so it is refused before that is compared.
+        if media_type.starts_with(SCHEMA_ONE) {
+            let what = what.clone();
+            return Err(RemoteError::SchemaOne {
+                host: endpoint.host,
+                what,
+            });
+        }
+        let digest = verified(reference, &reply, &bytes)?;
         Ok(Fetched {
             media_type,
             bytes,
@@ -138,6 +154,7 @@ fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape {
+    schema_version: Option<u32>,
     media_type: Option<String>,
     layers: Option<serde::de::IgnoredAny>,
     manifests: Option<serde::de::IgnoredAny>,
@@ -156,6 +173,9 @@ fn media_type(reference: &Reference, reply: &Reply, bytes: &[u8]) -> Result<Stri
     if shape.layers.is_some() && shape.manifests.is_some() {
         let text = format!("{name} claims to be a manifest and an index at once");
         return Err(problem(text));
+    }
+    if shape.schema_version == Some(1) {
+        return Ok(SCHEMA_ONE.to_owned());
     }
     let header = reply.header(CONTENT_TYPE).unwrap_or_default();
     let header = header.split(';').next().unwrap_or_default().trim();

@@ -8,8 +8,10 @@
 //! ├─ upload     exists, mount, send
 //! ├─ auth       challenge -> header, tokens kept per host and scope
 //! │  ├─ challenge    WWW-Authenticate, pure
-//! │  └─ credentials  files, environment and helper programs
+//! │  └─ credentials  files, environment and helper programs; login changes them
+//! ├─ mirrors    places that are asked before a registry
 //! ├─ exchange   one request: redirects, stall timeout, status to error
+//! ├─ transport  proxies and certificates: which HTTP client an address gets
 //! ├─ attempts   which errors are tried again, and when
 //! ├─ clock      time and chance, handed in
 //! └─ error      one enum, by class of what the user can do
@@ -29,9 +31,12 @@ pub mod download;
 mod endpoint;
 pub mod error;
 mod exchange;
+pub mod login;
 pub mod manifest;
+mod mirrors;
 pub mod open;
 mod sink;
+pub mod transport;
 pub mod upload;
 
 pub use credentials::Credentials;

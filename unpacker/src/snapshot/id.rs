@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{ChainId, Digest};
+use crate::digest::{ChainId, DiffId, Digest};
 
-/// `sha256-<hex>` for a layer of an image (its chainID), `step-<hex>` for a build step (its key).
+/// `diff-<hex>` for a layer that is the same above any others (its diffID), `sha256-<hex>` for one
+/// that leans on those below it (its chainID), `step-<hex>` for a build step (its key), and
+/// `root-<hex>` for nothing but a root directory (what is said of it).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SnapshotId(String);
@@ -24,6 +26,15 @@ impl SnapshotId {
         Self(chain.to_string().replace(':', "-"))
     }
 
+    pub fn of_diff(diff: &DiffId) -> Self {
+        Self(format!("diff-{}", diff.digest().digest()))
+    }
+
+    /// `text` is the digest of everything that is said of the directory.
+    pub(crate) fn of_root(text: &Digest) -> Self {
+        Self(format!("root-{}", text.digest()))
+    }
+
     pub fn of_step(key: &Digest) -> Self {
         Self(format!("step-{}", key.digest()))
     }
@@ -38,7 +49,7 @@ impl FromStr for SnapshotId {
 
     fn from_str(text: &str) -> Result<Self, BadSnapshotId> {
         let good = text.split_once('-').is_some_and(|(kind, hex)| {
-            matches!(kind, "sha256" | "sha512" | "step")
+            matches!(kind, "diff" | "sha256" | "sha512" | "step" | "root")
                 && matches!(hex.len(), 64 | 128)
                 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         });

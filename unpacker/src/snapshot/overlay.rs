@@ -18,6 +18,9 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+/// Lower folders that overlayfs takes (`OVL_MAX_STACK`).
+const MAX_LOWER: usize = 500;
+
 /// What is stacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {
@@ -62,8 +65,7 @@ impl Overlay {
         &self,
         add_lowers: fn(&OwnedFd, &[Folder<'_>]) -> io::Result<()>,
     ) -> io::Result<OwnedFd> {
-        let lower = self.lower.iter().map(|path| Folder::open(path));
-        let lower = lower.collect::<io::Result<Vec<_>>>()?;
+        let lower = self.lowers()?;
         let upper = match &self.upper {
             Some((upper, work)) => Some((Folder::open(upper)?, Folder::open(work)?)),
             None => None,
@@ -76,6 +78,31 @@ impl Overlay {
             FsMountFlags::FSMOUNT_CLOEXEC,
             MountAttrFlags::empty(),
         )?)
+    }
+
+    /// What is stacked below; where that is more than the kernel takes, the lowest are a stack of
+    /// their own. Two overlays may lie on each other, no more.
+    fn lowers(&self) -> io::Result<Vec<Folder<'_>>> {
+        let too_many = self.lower.len().checked_sub(MAX_LOWER);
+        let lowest = match too_many {
+            Some(over @ 1..) => over + 1,
+            _ => 0,
+        };
+        let (lowest, lower) = self.lower.split_at(lowest);
+        let mut folders = Vec::new();
+        if let Some(path) = lowest.first() {
+            let stack = Self {
+                lower: lowest.to_vec(),
+                upper: None,
+                volatile: false,
+            };
+            let fd = stack.mount_detached()?;
+            folders.push(Folder { path, fd });
+        }
+        for path in lower {
+            folders.push(Folder::open(path)?);
+        }
+        Ok(folders)
     }
 
     fn configure(&self, fs: &OwnedFd, upper: Option<&(Folder<'_>, Folder<'_>)>) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/<SnapshotId>/fs          a committed layer folder; never written again
 //! <dir>/<SnapshotId>/unsynced    boot id; there until `sync` has made the folder durable
+//! <dir>/<SnapshotId>/bare        there where the layer says nothing of its root directory
 //! <dir>/<SnapshotId> -> <other>  an alias
 //! <dir>/.staging/<name>/{fs,work,lock}   uncommitted; `lock` is flocked by its owner
 //! <dir>/.trash/<name>            removed, waiting for `purge`
@@ -29,6 +30,7 @@ use crate::layer::root::Root;
 use crate::progress::Cancel;
 
 const UNSYNCED: &str = "unsynced";
+const BARE: &str = "bare";
 const LOCK: &str = "lock";
 
 /// Snapshots below one folder.
@@ -93,6 +95,12 @@ impl Snapshots {
         }
     }
 
+    /// Whether what a snapshot's root directory says is not the layer's: see [`Staging::set_bare`].
+    /// `fs` is what [`Snapshots::get`] answered.
+    pub fn is_bare(&self, fs: &Path) -> bool {
+        fs.with_file_name(BARE).exists()
+    }
+
     /// Starts a snapshot: an empty `fs`, and an empty `work` beside it for overlayfs.
     pub fn stage(&self) -> io::Result<Staging> {
         let _guard = self.guard()?;
@@ -132,13 +140,9 @@ impl Snapshots {
 
     /// Makes everything that was committed durable, with one `syncfs`.
     pub fn sync(&self) -> io::Result<()> {
-        let pending: Vec<PathBuf> = self
-            .list()?
-            .iter()
-            .filter(|listed| listed.alias_of.is_none())
-            .map(|listed| self.dir.join(listed.id.as_str()).join(UNSYNCED))
-            .filter(|marker| marker.exists())
-            .collect();
+        let listed = self.list()?;
+        let own = listed.iter().filter(|listed| listed.alias_of.is_none());
+        let pending: Vec<PathBuf> = own.filter_map(|listed| self.unsynced(&listed.id)).collect();
         if pending.is_empty() {
             return Ok(());
         }
@@ -147,6 +151,20 @@ impl Snapshots {
             ignore_absent(fs::remove_file(marker))?;
         }
         Ok(())
+    }
+
+    /// As [`Snapshots::sync`], where one of these snapshots needs it.
+    pub fn sync_for(&self, ids: &[SnapshotId]) -> io::Result<()> {
+        match ids.iter().any(|id| self.unsynced(id).is_some()) {
+            true => self.sync(),
+            false => Ok(()),
+        }
+    }
+
+    /// The marker of a snapshot that is not durable yet.
+    fn unsynced(&self, id: &SnapshotId) -> Option<PathBuf> {
+        let marker = self.dir.join(id.as_str()).join(UNSYNCED);
+        marker.exists().then_some(marker)
     }
 
     /// Gives a snapshot a second id. It answers nothing once `of` is removed.
@@ -230,15 +248,23 @@ impl Snapshots {
 
     /// Waits until nobody else makes this snapshot. `None` when cancelled while waiting.
     pub fn lock(&self, id: &SnapshotId, cancel: &Cancel) -> io::Result<Option<MakeLock>> {
-        let path = self.hidden("locks").join(id.as_str());
         while !cancel.is_cancelled() {
+            if let Some(lock) = self.try_lock(id)? {
+                return Ok(Some(lock));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(None)
+    }
+
+    /// The lock, unless somebody else makes this snapshot.
+    pub fn try_lock(&self, id: &SnapshotId) -> io::Result<Option<MakeLock>> {
+        let path = self.hidden("locks").join(id.as_str());
+        loop {
             let file = lock_file(&path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    std::thread::sleep(Duration::from_millis(20));
-                    continue;
-                }
+                Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
             // The last holder unlinks the file; a lock on that one would exclude nobody.
@@ -246,7 +272,6 @@ impl Snapshots {
                 return Ok(Some(MakeLock { path, _file: file }));
             }
         }
-        Ok(None)
     }
 }
 
@@ -338,6 +363,12 @@ impl Staging {
     /// The folder that becomes the snapshot.
     pub fn fs(&self) -> PathBuf {
         self.path.join("fs")
+    }
+
+    /// Notes that the layer says nothing of its root directory: `fs` has the default one, and above
+    /// other layers it is theirs that counts.
+    pub fn set_bare(&self) -> io::Result<()> {
+        fs::write(self.path.join(BARE), "")
     }
 
     /// Overlayfs's work folder, on the same file system.

@@ -81,6 +81,7 @@ impl Room {
             hostname: "box".into(),
             mounts: vec![],
             network: Network::Host,
+            wiring: Default::default(),
             process: process(script),
             init: false,
         }

@@ -175,18 +175,24 @@ fn long_container() {
     assert_eq!(room.changes(), ["tmp", "tmp/new"]);
 }
 
+/// One option string of the kernel holds some hundred, one overlay 500.
 fn many() {
-    let names: Vec<String> = (0..200).map(|number| number.to_string()).collect();
-    let files: Vec<[(&str, &str); 1]> = names.iter().map(|name| [(&**name, "x")]).collect();
-    let layers: Vec<&[(&str, &str)]> = files.iter().map(|files| &files[..]).collect();
-    let (layers, lower) = Layers::new(&layers);
-    let overlay = Overlay {
-        lower,
-        upper: layers.upper(),
-        volatile: true,
-    };
-    let root = overlay.mount_detached().unwrap();
-    assert!(names.iter().all(|name| text(&root, name).is_some()));
+    for count in [129, 500, 501, 700] {
+        let names: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        let files: Vec<[(&str, &str); 2]> = (names.iter())
+            .map(|name| [(&**name, "x"), ("top", &**name)])
+            .collect();
+        let layers: Vec<&[(&str, &str)]> = files.iter().map(|files| &files[..]).collect();
+        let (layers, lower) = Layers::new(&layers);
+        let overlay = Overlay {
+            lower,
+            upper: layers.upper(),
+            volatile: true,
+        };
+        let root = overlay.mount_detached().unwrap();
+        assert!(names.iter().all(|name| text(&root, name).is_some()));
+        assert_eq!(text(&root, "top").as_ref(), names.last());
+    }
 }
 
 fn probed() {

@@ -47,9 +47,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A sandbox that ends with the test.
-struct Sandbox {
+pub(crate) struct Sandbox {
     room: Room,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Sandbox {
@@ -57,7 +57,7 @@ impl Sandbox {
         Self::start_with(script, |_| {})
     }
 
-    fn start_with(script: &str, change: impl FnOnce(&mut ContainerSpec)) -> Self {
+    pub(crate) fn start_with(script: &str, change: impl FnOnce(&mut ContainerSpec)) -> Self {
         let room = Room::new();
         // Longer than a socket's address may be.
         let dir = room.path(&"x".repeat(120));

@@ -18,14 +18,14 @@ use crate::clock::TestClock;
 use crate::server::{Answer, Request, Server};
 use crate::store::Store;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 pub(crate) fn remote(clock: &TestClock) -> Remote {
     remote_with(clock, Duration::from_secs(10))
 }
 
-fn remote_with(clock: &TestClock, stall: Duration) -> Remote {
+pub(crate) fn remote_with(clock: &TestClock, stall: Duration) -> Remote {
     unpacker::remote::install_crypto();
     let options = Options {
         stall,
@@ -35,11 +35,11 @@ fn remote_with(clock: &TestClock, stall: Duration) -> Remote {
 }
 
 /// Bytes that do not repeat within a piece.
-fn payload() -> Vec<u8> {
+pub(crate) fn payload() -> Vec<u8> {
     (0..300_000u32).flat_map(u32::to_le_bytes).collect()
 }
 
-fn name_of(bytes: &[u8]) -> BlobName {
+pub(crate) fn name_of(bytes: &[u8]) -> BlobName {
     BlobName {
         digest: sha256(bytes),
         size: bytes.len() as u64,
@@ -89,7 +89,7 @@ impl Outcome {
     }
 }
 
-fn range_of(request: &Request) -> Option<usize> {
+pub(crate) fn range_of(request: &Request) -> Option<usize> {
     let range = request.header("range")?.strip_prefix("bytes=")?;
     Some(range.strip_suffix('-')?.parse().unwrap())
 }
@@ -381,6 +381,33 @@ async fn documents_with_two_meanings_are_refused() {
     assert!(said.starts_with(INDEX), "{said}");
     let said = resolve(":t", answer("text/html", "<html>")).await;
     assert!(said.contains("not a JSON manifest"), "{said}");
+}
+
+#[tokio::test]
+async fn dockers_first_manifests_are_refused_by_name() {
+    let signed = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    let body = r#"{"schemaVersion":1,"name":"a","fsLayers":[],"signatures":[]}"#;
+    for kind in [signed, "application/json"] {
+        // Its digest is that of the document without its signatures.
+        let other = sha256(b"unsigned").to_string();
+        let said = resolve(":t", move || {
+            let answer = Answer::status(200).header("Content-Type", kind);
+            answer.header("Docker-Content-Digest", &other).body(body)
+        })
+        .await;
+        assert!(said.contains("schema version 1"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn another_encoding_is_not_stored() {
+    let outcome = download(|_, _| {
+        let answer = Answer::status(200).header("Content-Encoding", "gzip");
+        answer.body(payload())
+    })
+    .await;
+    let error = outcome.refused().to_string();
+    assert!(error.contains("encoded as"), "{error}");
 }
 
 #[tokio::test]

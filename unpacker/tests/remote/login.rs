@@ -135,7 +135,7 @@ async fn a_login_is_asked_for_with_the_places_searched() {
     for part in [
         "wants a login for pulling a",
         "no place",
-        "devpod registry external add 127.0.0.1",
+        "devpod login 127.0.0.1",
         "DOCKER_USERNAME",
     ] {
         assert!(said.contains(part), "{said}");

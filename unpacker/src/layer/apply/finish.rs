@@ -6,16 +6,25 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::{ApplyError, Layer, failed};
-use crate::layer::root::attributes::{mode_in, mtime_in, set_xattr_in};
+use crate::layer::root::attributes::{set_xattr_in, times_of};
 use crate::layer::root::metadata::{DeviceNumber, Kind};
 use crate::layer::root::node_in;
 use crate::layer::tree::{Deferred, OPAQUE, TreeError};
+use crate::layer::xattrs::ACL_DEFAULT;
 
 impl Layer<'_> {
     pub(super) fn finish(&mut self) -> Result<bool, ApplyError> {
         self.link_pending()?;
         let opaque_root = self.tree.is_opaque(Path::new(""));
+        self.finish_hiding()?;
+        self.finish_folders()?;
+        Ok(opaque_root)
+    }
+
+    pub(super) fn finish_hiding(&mut self) -> Result<(), ApplyError> {
         let (hidden, opaque) = self.tree.hides();
         if self.tree.has_lowers() {
             for path in &hidden {
@@ -30,8 +39,7 @@ impl Layer<'_> {
                     .map_err(|error| finishing(path, error))?;
             }
         }
-        self.finish_folders()?;
-        Ok(opaque_root)
+        Ok(())
     }
 
     /// What this layer has itself hides the lower one already, except a directory, which overlayfs
@@ -44,6 +52,7 @@ impl Layer<'_> {
         match level.upper(name)? {
             Some(found) if found.is_dir() => Ok(mark_opaque(level.upper_fd()?, name)?),
             Some(_) => Ok(()),
+            None if level.is_open() => self.tree.leave_whiteout(path),
             None if level.below(name)?.is_none() => Ok(()),
             None => {
                 self.tree.budget.entry()?;
@@ -64,6 +73,7 @@ impl Layer<'_> {
         match level.upper(name)? {
             Some(found) if found.is_dir() => Ok(mark_opaque(level.upper_fd()?, name)?),
             Some(_) => Ok(()),
+            None if level.is_open() && !self.tree.is_hidden(path) => self.tree.leave_opaque(path),
             None => match level.below(name)? {
                 Some((_, found)) if found.is_dir() && !self.tree.is_hidden(path) => {
                     let (folder, name) = self.tree.place(path)?;
@@ -77,20 +87,38 @@ impl Layer<'_> {
 
     /// Deepest first: a directory's time changes when something in it is created, not when the
     /// mode of something in it changes, but without search permission nothing below is reached.
-    fn finish_folders(&mut self) -> Result<(), ApplyError> {
+    pub(super) fn finish_folders(&mut self) -> Result<(), ApplyError> {
         for (path, deferred) in self.tree.take_deferred().iter().rev() {
             let done = (self.tree.budget.check().map_err(TreeError::from))
+                .and_then(|()| Ok(self.finish_list(path)?))
                 .and_then(|()| Ok(self.finish_folder(path, deferred)?));
             done.map_err(|error| finishing(path, error))?;
         }
         Ok(())
     }
 
+    /// Gives a directory the access control list of what is created in it.
+    fn finish_list(&mut self, path: &Path) -> io::Result<()> {
+        let Some(list) = self.tree.take_list(path) else {
+            return Ok(());
+        };
+        let name = OsStr::new(ACL_DEFAULT);
+        match self.tree.upper.set_xattr(path, name, &list) {
+            Err(error) if self.is_spared(name, &error) => {
+                self.warn(&format!(
+                    "extended attribute {name:?} cannot be kept here: {error}"
+                ));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     fn finish_folder(&self, path: &Path, deferred: &Deferred) -> io::Result<()> {
-        let place = self.tree.upper.place(path)?;
-        let (dir, name) = (place.dir.as_fd(), place.name.as_os_str());
-        mode_in(dir, name, deferred.mode)?;
-        mtime_in(dir, name, deferred.mtime)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let folder = self.tree.upper.resolve(path, flags)?;
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(deferred.mode & 0o7777))?;
+        Ok(rustix::fs::futimens(&folder, &times_of(deferred.mtime))?)
     }
 }
 
@@ -98,7 +126,7 @@ fn mark_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     set_xattr_in(dir, name, OsStr::new(OPAQUE), b"y")
 }
 
-fn finishing(path: &Path, error: TreeError) -> ApplyError {
+pub(super) fn finishing(path: &Path, error: TreeError) -> ApplyError {
     failed(path.to_owned(), error, |path, source| ApplyError::Finish {
         path,
         source,

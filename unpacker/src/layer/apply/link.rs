@@ -58,7 +58,10 @@ impl Layer<'_> {
             false => level.below(name)?,
         };
         match below {
-            None => Ok(None),
+            None => {
+                self.tree.miss(&level, source)?;
+                Ok(None)
+            }
             Some((_, found)) if found.is_dir() => Ok(Some(false)),
             Some(_) => Ok(self.tree.copy_up(source)?.then_some(true)),
         }
@@ -67,8 +70,13 @@ impl Layer<'_> {
     fn target_of(&mut self, target: &Path) -> Result<Option<PathBuf>, TreeError> {
         let folder = target.parent().unwrap_or(Path::new(""));
         let name = target.file_name().unwrap_or_default();
-        let folder = self.tree.find_folder(folder)?;
-        Ok(folder.map(|folder| folder.join(name)))
+        let Some(folder) = self.tree.find_folder(folder)? else {
+            return Ok(None);
+        };
+        match self.tree.is_guessed(&folder)? {
+            true => Ok(None),
+            false => Ok(Some(folder.join(name))),
+        }
     }
 
     /// Keeps a link until its target is there.

@@ -12,9 +12,13 @@
 //!
 //! Nothing here can leave the root, whatever the archive says: see `root`.
 
+mod alone;
 mod finish;
+mod holes;
 mod link;
 mod put;
+
+pub use alone::{Alone, Settled, apply_alone, settle, take_root};
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -73,6 +77,8 @@ pub struct Applied {
     /// Nothing of lower layers is visible: the folder must be the lowest of its stack, because
     /// overlayfs ignores an opaque root.
     pub opaque_root: bool,
+    /// An entry said what the root directory is like.
+    pub describes_root: bool,
 }
 
 /// A layer that was not carried out. What is in the folder then is worth nothing.
@@ -126,36 +132,16 @@ pub fn apply(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Applied, ApplyError> {
-    let parents = match form {
-        Form::Overlay { parents } => parents,
-        Form::Flat => &[],
+    let (parents, flat) = match form {
+        Form::Overlay { parents } => (parents, false),
+        Form::Flat => (&[][..], true),
     };
-    let budget = Budget::new(options.max_entries, options.max_bytes, cancel);
-    let mut layer = Layer {
-        tree: Tree::new(root, parents, options.ownership, budget),
-        flat: matches!(form, Form::Flat),
-        ownership: options.ownership,
-        pending: Vec::new(),
-        touched: HashSet::new(),
-        warned: HashSet::new(),
-        progress,
-        buffer: vec![0; BUFFER],
-    };
-    layer.start()?;
-    let mut archive = Archive::new(tar, options.max_bytes, cancel);
-    let mut applied = Applied::default();
-    while let Some(raw) = archive.next()? {
-        applied.entries += 1;
-        (layer.tree.budget.entry()).map_err(|error| creating(Path::new(""), error))?;
-        let change = interpret(&raw, !layer.flat).map_err(|source| ApplyError::Refused {
-            name: told(&raw.name),
-            source,
-        })?;
-        layer.change(change, &mut archive)?;
-    }
-    applied.bytes = archive.drain()?;
-    applied.opaque_root = layer.finish()?;
-    Ok(applied)
+    let tree = Tree::new(root, parents, options.ownership, budget(options, cancel));
+    Layer::new(tree, flat, options, progress).carry_out(tar, options, cancel)
+}
+
+fn budget<'a>(options: &ApplyOptions, cancel: &'a Cancel) -> Budget<'a> {
+    Budget::new(options.max_entries, options.max_bytes, cancel)
 }
 
 struct Layer<'a> {
@@ -168,11 +154,52 @@ struct Layer<'a> {
     touched: Paths,
     /// Kinds of trouble that were told already.
     warned: HashSet<String>,
+    describes_root: bool,
     progress: &'a dyn Progress,
     buffer: Vec<u8>,
 }
 
+impl<'a> Layer<'a> {
+    fn new(tree: Tree<'a>, flat: bool, options: &ApplyOptions, progress: &'a dyn Progress) -> Self {
+        Self {
+            tree,
+            flat,
+            ownership: options.ownership,
+            pending: Vec::new(),
+            touched: HashSet::new(),
+            warned: HashSet::new(),
+            describes_root: false,
+            progress,
+            buffer: vec![0; BUFFER],
+        }
+    }
+}
+
 impl Layer<'_> {
+    fn carry_out(
+        &mut self,
+        tar: &mut dyn Read,
+        options: &ApplyOptions,
+        cancel: &Cancel,
+    ) -> Result<Applied, ApplyError> {
+        self.start()?;
+        let mut archive = Archive::new(tar, options.max_bytes, cancel);
+        let mut applied = Applied::default();
+        while let Some(raw) = archive.next()? {
+            applied.entries += 1;
+            (self.tree.budget.entry()).map_err(|error| creating(Path::new(""), error))?;
+            let change = interpret(&raw, !self.flat).map_err(|source| ApplyError::Refused {
+                name: told(&raw.name),
+                source,
+            })?;
+            self.change(change, &mut archive)?;
+        }
+        applied.bytes = archive.drain()?;
+        applied.opaque_root = self.finish()?;
+        applied.describes_root = self.describes_root;
+        Ok(applied)
+    }
+
     fn start(&mut self) -> Result<(), ApplyError> {
         let top = Path::new("");
         let done = match self.flat {

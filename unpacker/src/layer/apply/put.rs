@@ -5,12 +5,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
+use super::holes::runs;
 use super::{ApplyError, Layer, creating};
 use crate::layer::Ownership;
 use crate::layer::archive::Archive;
@@ -20,8 +22,9 @@ use crate::layer::root::attributes::{
     ids, list_xattrs_in, mode_in, mtime_in, remove_xattr_in, set_xattr_in, times_of,
 };
 use crate::layer::root::metadata::{DeviceNumber, Kind};
-use crate::layer::root::{create_in, node_in, stat_in};
+use crate::layer::root::{create_as, node_in, stat_in};
 use crate::layer::tree::{Deferred, Folder, TreeError};
+use crate::layer::xattrs::{ACL_ACCESS, ACL_DEFAULT};
 use crate::progress::Event;
 
 /// Files from this size on are searched for holes.
@@ -38,6 +41,7 @@ impl Layer<'_> {
         if path.as_os_str().is_empty() {
             let root = self.tree.folder(path);
             let root = root.map_err(|source| creating(Path::new("/"), source))?;
+            self.describes_root = true;
             return self.dress_folder(&root, OsStr::new("."), Path::new(""), attributes);
         }
         let place = self.tree.place(path);
@@ -52,7 +56,8 @@ impl Layer<'_> {
                 self.dress_folder(&folder, &name, &canonical, attributes)
             }
             Node::File { size } => {
-                let file = self.retry(&folder, &name, create_in);
+                let mode = self.ownership.real_mode(Kind::File, attributes.mode);
+                let file = self.retry(&folder, &name, |dir, name| create_as(dir, name, mode));
                 let mut file = file.map_err(|source| creating(path, source))?;
                 self.fill(&mut file, *size, path, archive)?;
                 self.dress_file(&file, path, attributes)
@@ -132,7 +137,7 @@ impl Layer<'_> {
     }
 
     fn make_folder(&mut self, folder: &Folder, name: &OsStr) -> Result<(), TreeError> {
-        let mode = rustix::fs::Mode::RWXU;
+        let mode = Mode::RWXU;
         match rustix::fs::mkdirat(folder, name, mode) {
             Err(Errno::EXIST) => {}
             other => return Ok(other?),
@@ -152,7 +157,8 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Owner and extended attributes now, mode and time at the end.
+    /// Owner and extended attributes now; mode, time and the list that everything created here would
+    /// get at the end.
     fn dress_folder(
         &mut self,
         folder: &Folder,
@@ -162,9 +168,17 @@ impl Layer<'_> {
     ) -> Result<(), ApplyError> {
         self.own(folder, name, canonical, Kind::Directory, attributes)?;
         self.set_xattrs(canonical, attributes, |key, value| {
-            set_xattr_in(folder.as_fd(), name, key, value)
+            match key == ACL_DEFAULT {
+                true => Ok(()),
+                false => set_xattr_in(folder.as_fd(), name, key, value),
+            }
         })?;
+        let list = attributes.xattrs.iter().find(|(key, _)| key == ACL_DEFAULT);
+        self.tree
+            .defer_list(canonical, list.map(|(_, value)| value.clone()))
+            .map_err(|error| creating(canonical, error))?;
         let (mode, mtime) = (attributes.mode, attributes.mtime);
+        self.tree.describe(canonical);
         self.tree
             .defer(canonical, Deferred { mode, mtime })
             .map_err(|error| creating(canonical, error))
@@ -203,7 +217,8 @@ impl Layer<'_> {
         done.map_err(|source| owning(path, attributes, source))
     }
 
-    /// As `dress`, through the open file: that saves resolving the name again and again.
+    /// As `dress`, through the open file: that saves resolving the name again and again. What the
+    /// file has already is not set once more, because every change of an inode costs a journal entry.
     fn dress_file(
         &mut self,
         file: &File,
@@ -211,11 +226,15 @@ impl Layer<'_> {
         attributes: &Attributes,
     ) -> Result<(), ApplyError> {
         let flags = rustix::fs::XattrFlags::empty();
+        let fail = |error: Errno| creating(path, error);
+        let found = rustix::fs::fstat(file).map_err(fail)?;
+        let owner = attributes.owner;
         let owned = match self.ownership {
-            Ownership::Mapped => ids(attributes.owner)
+            Ownership::Mapped if (found.st_uid, found.st_gid) == (owner.uid, owner.gid) => Ok(()),
+            Ownership::Mapped => ids(owner)
                 .and_then(|(uid, gid)| Ok(rustix::fs::fchown(file, Some(uid), Some(gid))?)),
             Ownership::Recorded => {
-                let value = recorded(attributes.owner, attributes.mode);
+                let value = recorded(owner, attributes.mode);
                 rustix::fs::fsetxattr(file, OVERRIDE_STAT, value.as_bytes(), flags)
                     .map_err(io::Error::from)
             }
@@ -225,10 +244,11 @@ impl Layer<'_> {
             Ok(rustix::fs::fsetxattr(file, key, value, flags)?)
         })?;
         let mode = self.ownership.real_mode(Kind::File, attributes.mode);
-        let mode = rustix::fs::Mode::from_raw_mode(mode);
-        let done = rustix::fs::fchmod(file, mode)
-            .and_then(|()| rustix::fs::futimens(file, &times_of(attributes.mtime)));
-        done.map_err(|error| creating(path, error))
+        // An attribute may be a list, which has a say in the mode.
+        if found.st_mode & 0o7777 != mode || !attributes.xattrs.is_empty() {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(fail)?;
+        }
+        rustix::fs::futimens(file, &times_of(attributes.mtime)).map_err(fail)
     }
 
     fn set_xattrs(
@@ -237,18 +257,14 @@ impl Layer<'_> {
         attributes: &Attributes,
         set: impl Fn(&OsStr, &[u8]) -> io::Result<()>,
     ) -> Result<(), ApplyError> {
+        for text in &attributes.lost {
+            self.warn(text);
+        }
         for (name, value) in &attributes.xattrs {
             let name = name.as_os_str();
             match set(name, value) {
                 Ok(()) => {}
-                // Links and nodes have no user attributes, file systems lack some, and some want
-                // a privilege. The file works without.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
-                    ) =>
-                {
+                Err(error) if self.is_spared(name, &error) => {
                     let text = format!("extended attribute {name:?} cannot be kept here: {error}");
                     self.warn(&text);
                 }
@@ -264,6 +280,18 @@ impl Layer<'_> {
         Ok(())
     }
 
+    /// Whether a file works without an attribute that could not be set. Links and nodes have no user
+    /// attributes, file systems lack some, some want a privilege, and with a single id no list can
+    /// name anybody else.
+    pub(super) fn is_spared(&self, name: &OsStr, error: &io::Error) -> bool {
+        let lists = name == ACL_ACCESS || name == ACL_DEFAULT;
+        match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => true,
+            io::ErrorKind::InvalidInput => lists && self.ownership == Ownership::Recorded,
+            _ => false,
+        }
+    }
+
     /// Copies the data of an entry. Long runs of zeros become holes.
     fn fill(
         &mut self,
@@ -277,31 +305,40 @@ impl Layer<'_> {
             source,
         };
         let mut done = 0;
-        let mut hole = false;
         while done < size {
             let read = archive.read_data(&mut self.buffer)?;
             let bytes = &self.buffer[..read];
-            hole = size >= SPARSE_FROM && bytes.iter().all(|byte| *byte == 0);
-            if hole {
-                let distance = i64::try_from(read).unwrap_or(0);
-                file.seek(SeekFrom::Current(distance)).map_err(fail)?;
-            } else {
+            if size < SPARSE_FROM {
                 file.write_all(bytes).map_err(fail)?;
+            } else {
+                write_runs(file, done, bytes).map_err(fail)?;
             }
             done += read as u64;
         }
-        if hole {
-            file.set_len(size).map_err(fail)?;
+        match size < SPARSE_FROM {
+            true => Ok(()),
+            // The last run may have been a hole.
+            false => file.set_len(size).map_err(fail),
         }
-        Ok(())
     }
 
-    fn warn(&mut self, text: &str) {
+    pub(super) fn warn(&mut self, text: &str) {
         if self.warned.len() < 100 && self.warned.insert(text.to_owned()) {
             let text = text.to_owned();
             self.progress.event(Event::Warning { text });
         }
     }
+}
+
+/// Writes what is not zeros, and goes over what is.
+fn write_runs(file: &mut File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    for (zeros, run) in runs(at, bytes) {
+        match zeros {
+            true => file.seek_relative(i64::try_from(run.len()).unwrap_or(0))?,
+            false => file.write_all(run)?,
+        }
+    }
+    Ok(())
 }
 
 /// The devices that give nothing of the machine away: null, zero, full, random, urandom, tty and

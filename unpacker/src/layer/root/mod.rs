@@ -331,8 +331,13 @@ pub(crate) fn folder_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd
 }
 
 pub(crate) fn create_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    create_as(dir, name, 0o600)
+}
+
+/// `mode` is a wish: the umask, or a list of the directory, may take bits away.
+pub(crate) fn create_as(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    Ok(openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))?.into())
 }
 
 pub(crate) fn node_in(

@@ -306,6 +306,11 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// The layers of every case, lowest first.
+pub(super) fn layers() -> Vec<Vec<Vec<Item>>> {
+    cases().into_iter().map(|case| case.layers).collect()
+}
+
 #[test]
 fn both_forms_show_what_the_table_says() {
     if !privileged() {

@@ -4,23 +4,22 @@
 
 mod bounds;
 mod cases;
+mod corpus;
 mod hostile;
+mod model;
+mod properties;
 mod recorded;
 mod round_trip;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
-};
 use tempfile::TempDir;
 
 use super::Ownership;
 use super::apply::{Applied, ApplyError, ApplyOptions, Form, apply};
 use super::header::{Fields, encode};
+pub(crate) use super::oracle::{listing, mount_overlay, open, plain};
 use super::root::Root;
 use super::root::metadata::{DeviceNumber, Kind, Owner, Timestamp};
 use super::tree::is_opaque;
@@ -185,24 +184,8 @@ impl Stack {
     }
 }
 
-pub(crate) fn open(path: impl AsRef<Path>) -> Root {
-    Root::open(path.as_ref()).unwrap()
-}
-
-pub(crate) fn mount_overlay(folders: &[PathBuf]) -> io::Result<Root> {
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_flag(&fs, "userxattr")?;
-    for folder in folders.iter().rev() {
-        fsconfig_set_string(&fs, "lowerdir+", folder)?;
-    }
-    fsconfig_create(&fs)?;
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    let fd = fsmount(&fs, flags, MountAttrFlags::empty())?;
-    Ok(Root::from_fd(fd))
-}
-
 /// So many random cases; more where the environment asks for them (`PROPTEST_CASES`).
-fn cases() -> proptest::test_runner::Config {
+pub(crate) fn cases() -> proptest::test_runner::Config {
     let asked = std::env::var("PROPTEST_CASES").ok();
     let count = asked.and_then(|text| text.parse().ok()).unwrap_or(300);
     proptest::test_runner::Config::with_cases(count)
@@ -215,54 +198,4 @@ pub(crate) fn privileged() -> bool {
         println!("skipped: chown and overlay mounts need root (or a user namespace with a range)");
     }
     able
-}
-
-/// Every path with all that is said of it, times left out where `times` is false.
-pub(crate) fn listing(root: &Root, times: bool) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![PathBuf::new()];
-    let mut inodes: BTreeMap<(u64, u64), String> = BTreeMap::new();
-    while let Some(path) = todo.pop() {
-        let metadata = root.metadata(&path).unwrap();
-        let what = match metadata.kind {
-            Kind::File => String::from_utf8_lossy(&root.read_small(&path, 1 << 20).unwrap()).into(),
-            Kind::Symlink => root.read_link(&path).unwrap().display().to_string(),
-            Kind::Directory => String::new(),
-            _ => format!("{}:{}", metadata.node.major, metadata.node.minor),
-        };
-        let xattrs: Vec<String> = root
-            .xattrs(&path)
-            .unwrap()
-            .iter()
-            .filter(|(name, _)| name != super::tree::OPAQUE && name != "security.selinux")
-            .map(|(name, value)| format!("{}={value:?}", name.display()))
-            .collect();
-        let mut line = format!(
-            "{:?} {:o} {}:{} {what}",
-            metadata.kind, metadata.mode, metadata.owner.uid, metadata.owner.gid
-        );
-        if !xattrs.is_empty() {
-            line += &format!(" {xattrs:?}");
-        }
-        // A whiteout has no time of its own.
-        if times && !metadata.is_whiteout() {
-            line += &format!(" @{}.{}", metadata.mtime.seconds, metadata.mtime.nanos);
-        }
-        let name = format!("/{}", path.display());
-        if metadata.kind == Kind::Directory {
-            let entries = root.read_dir(&path).unwrap();
-            todo.extend(entries.into_iter().map(|entry| path.join(entry.name)));
-        } else if metadata.links > 1 {
-            let first = inodes.entry(metadata.identity).or_insert(name.clone());
-            line += &format!(" ={}", if *first == name { "" } else { "linked" });
-        }
-        found.insert(name, line);
-    }
-    found
-}
-
-/// Links between layers are one file when flat and cannot be in a stack.
-pub(crate) fn plain(listing: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let cut = |line: String| line.split(" =").next().unwrap_or_default().to_owned();
-    listing.into_iter().map(|(k, v)| (k, cut(v))).collect()
 }

@@ -87,7 +87,11 @@ impl<'a> Budget<'a> {
     }
 
     pub(crate) fn remember(&mut self, path: &Path) -> Result<(), TreeError> {
-        self.remembered += path.as_os_str().len() as u64 + OVERHEAD;
+        self.remember_bytes(path.as_os_str().len() as u64 + OVERHEAD)
+    }
+
+    pub(crate) fn remember_bytes(&mut self, bytes: u64) -> Result<(), TreeError> {
+        self.remembered += bytes;
         match self.remembered > MAX_REMEMBERED {
             true => Err(TreeError::Remembered),
             false => Ok(()),

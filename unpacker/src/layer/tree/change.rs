@@ -14,9 +14,13 @@ use rustix::io::Errno;
 
 use super::{Deferred, Folder, Level, Seen, Tree, TreeError};
 use crate::layer::Ownership;
-use crate::layer::root::attributes::{mode_in, mtime_in, owner_in, set_xattr_in, xattrs_in};
+use crate::layer::ownership::OVERRIDE_STAT;
+use crate::layer::root::attributes::{
+    mode_in, mtime_in, owner_in, remove_xattr_in, set_xattr_in, xattrs_in,
+};
 use crate::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
 use crate::layer::root::{create_in, link_in, node_in, remove_all_in, stat_in};
+use crate::layer::xattrs::ACL_DEFAULT;
 
 const CHUNK: usize = 128 * 1024;
 
@@ -40,6 +44,10 @@ impl Tree<'_> {
                 self.remove_at(level.upper_fd()?, path, name)?;
                 self.default_folder(level.upper_fd()?, path, name)
             }
+            Seen::Unknown => {
+                self.imply(path)?;
+                self.default_folder(level.upper_fd()?, path, name)
+            }
             Seen::Lower(..) | Seen::Nothing => self.default_folder(level.upper_fd()?, path, name),
         }
     }
@@ -58,7 +66,33 @@ impl Tree<'_> {
         if mode & 0o700 != 0o700 {
             self.upper.set_mode(path, mode | 0o700)?;
         }
+        let list = self.upper.xattr(path, OsStr::new(ACL_DEFAULT))?;
+        if list.is_some() {
+            self.upper.remove_xattr(path, OsStr::new(ACL_DEFAULT))?;
+            self.defer_list(path, list)?;
+        }
         Ok(())
+    }
+
+    /// Notes the access control list that a directory gives to what is created in it: what a layer
+    /// brings has only what its entry says. `None` means that it has no such list.
+    pub(crate) fn defer_list(
+        &mut self,
+        path: &Path,
+        list: Option<Vec<u8>>,
+    ) -> Result<(), TreeError> {
+        let Some(list) = list else {
+            self.lists.remove(path);
+            return Ok(());
+        };
+        self.budget.remember(path)?;
+        self.budget.remember_bytes(list.len() as u64)?;
+        self.lists.insert(path.to_owned(), list);
+        Ok(())
+    }
+
+    pub(crate) fn take_list(&mut self, path: &Path) -> Option<Vec<u8>> {
+        self.lists.remove(path)
     }
 
     /// Notes what a directory shall be like when the layer is done.
@@ -92,7 +126,8 @@ impl Tree<'_> {
         if self.borrowing {
             self.borrow(path)?;
         }
-        self.copy_attributes(lower, upper, name, found)?;
+        let list = copy_attributes(self.ownership, lower, upper, name, found)?;
+        self.defer_list(path, list)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(path, Deferred { mode, mtime })
     }
@@ -123,31 +158,16 @@ impl Tree<'_> {
         };
         let found = lowest.metadata(top)?;
         let name = OsStr::new(".");
-        self.copy_attributes(lowest.as_fd(), self.upper.as_fd(), name, &found)?;
+        let list = copy_attributes(
+            self.ownership,
+            lowest.as_fd(),
+            self.upper.as_fd(),
+            name,
+            &found,
+        )?;
+        self.defer_list(top, list)?;
         let (mode, mtime) = (found.mode, found.mtime);
         self.defer(top, Deferred { mode, mtime })
-    }
-
-    /// Owner and extended attributes, also recorded ones; what overlayfs itself notes stays behind.
-    fn copy_attributes(
-        &self,
-        lower: BorrowedFd<'_>,
-        upper: BorrowedFd<'_>,
-        name: &OsStr,
-        found: &Metadata,
-    ) -> io::Result<()> {
-        if self.ownership == Ownership::Mapped {
-            owner_in(upper, name, found.owner)?;
-        }
-        for (key, value) in xattrs_in(lower, name)? {
-            let bytes = key.as_encoded_bytes();
-            let overlays =
-                bytes.starts_with(b"user.overlay.") && !bytes.starts_with(b"user.overlay.overlay.");
-            if !overlays && !bytes.starts_with(b"trusted.") && bytes != b"security.selinux" {
-                set_xattr_in(upper, name, &key, &value)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -219,7 +239,7 @@ impl Tree<'_> {
             }
             kind => node_in(upper, name, kind, found.node)?,
         }
-        self.copy_attributes(lower, upper, name, found)?;
+        copy_attributes(self.ownership, lower, upper, name, found)?;
         if found.kind != Kind::Symlink {
             mode_in(upper, name, found.mode)?;
         }
@@ -334,6 +354,7 @@ impl Tree<'_> {
         if found.is_dir() {
             self.cache.clear();
             self.forget_deferred(path);
+            self.forget_implied(path);
         }
         match self.has_lowers() {
             true => self.hide(path),
@@ -351,6 +372,58 @@ impl Tree<'_> {
         for known in gone {
             self.deferred.remove(&known);
         }
+        self.lists.retain(|known, _| !known.starts_with(path));
+    }
+}
+
+/// Owner and extended attributes, also recorded ones; what overlayfs itself notes stays behind.
+/// Answers the list for what is created in it, which is not set yet.
+fn copy_attributes(
+    ownership: Ownership,
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    name: &OsStr,
+    found: &Metadata,
+) -> io::Result<Option<Vec<u8>>> {
+    if ownership == Ownership::Mapped {
+        owner_in(upper, name, found.owner)?;
+    }
+    let mut list = None;
+    for (key, value) in xattrs_in(lower, name)? {
+        if key == ACL_DEFAULT {
+            list = Some(value);
+        } else if is_images(&key) {
+            set_xattr_in(upper, name, &key, &value)?;
+        }
+    }
+    Ok(list)
+}
+
+/// Whether an attribute says something of the image, and not of this layer's folder or this host.
+pub(crate) fn is_images(key: &OsStr) -> bool {
+    let bytes = key.as_encoded_bytes();
+    let overlays =
+        bytes.starts_with(b"user.overlay.") && !bytes.starts_with(b"user.overlay.overlay.");
+    !overlays && !bytes.starts_with(b"trusted.") && bytes != b"security.selinux"
+}
+
+/// Makes a directory that was made by default say what another one says.
+pub(crate) fn take_attributes(
+    ownership: Ownership,
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    name: &OsStr,
+    found: &Metadata,
+) -> io::Result<()> {
+    if ownership == Ownership::Recorded {
+        match remove_xattr_in(upper, name, OsStr::new(OVERRIDE_STAT)) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::NODATA) => return Err(error),
+            _ => {}
+        }
+    }
+    match copy_attributes(ownership, lower, upper, name, found)? {
+        Some(list) => set_xattr_in(upper, name, OsStr::new(ACL_DEFAULT), &list),
+        None => Ok(()),
     }
 }
 

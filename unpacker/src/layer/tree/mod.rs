@@ -5,10 +5,12 @@
 //! that a lower layer brought. Here every layer has a folder of its own, so names are resolved in
 //! the merged view (`view`, `walk`): the upper folder first, then the lower ones, with what this
 //! layer hides taken away. The answer is a canonical path: no component of it is a link. Missing parents
-//! are made with the attributes that the lower layers give them (`change`). `budget` bounds it all.
+//! are made with the attributes that the lower layers give them (`change`). A layer may also be carried
+//! out before its parents are there (`lean`). `budget` bounds it all.
 
 mod budget;
 mod change;
+mod lean;
 mod view;
 mod walk;
 
@@ -23,6 +25,8 @@ use super::Ownership;
 use super::root::Root;
 use super::root::metadata::Timestamp;
 pub(crate) use budget::{Budget, MAX_REMEMBERED, TreeError};
+pub(crate) use change::{is_images, take_attributes};
+pub(crate) use lean::Leans;
 pub(crate) use view::{Level, Seen};
 
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
@@ -60,6 +64,8 @@ pub(crate) struct Tree<'a> {
     /// Canonical directories whose lower content is hidden.
     opaque: Paths,
     deferred: BTreeMap<PathBuf, Deferred>,
+    /// Access control lists that directories will give to what is created in them.
+    lists: HashMap<PathBuf, Vec<u8>>,
     cache: view::Cache,
     /// What is in the upper folder only because a hard link needed a lower file there: for the
     /// layer's own whiteouts it is still lower.
@@ -67,6 +73,8 @@ pub(crate) struct Tree<'a> {
     borrowing: bool,
     /// Where lower files with several names were copied to, by the identity of the lower one.
     copies: HashMap<(u64, u64), PathBuf>,
+    /// Set where the parents are not known yet.
+    leans: Option<Leans>,
     pub(crate) budget: Budget<'a>,
 }
 
@@ -84,16 +92,27 @@ impl<'a> Tree<'a> {
             hidden: HashSet::new(),
             opaque: HashSet::new(),
             deferred: BTreeMap::new(),
+            lists: HashMap::new(),
             cache: view::Cache::default(),
             borrowed: BTreeSet::new(),
             borrowing: false,
             copies: HashMap::new(),
+            leans: None,
             budget,
         }
     }
 
+    /// A layer whose parents are not known yet.
+    pub(crate) fn alone(upper: &'a Root, ownership: Ownership, budget: Budget<'a>) -> Self {
+        Self {
+            leans: Some(Leans::default()),
+            ..Self::new(upper, &[], ownership, budget)
+        }
+    }
+
+    /// Whether something may lie below this layer.
     pub(crate) fn has_lowers(&self) -> bool {
-        !self.lowers.is_empty()
+        !self.lowers.is_empty() || self.leans.is_some()
     }
 
     pub(crate) fn is_hidden(&self, path: &Path) -> bool {

@@ -25,6 +25,8 @@ pub(crate) struct Level {
     pub(super) upper: Option<Rc<OwnedFd>>,
     /// The lower layers that show it, topmost first.
     lowers: Vec<Rc<OwnedFd>>,
+    /// Lower layers that are not known yet may show it too.
+    open: bool,
 }
 
 /// What a name is in the merged view.
@@ -32,6 +34,8 @@ pub(crate) enum Seen {
     Upper(Metadata),
     /// In the lower layer that is at this place in its [`Level`].
     Lower(usize, Metadata),
+    /// Not in this layer; lower ones are not known.
+    Unknown,
     Nothing,
 }
 
@@ -39,7 +43,7 @@ impl Seen {
     fn metadata(&self) -> Option<&Metadata> {
         match self {
             Self::Upper(found) | Self::Lower(_, found) => Some(found),
-            Self::Nothing => None,
+            Self::Unknown | Self::Nothing => None,
         }
     }
 
@@ -65,6 +69,11 @@ impl Level {
             }
         }
         Ok(None)
+    }
+
+    /// Whether lower layers that are not known yet may have something here.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
     }
 
     pub(super) fn lower(&self, slot: usize) -> io::Result<&Rc<OwnedFd>> {
@@ -193,8 +202,10 @@ impl Tree<'_> {
         for part in &rest {
             self.budget.check()?;
             at.push(part);
-            if !self.see(&level, &at, part)?.is_dir() {
-                return Ok(None);
+            match self.see(&level, &at, part)? {
+                Seen::Unknown => {}
+                seen if seen.is_dir() => {}
+                _ => return Ok(None),
             }
             level = self.enter(&level, &at, part)?;
         }
@@ -214,19 +225,46 @@ impl Tree<'_> {
     }
 
     fn top(&self) -> io::Result<Level> {
-        let mut lowers = Vec::new();
-        let shown = match self.is_opaque(Path::new("")) {
-            true => &[],
-            false => self.lowers,
+        let opaque = self.is_opaque(Path::new(""));
+        let lowers = match opaque {
+            true => Vec::new(),
+            false => self.tops()?,
         };
-        for root in shown.iter().rev() {
+        let upper = Some(Rc::new(self.upper.as_fd().try_clone_to_owned()?));
+        let open = self.leans.is_some() && !opaque;
+        Ok(Level {
+            upper,
+            lowers,
+            open,
+        })
+    }
+
+    /// The roots of the lower layers, topmost first.
+    fn tops(&self) -> io::Result<Vec<Rc<OwnedFd>>> {
+        let mut lowers = Vec::new();
+        for root in self.lowers.iter().rev() {
             lowers.push(Rc::new(root.as_fd().try_clone_to_owned()?));
             if super::is_opaque(root, Path::new(""))? {
                 break;
             }
         }
-        let upper = Some(Rc::new(self.upper.as_fd().try_clone_to_owned()?));
-        Ok(Level { upper, lowers })
+        Ok(lowers)
+    }
+
+    /// What the lower layers alone have at a path, no link followed; and the directory it is in.
+    pub(crate) fn below(&self, path: &Path) -> io::Result<Option<(Rc<OwnedFd>, Metadata)>> {
+        let mut level = Level {
+            upper: None,
+            lowers: self.tops()?,
+            open: false,
+        };
+        for part in path.parent().unwrap_or(Path::new("")) {
+            level.lowers = level.lowers_of(part)?;
+        }
+        let found = level.below(path.file_name().unwrap_or_default())?;
+        found
+            .map(|(slot, found)| Ok((level.lower(slot)?.clone(), found)))
+            .transpose()
     }
 
     /// What `name` is in a directory; `path` is its canonical path.
@@ -239,6 +277,7 @@ impl Tree<'_> {
         }
         Ok(match level.below(name)? {
             Some((slot, found)) => Seen::Lower(slot, found),
+            None if level.open => Seen::Unknown,
             None => Seen::Nothing,
         })
     }
@@ -253,10 +292,15 @@ impl Tree<'_> {
             },
             None => None,
         };
-        let lowers = match self.is_hidden(path) || self.is_opaque(path) {
+        let hidden = self.is_hidden(path) || self.is_opaque(path);
+        let lowers = match hidden {
             true => Vec::new(),
             false => level.lowers_of(name)?,
         };
-        Ok(Level { upper, lowers })
+        Ok(Level {
+            upper,
+            lowers,
+            open: level.open && !hidden,
+        })
     }
 }

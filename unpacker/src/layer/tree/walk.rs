@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::{Level, Tree, TreeError};
+use super::{Level, Seen, Tree, TreeError};
 use crate::layer::entry::MAX_DEPTH;
 
 const MAX_LINKS: usize = 255;
@@ -107,6 +107,8 @@ impl Tree<'_> {
             }
             if create {
                 self.make_real(&here, &seen, &next, &part)?;
+            } else if matches!(seen, Seen::Unknown) {
+                self.pass(&next)?;
             } else if !seen.is_dir() {
                 return Ok(None);
             }

@@ -1,0 +1,383 @@
+//! `save` and `load`: images to and from files of other tools' formats.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+
+use config::name::{Reference, RepositoryName, Target};
+use unpacker::digest::Digest;
+use unpacker::image::archive::read::{ReadError, ReadOptions};
+use unpacker::image::archive::write::{Plan, WriteError};
+use unpacker::image::archive::{Name, NamedImage, read};
+use unpacker::image::read::{self as images, ImageError, MAX_MANIFEST, Platform};
+use unpacker::progress::{Cancel, Event, Progress};
+use unpacker::pull;
+
+use crate::api::types::{ArchiveFormat, LoadRequest, Moved, SaveRequest, Saved};
+use crate::error::{Failure, Kind, Outcome};
+use crate::images::platform::Wanted;
+use crate::images::service::{Images, Kept};
+
+/// Where images without a name are kept, by their digest.
+const NAMELESS: &str = "loaded";
+/// What the registry keeps free for itself.
+const RESERVE: u64 = 32 << 20;
+/// An index may name indexes; nobody nests deeper than two.
+const MAX_NESTING: usize = 4;
+
+// Save.
+
+impl Images {
+    /// Writes an archive of images that are here.
+    pub fn save_archive(
+        &self,
+        request: &SaveRequest,
+        out: &mut dyn Write,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Saved> {
+        let _pass = self.gate.pass();
+        let images = self.wanted_images(request)?;
+        let content = self.content.as_ref();
+        let plan = match request.format {
+            ArchiveFormat::Oci => Plan::oci(&images, content),
+            ArchiveFormat::Docker => Plan::docker(&images, content, progress, cancel),
+        };
+        let plan = plan.map_err(|error| not_saved(&error))?;
+        plan.write(content, out, progress, cancel)
+            .map_err(|error| not_saved(&error))?;
+        Ok(Saved {
+            images: images.iter().flat_map(shown).collect(),
+            bytes: plan.size(),
+        })
+    }
+
+    /// Every image that is asked for, once, with the names that it was asked for by.
+    fn wanted_images(&self, request: &SaveRequest) -> Outcome<Vec<NamedImage>> {
+        let wanted = Wanted::parse(request.platform.as_deref())?;
+        let mut found: Vec<NamedImage> = Vec::new();
+        for text in &request.images {
+            let (named, kept) = self.look_up(text)?;
+            let name = named.and_then(|target| match &target {
+                Target::Tag(_) => Some(self.here.name(&kept.repository, &target)),
+                Target::Digest(_) => None,
+            });
+            let name: Option<Reference> = name.map(|name| name.parse()).transpose()?;
+            let (media_type, bytes) = match request.all_platforms {
+                true => (kept.media_type, kept.bytes),
+                false => self.of_platform(text, kept, &wanted)?,
+            };
+            let image = NamedImage::new(Vec::new(), media_type, bytes);
+            let place = match found.iter().position(|known| known.digest == image.digest) {
+                Some(place) => place,
+                None => {
+                    found.push(image);
+                    found.len() - 1
+                }
+            };
+            let name = name.map(Name::Full);
+            if let Some(name) = name.filter(|name| !found[place].names.contains(name)) {
+                found[place].names.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Through an index to the platform's manifest.
+    fn of_platform(&self, text: &str, kept: Kept, wanted: &Wanted) -> Outcome<(String, Vec<u8>)> {
+        let unusable = |error: &ImageError| {
+            let message = format!("image {text:?} cannot be used");
+            let failure = Failure::because(Kind::Invalid, message, error);
+            match error {
+                ImageError::NoPlatform { .. } => failure
+                    .hint("Choose one with --platform, or write all of them with --all-platforms."),
+                _ => failure,
+            }
+        };
+        let (mut media_type, mut bytes) = (kept.media_type, kept.bytes);
+        for _ in 0..MAX_NESTING {
+            match images::choose(&bytes, &wanted.platform) {
+                Ok(child) => {
+                    bytes = self.document(child.digest())?;
+                    media_type = child.media_type().to_string();
+                }
+                // A manifest: there is nothing to choose.
+                Err(ImageError::NotAnImage { .. }) if wanted.explicit => {
+                    let image = images::load(self.content.as_ref(), &bytes);
+                    let fits = image
+                        .and_then(|image| images::check_platform(&image.config, &wanted.platform));
+                    fits.map_err(|error| unusable(&error))?;
+                    return Ok((media_type, bytes));
+                }
+                Err(ImageError::NotAnImage { .. }) => return Ok((media_type, bytes)),
+                Err(error) => return Err(unusable(&error)),
+            }
+        }
+        Err(unusable(&ImageError::TooDeep))
+    }
+
+    /// A part of an index.
+    fn document(&self, digest: &Digest) -> Outcome<Vec<u8>> {
+        let bytes = self.content.read(digest, MAX_MANIFEST)?;
+        bytes.ok_or_else(|| missing(digest))
+    }
+}
+
+fn missing(digest: &Digest) -> Failure {
+    Failure::not_found(format!("{digest} is not here"))
+        .hint("Only a part of this image was fetched. Get the rest: `devpod pull`.")
+}
+
+fn shown(image: &NamedImage) -> Vec<Moved> {
+    let moved = |reference: String| Moved {
+        reference,
+        digest: image.digest.to_string(),
+    };
+    match image.names.is_empty() {
+        true => vec![moved(image.digest.to_string())],
+        false => image.names.iter().map(|n| moved(n.to_string())).collect(),
+    }
+}
+
+fn not_saved(error: &WriteError) -> Failure {
+    match error {
+        WriteError::Missing { digest } | WriteError::Image(ImageError::Missing { digest }) => {
+            missing(digest)
+        }
+        WriteError::Cancelled(_) => Failure::new(Kind::Cancelled, "saving was stopped"),
+        // The caller has gone, and reads no message.
+        WriteError::Output(_) => Failure::because(Kind::Cancelled, "nobody reads", error),
+        WriteError::Image(ImageError::NotAnImage { .. }) => {
+            Failure::because(Kind::Invalid, "docker's format cannot say this", error)
+                .hint("Use --format oci.")
+        }
+        _ => Failure::because(Kind::Internal, "cannot save", error)
+            .hint("See what is damaged: `devpod image check IMAGE`."),
+    }
+}
+
+// Load.
+
+impl Images {
+    /// Keeps the images of an archive, and answers their names. Nothing is visible before the whole
+    /// archive was read and found good.
+    pub fn load_archive(
+        &self,
+        archive: impl Read + Send,
+        request: &LoadRequest,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Vec<Moved>> {
+        let loaded = {
+            let _pass = self.gate.pass();
+            self.load_all(archive, request, progress, cancel)
+        };
+        if loaded.is_err()
+            && let Err(failure) = self.tidy()
+        {
+            // Garbage, which the next collection finds.
+            tracing::warn!(%failure, "what a refused archive left could not be freed");
+        }
+        loaded
+    }
+
+    fn load_all(
+        &self,
+        archive: impl Read + Send,
+        request: &LoadRequest,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Vec<Moved>> {
+        let wanted = Wanted::parse(request.platform.as_deref())?;
+        let name: Option<Reference> = request.name.as_deref().map(str::parse).transpose()?;
+        let options = ReadOptions {
+            limit: u64::MAX,
+            room: &|| self.room(),
+            platform: wanted.platform.clone(),
+        };
+        let content = self.content.as_ref();
+        let images = read::read(archive, content, &options, progress, cancel)
+            .map_err(|error| not_loaded(&error))?;
+        let images = match request.platform {
+            Some(_) => self.only_platform(images, &wanted.platform)?,
+            None => images,
+        };
+        let places = self.places(&images, name.as_ref())?;
+        let mut moved = Vec::new();
+        for (image, places) in images.iter().zip(places) {
+            cancel.check().map_err(|_| stopped())?;
+            for (repository, target) in places {
+                let kept =
+                    self.keep_all(&repository, &target, &image.media_type, &image.bytes, 0)?;
+                let shown = self.here.name(&repository, &target);
+                if matches!(target, Target::Digest(_)) {
+                    let text = format!("an image without a name is kept as {shown}");
+                    progress.event(Event::Warning { text });
+                }
+                moved.push(Moved {
+                    reference: shown,
+                    digest: kept.digest.to_string(),
+                });
+            }
+        }
+        Ok(moved)
+    }
+
+    fn room(&self) -> std::io::Result<u64> {
+        let stat = rustix::fs::statvfs(self.folder.content())?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        Ok(free.saturating_sub(RESERVE))
+    }
+
+    /// Of each index the one image that was asked for.
+    fn only_platform(
+        &self,
+        images: Vec<NamedImage>,
+        platform: &Platform,
+    ) -> Outcome<Vec<NamedImage>> {
+        let wanted = Wanted {
+            platform: platform.clone(),
+            explicit: true,
+        };
+        let mut found = Vec::new();
+        for image in images {
+            let text = image.digest.to_string();
+            let kept = Kept {
+                // Only for the type: it is kept nowhere yet.
+                repository: NAMELESS.parse()?,
+                digest: image.digest,
+                media_type: image.media_type,
+                bytes: image.bytes,
+            };
+            let (media_type, bytes) = self.of_platform(&text, kept, &wanted)?;
+            found.push(NamedImage::new(image.names, media_type, bytes));
+        }
+        Ok(found)
+    }
+
+    /// Where each image goes, decided for all before the first is kept.
+    fn places(
+        &self,
+        images: &[NamedImage],
+        name: Option<&Reference>,
+    ) -> Outcome<Vec<Vec<(RepositoryName, Target)>>> {
+        if let Some(name) = name {
+            let [_] = images else {
+                let text = format!(
+                    "the archive has {} images, one name is not enough",
+                    images.len()
+                );
+                return Err(Failure::invalid(text)
+                    .hint("Load it without --name, then give names with `devpod tag`."));
+            };
+            let Some(tag) = name.tag() else {
+                return Err(Failure::invalid("a new name must have a tag, not a digest"));
+            };
+            let place = (self.here.destination(name)?, Target::Tag(tag.clone()));
+            return Ok(vec![vec![place]]);
+        }
+        let mut taken: HashMap<(RepositoryName, Target), &Digest> = HashMap::new();
+        let mut all = Vec::new();
+        for image in images {
+            let places = self.places_of(image)?;
+            for place in &places {
+                if taken.insert(place.clone(), &image.digest).is_some() {
+                    let shown = self.here.name(&place.0, &place.1);
+                    let text = format!("the archive has two images of the name {shown}");
+                    return Err(Failure::invalid(text));
+                }
+            }
+            all.push(places);
+        }
+        Ok(all)
+    }
+
+    /// A tag alone says of nothing what it is: such an image goes by its digest.
+    fn places_of(&self, image: &NamedImage) -> Outcome<Vec<(RepositoryName, Target)>> {
+        let mut places = Vec::new();
+        for name in &image.names {
+            let Name::Full(reference) = name else {
+                continue;
+            };
+            let repository = match self.here.is_ours(reference) {
+                // No name of our own may pass for a copy of another registry.
+                true => self.here.destination(reference)?,
+                false => self.here.kept(reference)?,
+            };
+            let place = (
+                repository,
+                Target::Tag(
+                    reference
+                        .tag()
+                        .cloned()
+                        .unwrap_or_else(config::name::Tag::latest),
+                ),
+            );
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        if places.is_empty() {
+            places.push((NAMELESS.parse()?, Target::Digest(image.digest.clone())));
+        }
+        Ok(places)
+    }
+
+    /// Keeps a manifest with its blobs, or an index with its images, all of which are in the content
+    /// store.
+    fn keep_all(
+        &self,
+        repository: &RepositoryName,
+        target: &Target,
+        media_type: &str,
+        bytes: &[u8],
+        depth: usize,
+    ) -> Outcome<Kept> {
+        if depth > MAX_NESTING {
+            return Err(Failure::from_error(Kind::Invalid, &ImageError::TooDeep));
+        }
+        let children =
+            images::children(bytes).map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+        let Some(children) = children else {
+            let digest = unpacker::digest::sha256(bytes);
+            let blobs = pull::blobs(bytes, &digest)
+                .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+            let blobs: Vec<_> = blobs.into_iter().map(|blob| blob.digest).collect();
+            return self.keep(repository, target, media_type, bytes, &blobs);
+        };
+        for child in children {
+            let target = Target::Digest(child.digest().clone());
+            let media_type = child.media_type().to_string();
+            let bytes = self.document(child.digest())?;
+            self.keep_all(repository, &target, &media_type, &bytes, depth + 1)?;
+        }
+        self.keep(repository, target, media_type, bytes, &[])
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::new(Kind::Cancelled, "loading was stopped").hint("Nothing of it was kept.")
+}
+
+fn not_loaded(error: &ReadError) -> Failure {
+    let kind = match error {
+        ReadError::Cancelled(_) => return stopped(),
+        ReadError::Store { .. } => Kind::Internal,
+        ReadError::NoRoom { .. } => Kind::Exhausted,
+        _ => Kind::Invalid,
+    };
+    let failure = Failure::because(kind, "cannot load the archive", error);
+    match error {
+        ReadError::Compressed { program } => failure.hint(format!(
+            "Undo that first: `{program} -dc FILE | devpod load`."
+        )),
+        ReadError::Empty => failure.hint("Name a file with -i, or pipe one in."),
+        ReadError::NoImages { .. } => failure.hint(
+            "Archives of images are made by `devpod save`, `docker save`, `podman save` and \
+             `skopeo copy`. A root file system becomes an image by `FROM scratch` and `ADD`.",
+        ),
+        ReadError::NoRoom { .. } => failure.hint(
+            "Free some: `devpod rmi`, then `devpod image prune --all`. Nothing of it was kept.",
+        ),
+        _ => failure,
+    }
+}

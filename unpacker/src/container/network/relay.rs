@@ -1,0 +1,543 @@
+//! The loop of the relay process: connections and datagrams between a container and the world.
+//!
+//! It is bounded in connections, flows and memory, waits for nothing but its one poll, and knows
+//! no container: what it is given are sockets. Decisions about destinations are [`super::policy`]'s.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvFlags, SocketFlags, acceptfrom_with, getpeername, getsockname, recvfrom, sockopt,
+};
+
+use super::super::wire::Wire;
+use super::datagram::{Flows, Outside};
+use super::hold::Hold;
+use super::inside::{Inside, Mouths};
+use super::packet::Syn;
+use super::poll::{Poll, Slots, Source, Watched};
+use super::spec::{Protocol, Wiring};
+use super::stream::{Pipes, Stream, break_off};
+use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6, files, policy, sockets};
+
+/// Connections that are accepted before others have their turn.
+const TURNS: usize = 64;
+/// How long a connection that was let through may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(5);
+/// How long connections of a container that ended may take to hand over what they hold.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// A pause after the system refused a descriptor.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A published port as it was opened on the host.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) socket: OwnedFd,
+    /// Inside.
+    pub(super) port: u16,
+    pub(super) protocol: Protocol,
+}
+
+#[derive(Debug)]
+enum Listener {
+    /// Connections of the container to anywhere.
+    Outward,
+    /// Connections of the world to this port inside.
+    Published(u16),
+}
+
+#[derive(Debug)]
+enum Mouth {
+    Outward,
+    Published(u16),
+}
+
+/// Somewhere that a connection can lead to.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    World(SocketAddr),
+    /// A service of the container, and who asks.
+    Container {
+        from: IpAddr,
+        to: SocketAddr,
+    },
+}
+
+#[derive(Debug)]
+enum State {
+    /// The far side is being connected; these may be tried after it.
+    Connecting(Vec<Target>),
+    /// The far side is there, and the near one was let through.
+    Arriving(Instant),
+    Open(Stream),
+}
+
+#[derive(Debug)]
+struct Connection {
+    near: Option<Watched>,
+    far: Watched,
+    state: State,
+    /// The first packet of a connection that was held.
+    held: Option<Syn>,
+}
+
+pub(super) struct Relay {
+    keeper: Wire,
+    keeper_watch: Watched,
+    inside: Inside,
+    wiring: Wiring,
+    poll: Poll,
+    listeners: Vec<(Watched, Listener)>,
+    mouths: Vec<Watched>,
+    mouth_kinds: Vec<Mouth>,
+    hold: Option<(Hold, Watched)>,
+    connections: Slots<Connection>,
+    /// Held connections by who asked for what.
+    expected: HashMap<(SocketAddr, SocketAddr), usize>,
+    flows: Flows,
+    pipes: Pipes,
+    most: usize,
+    paused: Option<Instant>,
+    farewell: Option<Instant>,
+}
+
+impl Relay {
+    pub(super) fn new(
+        keeper: Wire,
+        inside: Inside,
+        mouths: Mouths,
+        opened: Vec<Opened>,
+        wiring: Wiring,
+        most: usize,
+    ) -> io::Result<Self> {
+        let keeper_fd = std::os::fd::AsFd::as_fd(&keeper).try_clone_to_owned()?;
+        let mut relay = Self {
+            keeper,
+            keeper_watch: Watched::new(keeper_fd, Source::Keeper),
+            inside,
+            wiring,
+            poll: Poll::new()?,
+            listeners: Vec::new(),
+            mouths: Vec::new(),
+            mouth_kinds: Vec::new(),
+            hold: None,
+            connections: Slots::default(),
+            expected: HashMap::new(),
+            flows: Flows::new(),
+            pipes: Pipes::default(),
+            most,
+            paused: None,
+            farewell: None,
+        };
+        relay.keeper_watch.want(&relay.poll, true, false)?;
+        for socket in mouths.connections {
+            relay.listen(socket, Listener::Outward)?;
+        }
+        for socket in mouths.datagrams {
+            relay.open_mouth(socket, Mouth::Outward)?;
+        }
+        for Opened {
+            socket,
+            port,
+            protocol,
+        } in opened
+        {
+            match protocol {
+                Protocol::Tcp => relay.listen(socket, Listener::Published(port))?,
+                Protocol::Udp => relay.open_mouth(socket, Mouth::Published(port))?,
+            }
+        }
+        if let Some(hold) = mouths.hold {
+            let mut watched = Watched::new(hold.told.try_clone()?, Source::Hold);
+            watched.want(&relay.poll, true, false)?;
+            relay.hold = Some((hold, watched));
+        }
+        Ok(relay)
+    }
+
+    fn listen(&mut self, socket: OwnedFd, kind: Listener) -> io::Result<()> {
+        let mut watched = Watched::new(socket, Source::Listener(self.listeners.len()));
+        watched.want(&self.poll, true, false)?;
+        self.listeners.push((watched, kind));
+        Ok(())
+    }
+
+    fn open_mouth(&mut self, socket: OwnedFd, kind: Mouth) -> io::Result<()> {
+        let mut watched = Watched::new(socket, Source::Mouth(self.mouths.len()));
+        watched.want(&self.poll, true, false)?;
+        self.mouths.push(watched);
+        self.mouth_kinds.push(kind);
+        Ok(())
+    }
+
+    /// Carries until whoever watches the container says that it ended, and then what is under way.
+    pub(super) fn carry(mut self) -> io::Result<()> {
+        loop {
+            let patience = self.patience();
+            let sources = self.poll.wait(patience)?;
+            for source in sources {
+                match source {
+                    Source::Keeper => match self.keeper.recv::<String>() {
+                        Ok(Some(_)) => self.say_farewell(),
+                        _ => return Ok(()),
+                    },
+                    Source::Hold => self.take_held(),
+                    Source::Listener(index) => self.accept(index),
+                    Source::Mouth(index) => self.take_datagrams(index),
+                    Source::Near(index) => self.carry_one(index),
+                    Source::Far(index) => self.far_ready(index),
+                    Source::FlowInside(index) => self.flows.from_inside(index, &self.mouths),
+                    Source::FlowOutside(index) => self.flows.from_outside(index),
+                }
+            }
+            self.tidy();
+            let over = |since: Instant| since.elapsed() >= FAREWELL || self.connections.len() == 0;
+            if self.farewell.is_some_and(over) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long nothing needs to be done unless somebody speaks.
+    fn patience(&mut self) -> Option<Duration> {
+        let flows = self.flows.tidy();
+        let arrival = (!self.expected.is_empty()).then_some(ARRIVAL);
+        let pause = self.paused.map(|_| PAUSE);
+        let farewell = self
+            .farewell
+            .map(|since| FAREWELL.saturating_sub(since.elapsed()));
+        [flows, arrival, pause, farewell]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The container ended: its ports are free for the next, what was said is still delivered.
+    fn say_farewell(&mut self) {
+        self.listeners.clear();
+        self.mouths.clear();
+        self.mouth_kinds.clear();
+        self.hold = None;
+        self.flows = Flows::new();
+        self.farewell = Some(Instant::now());
+        // Whoever watches goes when it has heard this, and is not to take this process along.
+        let _ = rustix::process::set_parent_process_death_signal(None);
+        let _ = self.keeper.send(&"free", &[]);
+        let _ = self.keeper_watch.want(&self.poll, false, false);
+    }
+
+    fn tidy(&mut self) {
+        let late = |connection: &Connection| matches!(connection.state, State::Arriving(since) if since.elapsed() >= ARRIVAL);
+        if !self.expected.is_empty() {
+            let late: Vec<_> = (self.connections.iter())
+                .filter(|(_, connection)| late(connection))
+                .map(|(index, _)| index)
+                .collect();
+            late.into_iter().for_each(|index| self.close(index));
+        }
+        let pause_over = self.paused.is_some_and(|since| since.elapsed() >= PAUSE);
+        let room = self.connections.len() < self.most;
+        if room && (pause_over || self.paused.is_none()) {
+            self.paused = None;
+            self.set_listening(true);
+        }
+    }
+
+    fn set_listening(&mut self, listening: bool) {
+        for (listener, _) in &mut self.listeners {
+            let _ = listener.want(&self.poll, listening, false);
+        }
+    }
+
+    fn accept(&mut self, index: usize) {
+        for _ in 0..TURNS {
+            if self.connections.len() >= self.most {
+                // The others wait in the kernel's queue.
+                return self.set_listening(false);
+            }
+            let Some((listener, kind)) = self.listeners.get(index) else {
+                return;
+            };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let (socket, peer) = match acceptfrom_with(&listener.fd, flags) {
+                Ok((socket, peer)) => (
+                    socket,
+                    peer.and_then(|peer| SocketAddr::try_from(peer).ok()),
+                ),
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.paused = Some(Instant::now());
+                    return self.set_listening(false);
+                }
+                Err(_) => return,
+            };
+            let Some(peer) = peer else { continue };
+            let _ = sockopt::set_socket_keepalive(&socket, true);
+            match *kind {
+                Listener::Outward => self.accepted_outward(socket, peer),
+                Listener::Published(port) => {
+                    self.connect(Some(socket), container_targets(peer, port), None);
+                }
+            }
+        }
+    }
+
+    fn accepted_outward(&mut self, socket: OwnedFd, peer: SocketAddr) {
+        let wanted = getsockname(&socket)
+            .ok()
+            .and_then(|at| SocketAddr::try_from(at).ok());
+        let Some(wanted) = wanted else { return };
+        if let Some(index) = self.expected.remove(&(peer, wanted)) {
+            if let Some(connection) = self.connections.get_mut(index) {
+                connection.near = Some(Watched::new(socket, Source::Near(index)));
+                connection.held = None;
+                connection.state = State::Open(Stream::default());
+            }
+            return self.carry_one(index);
+        }
+        // It was not held: the kernel cannot, or somebody inside went past.
+        let targets = self.way(wanted).map(Target::World).into_iter().collect();
+        self.connect(Some(socket), targets, None);
+    }
+
+    fn way(&self, wanted: SocketAddr) -> Option<SocketAddr> {
+        policy::way(&self.wiring, wanted, files::host_resolvers)
+    }
+
+    fn take_held(&mut self) {
+        let held = self
+            .hold
+            .as_ref()
+            .map(|(hold, _)| hold.take())
+            .unwrap_or_default();
+        for syn in held {
+            let key = (syn.from, syn.to);
+            if let Some(index) = self.expected.get(&key) {
+                self.repeat(*index);
+                continue;
+            }
+            if self.connections.len() >= self.most {
+                // It will be sent again.
+                continue;
+            }
+            let targets = self.way(syn.to).map(Target::World).into_iter().collect();
+            self.connect(None, targets, Some(syn));
+        }
+    }
+
+    /// A sender repeats itself: perhaps our letting through was lost.
+    fn repeat(&mut self, index: usize) {
+        let (Some((hold, _)), Some(connection)) = (&self.hold, self.connections.get_mut(index))
+        else {
+            return;
+        };
+        if let (State::Arriving(_), Some(syn)) = (&connection.state, &connection.held) {
+            hold.let_through(syn);
+        }
+    }
+
+    /// Begins a connection to the first target that does not fail at once.
+    fn connect(&mut self, near: Option<OwnedFd>, targets: Vec<Target>, held: Option<Syn>) {
+        let Some((far, rest)) = self.begin(targets) else {
+            return self.refuse(
+                near.map(|near| Watched::new(near, Source::Near(0))),
+                held.as_ref(),
+            );
+        };
+        let key = held.as_ref().map(|syn| (syn.from, syn.to));
+        let index = self.connections.insert(|index| Connection {
+            near: near.map(|near| Watched::new(near, Source::Near(index))),
+            far: Watched::new(far, Source::Far(index)),
+            state: State::Connecting(rest),
+            held,
+        });
+        if let Some(key) = key {
+            self.expected.insert(key, index);
+        }
+        self.await_far(index);
+    }
+
+    fn begin(&self, targets: Vec<Target>) -> Option<(OwnedFd, Vec<Target>)> {
+        let mut rest = targets.into_iter();
+        while let Some(target) = rest.next() {
+            let begun = match target {
+                Target::World(to) => sockets::connect_to(to),
+                Target::Container { from, to } => {
+                    self.inside.run(move || sockets::connect_as(from, to))
+                }
+            };
+            if let Ok(socket) = begun {
+                return Some((socket, rest.collect()));
+            }
+        }
+        None
+    }
+
+    fn await_far(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        if connection.far.want(&self.poll, false, true).is_err() {
+            self.close(index);
+        }
+    }
+
+    fn far_ready(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let State::Connecting(rest) = &mut connection.state else {
+            return self.carry_one(index);
+        };
+        let rest = std::mem::take(rest);
+        match sockopt::socket_error(&connection.far.fd) {
+            Ok(Ok(())) if getpeername(&connection.far.fd).is_ok() => self.connected(index),
+            // An event of a connection that had this number before.
+            Ok(Ok(())) => connection.state = State::Connecting(rest),
+            _ => self.try_next(index, rest),
+        }
+    }
+
+    fn try_next(&mut self, index: usize, rest: Vec<Target>) {
+        match self.begin(rest) {
+            Some((far, rest)) => {
+                if let Some(connection) = self.connections.get_mut(index) {
+                    connection.far = Watched::new(far, Source::Far(index));
+                    connection.state = State::Connecting(rest);
+                }
+                self.await_far(index);
+            }
+            None => self.close(index),
+        }
+    }
+
+    fn connected(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        if let (Some(syn), Some((hold, _))) = (&connection.held, &self.hold) {
+            connection.state = State::Arriving(Instant::now());
+            let _ = connection.far.want(&self.poll, false, false);
+            return hold.let_through(syn);
+        }
+        connection.state = State::Open(Stream::default());
+        self.carry_one(index);
+    }
+
+    fn carry_one(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let (Some(near), State::Open(stream)) = (&mut connection.near, &mut connection.state)
+        else {
+            return;
+        };
+        match stream.carry(near, &mut connection.far, &mut self.pipes, &self.poll) {
+            Ok(false) => {}
+            Ok(true) => drop(self.connections.remove(index)),
+            Err(_) => self.close(index),
+        }
+    }
+
+    /// Ends a connection before its end: both sides see a failure.
+    fn close(&mut self, index: usize) {
+        if let Some(Connection {
+            near, far, held, ..
+        }) = self.connections.remove(index)
+        {
+            if let Some(syn) = &held {
+                self.expected.remove(&(syn.from, syn.to));
+            }
+            break_off(far);
+            self.refuse(near, held.as_ref());
+        }
+    }
+
+    fn refuse(&self, near: Option<Watched>, held: Option<&Syn>) {
+        if let Some(near) = near {
+            break_off(near);
+        }
+        if let (Some((hold, _)), Some(syn)) = (&self.hold, held) {
+            hold.refuse(syn);
+        }
+    }
+
+    fn take_datagrams(&mut self, index: usize) {
+        let (Some(mouth), Some(kind)) = (self.mouths.get(index), self.mouth_kinds.get(index))
+        else {
+            return;
+        };
+        let (wiring, inside) = (&self.wiring, &self.inside);
+        match *kind {
+            Mouth::Outward => self.flows.take(
+                &self.poll,
+                |room| {
+                    sockets::receive(&mouth.fd, room).map(|(length, from, to)| (length, (from, to)))
+                },
+                |(from, to)| {
+                    let way = policy::way(wiring, to, files::host_resolvers);
+                    let way = way.ok_or(io::ErrorKind::PermissionDenied)?;
+                    let outside = sockets::datagrams_to(way)?;
+                    let answers = inside.run(move || sockets::datagrams_as(to, from))?;
+                    Ok((answers, Outside::Own(outside)))
+                },
+            ),
+            Mouth::Published(port) => self.flows.take(
+                &self.poll,
+                |room| receive_from(&mouth.fd, room),
+                |(client, _)| {
+                    let Some(Target::Container { from, to }) =
+                        container_targets(client, port).first().copied()
+                    else {
+                        return Err(io::ErrorKind::Unsupported.into());
+                    };
+                    // A client's own port is kept: flows are told apart by it.
+                    let from = SocketAddr::new(from, client.port());
+                    let asking = inside.run(move || sockets::datagrams_as(from, to))?;
+                    Ok((asking, Outside::Published(index, client)))
+                },
+            ),
+        }
+    }
+}
+
+/// A client's datagram on a published port; the second address only tells ports apart.
+fn receive_from(
+    socket: &OwnedFd,
+    room: &mut [u8],
+) -> io::Result<(usize, (SocketAddr, SocketAddr))> {
+    let (length, _, from) = recvfrom(socket, room, RecvFlags::DONTWAIT)?;
+    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+    let at = SocketAddr::try_from(getsockname(socket)?)?;
+    Ok((length, (from.ok_or(io::ErrorKind::InvalidData)?, at)))
+}
+
+/// Where a service of the container may listen, and who seems to ask. Nobody from outside seems to
+/// come from the container's own loopback: services trust what does.
+fn container_targets(client: SocketAddr, port: u16) -> Vec<Target> {
+    let client = client.ip().to_canonical();
+    let stranger = |own: IpAddr, gateway: IpAddr| {
+        let usable = client.is_ipv4() == own.is_ipv4()
+            && !client.is_loopback()
+            && client != own
+            && !client.is_unspecified();
+        if usable { client } else { gateway }
+    };
+    let from = stranger(ADDRESS.into(), GATEWAY);
+    let from_v6 = stranger(ADDRESS_V6.into(), GATEWAY_V6.into());
+    [
+        (from, IpAddr::from(ADDRESS)),
+        (GATEWAY, Ipv4Addr::LOCALHOST.into()),
+        (from_v6, ADDRESS_V6.into()),
+        (GATEWAY_V6.into(), std::net::Ipv6Addr::LOCALHOST.into()),
+    ]
+    .map(|(from, to)| Target::Container {
+        from,
+        to: SocketAddr::new(to, port),
+    })
+    .into()
+}

@@ -1,0 +1,64 @@
+//! What a private network is to be, as data.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use config::range::Range;
+use serde::{Deserialize, Serialize};
+
+/// What goes through a container's private network; of no meaning for the other kinds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wiring {
+    /// Ports of the host that lead inside.
+    pub publish: Vec<Publish>,
+    /// Services of the host that are at `localhost` inside too.
+    pub visible: Vec<Visible>,
+    /// The host's loopback is at [`super::GATEWAY`], called [`super::HOST_NAME`].
+    pub host_loopback: bool,
+    /// Destinations that are reached even when they are denied.
+    pub allow: Vec<Range>,
+    /// Destinations that are refused, besides the host itself and what is on its link.
+    pub deny: Vec<Range>,
+}
+
+/// One port of the host that leads to a port inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// Where the host listens; port 0 for any free one.
+    pub host: SocketAddr,
+    /// Where the container listens.
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+/// A service of the host that is at `localhost:<port>` inside, unless the container listens there
+/// itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visible {
+    pub port: u16,
+    pub host: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}->{}/{}", self.host, self.port, self.protocol)
+    }
+}

@@ -1,6 +1,6 @@
 //! One process composed of its parts, in order of dependence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -12,6 +12,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::spec::Wiring;
+use unpacker::container::resources::Resources;
 use unpacker::snapshot::store::Snapshots;
 
 use crate::api::types::DaemonStatus;
@@ -20,10 +22,12 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::images::caller::Caller;
 use crate::images::external::Accounts;
 use crate::images::locate::Here;
-use crate::images::service::Images;
+use crate::images::service::{Images, Processes};
 use crate::options::Options;
-use crate::sandbox::local::{Sandboxes, Surroundings};
+use crate::sandbox::keeper;
+use crate::sandbox::local::{Defaults, Sandboxes, Surroundings};
 use crate::sandbox::record::Record;
+use crate::sandbox::volumes::Volumes;
 use crate::workspace::service::Workspaces;
 
 /// How often the end of a `--rm` sandbox is looked for.
@@ -41,6 +45,8 @@ pub struct App {
     pub sandboxes: Arc<Sandboxes>,
     pub waiting: Waiting,
     pub shutdown: CancellationToken,
+    /// Ids of sandboxes that are looked after.
+    kept: Arc<Mutex<HashSet<String>>>,
     options: Options,
     runtime: Handle,
 }
@@ -66,18 +72,21 @@ impl App {
             Arc::clone(&snapshots),
             launcher.clone(),
             surroundings.clone(),
+            Volumes::open(&folder.volumes())?,
+            defaults(&options),
         )?;
         let sandboxes = Arc::new(sandboxes);
-        let mut images = Images::new(
+        let mut wiring = Wiring::default();
+        surroundings.wire(&mut wiring);
+        let images = Images::new(
             Here { port },
             registry.clone(),
             snapshots,
-            launcher,
+            Processes { launcher, wiring },
             folder,
             &options,
             runtime.clone(),
         )?;
-        surroundings.wire(&mut images.wiring);
         let app = Self {
             status,
             registry,
@@ -85,12 +94,16 @@ impl App {
             sandboxes,
             waiting: Waiting::default(),
             shutdown: CancellationToken::new(),
+            kept: Arc::default(),
             options,
             runtime,
         };
         // Whoever watched these has ended with an earlier daemon.
         for record in app.sandboxes.list()?.iter().filter(|record| record.remove) {
             app.sweep_when_done(record);
+        }
+        for record in app.sandboxes.list()? {
+            app.look_after(&record, true);
         }
         Ok(app)
     }
@@ -146,6 +159,33 @@ impl App {
         });
     }
 
+    /// Looks after a sandbox that was just started, where it asked for that.
+    pub fn keep(&self, record: &Record) {
+        self.look_after(record, false);
+    }
+
+    fn look_after(&self, record: &Record, is_first: bool) {
+        if !keeper::needs_keeping(record) {
+            return;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.insert(record.id.clone()) {
+            return;
+        }
+        let (sandboxes, all, id) = (
+            Arc::clone(&self.sandboxes),
+            Arc::clone(&self.kept),
+            record.id.clone(),
+        );
+        let stop = self.shutdown.clone();
+        self.runtime.spawn(async move {
+            keeper::keep(sandboxes, id.clone(), stop, is_first).await;
+            all.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&id);
+        });
+    }
+
     /// Removes a `--rm` sandbox once it has ended. A daemon that is restarted meanwhile looks after
     /// it again; one that ended while no daemon ran is swept when the folder is opened.
     pub fn sweep_when_done(&self, record: &Record) {
@@ -159,6 +199,19 @@ impl App {
                 tracing::warn!(failure = ?failure.to_string(), "a finished sandbox could not be removed");
             }
         });
+    }
+}
+
+/// What the settings say of every sandbox.
+fn defaults(options: &Options) -> Defaults {
+    let settings = &options.settings.sandbox;
+    Defaults {
+        resources: Resources {
+            cpus: settings.cpu.map(|cpu| cpu.0),
+            memory: settings.memory.map(|memory| memory.0),
+            ..Resources::default()
+        },
+        idle_timeout: settings.timeout.0,
     }
 }
 

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod daemon;
+pub mod doctor;
 pub mod error;
 pub mod from_host;
 pub mod images;

@@ -6,6 +6,9 @@
 //!
 //! No daemon, no root. A second run finds the layers where the first left them.
 
+// An example talks to whoever runs it.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
@@ -60,7 +63,7 @@ async fn run(reference: &str, store: &Path, rootfs: &Path) -> Result<(), Box<dyn
 fn tell(event: Event) {
     match event {
         Event::Finished { id, phase, note } => {
-            eprintln!("{phase:?} {id} {}", note.unwrap_or_default())
+            eprintln!("{phase:?} {id} {}", note.unwrap_or_default());
         }
         Event::Warning { text } => eprintln!("warning: {text}"),
         _ => {}

@@ -76,18 +76,18 @@ pub enum ServiceError {
     #[error("cannot use image {reference}")]
     Image {
         reference: String,
-        source: ImageError,
+        source: Box<ImageError>,
     },
     #[error("cannot pull {reference}")]
     Pull {
         reference: String,
         #[source]
-        source: PullError,
+        source: Box<PullError>,
     },
     #[error("cannot unpack {reference}")]
     Unpack {
         reference: String,
-        source: UnpackError,
+        source: Box<UnpackError>,
     },
 }
 
@@ -226,9 +226,9 @@ impl ImageService {
             &self.cancel,
         )
         .await
-        .map_err(|source| ServiceError::Pull {
+        .map_err(|error| ServiceError::Pull {
             reference: name.clone(),
-            source,
+            source: Box::new(error),
         })?;
         let this = self.clone();
         self.blocking(move || this.keep(reference, &pulled.manifest, &pulled.media_type))
@@ -273,7 +273,7 @@ impl ImageService {
         let content: &dyn Content = self.layout.as_ref();
         read::load_for(content, document, &self.platform).map_err(|source| ServiceError::Image {
             reference: name.to_owned(),
-            source,
+            source: source.into(),
         })
     }
 
@@ -304,7 +304,7 @@ impl ImageService {
             Ok(bytes) => Ok(Some((descriptor, bytes))),
             Err(source) => Err(ServiceError::Image {
                 reference: name,
-                source,
+                source: source.into(),
             }),
         }
     }
@@ -347,7 +347,7 @@ impl ImageService {
         )
         .map_err(|source| ServiceError::Unpack {
             reference: image.reference.to_string(),
-            source,
+            source: source.into(),
         })?;
         Ok(destination.to_owned())
     }
@@ -369,16 +369,16 @@ impl ImageService {
         )
         .map_err(|source| ServiceError::Unpack {
             reference: name.clone(),
-            source,
+            source: source.into(),
         })?;
         let mut folders = Vec::with_capacity(stack.len());
         for id in stack {
             let missing = |source| ServiceError::Unpack {
                 reference: name.clone(),
-                source: UnpackError::Snapshot {
+                source: Box::new(UnpackError::Snapshot {
                     id: id.clone(),
                     source,
-                },
+                }),
             };
             let folder = self.snapshots.get(&id).map_err(missing)?;
             folders.push(folder.ok_or_else(|| missing(io::ErrorKind::NotFound.into()))?);
@@ -431,7 +431,7 @@ impl ImageService {
         check::check(content, &bytes, descriptor.digest(), progress, &self.cancel).map_err(
             |cancelled| ServiceError::Unpack {
                 reference: reference.to_owned(),
-                source: cancelled.into(),
+                source: Box::new(cancelled.into()),
             },
         )
     }

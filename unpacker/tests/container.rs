@@ -17,6 +17,8 @@ mod fixture;
 mod foreground;
 #[path = "container/ids.rs"]
 mod ids;
+#[path = "container/limits.rs"]
+mod limits;
 #[path = "container/network.rs"]
 mod network;
 #[path = "container/ordinary.rs"]
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(foreground::trials());
     trials.extend(sandbox::trials());
+    trials.extend(limits::trials());
     trials.extend(ids::trials());
     trials.extend(debian::trials());
     trials.extend(overlay::trials());

@@ -11,12 +11,14 @@ pub mod external;
 mod framed;
 mod frames;
 mod images;
+pub mod life;
 mod outbox;
 mod registry;
 mod registry_tokens;
 mod sandboxes;
 pub mod stream;
 pub mod types;
+pub mod volumes;
 mod workspaces;
 
 use std::sync::Arc;
@@ -41,6 +43,7 @@ pub fn router(app: Arc<App>, front: Front) -> Router {
         .merge(external::routes())
         .merge(images::routes())
         .merge(sandboxes::routes())
+        .merge(volumes::routes())
         .merge(workspaces::routes(&app))
         .merge(registry.with_state(()))
         .merge(tokens.with_state(()))

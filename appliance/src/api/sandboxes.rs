@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
-use unpacker::container::supervise::LogLine;
+use unpacker::container::supervise::{LogLine, LogOptions};
 
 use crate::api::caller::OfCaller;
 use crate::api::frames;
@@ -26,9 +26,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/sandboxes/{name}", get(show).delete(remove))
         .route("/v1/sandboxes/{name}/attach", post(attach))
         .route("/v1/sandboxes/{name}/exec", post(exec))
-        .route("/v1/sandboxes/{name}/start", post(start))
         .route("/v1/sandboxes/{name}/stop", post(stop))
         .route("/v1/sandboxes/{name}/logs", get(logs))
+        .merge(super::life::routes())
 }
 
 async fn list(State(app): State<Arc<App>>) -> Response {
@@ -78,6 +78,7 @@ async fn run(
         if record.remove {
             app.sweep_when_done(&record);
         }
+        app.keep(&record);
         app.sandboxes.row(&record)
     })
 }
@@ -96,11 +97,13 @@ async fn attach(
 
 async fn open_attach(app: Arc<App>, name: String, request: Request) -> Outcome<Response> {
     frames::check(&request)?;
+    // Noted even when it has ended already, and gone.
+    let busy = app.sandboxes.busy(&name);
     let stream = match app.waiting.take(&name) {
         Some(stream) => stream,
         None => off_thread(move || app.sandboxes.attach(&app.sandboxes.find(&name)?)).await?,
     };
-    frames::join(request, stream, std::future::ready(()))
+    frames::join(request, stream, async move { drop(busy) })
 }
 
 async fn exec(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
@@ -113,9 +116,13 @@ async fn exec(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
 async fn open_exec(app: Arc<App>, name: String, request: Request) -> Outcome<Response> {
     frames::check(&request)?;
     let (wanted, request) = read_body::<ExecRequest>(request).await?;
-    let stream =
-        off_thread(move || app.sandboxes.exec(&app.sandboxes.find(&name)?, &wanted)).await?;
-    frames::join(request, stream, std::future::ready(()))
+    let (stream, busy) = off_thread(move || {
+        let record = app.sandboxes.find(&name)?;
+        let stream = app.sandboxes.exec(&record, &wanted)?;
+        Ok((stream, app.sandboxes.busy(&record.id)))
+    })
+    .await?;
+    frames::join(request, stream, async move { drop(busy) })
 }
 
 /// Reads a JSON body and gives the rest of the request back, for the upgrade.
@@ -129,18 +136,6 @@ pub(super) async fn read_body<T: serde::de::DeserializeOwned>(
     let value = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::because(Kind::Invalid, "request", &error))?;
     Ok((value, Request::from_parts(parts, Body::empty())))
-}
-
-/// Starts one that does not run. One that runs already is as wanted.
-async fn start(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
-    blocking(move || {
-        let record = app.sandboxes.find(&name)?;
-        if !app.sandboxes.is_running(&record)? {
-            app.sandboxes.start(&record)?;
-        }
-        app.sandboxes.row(&record)
-    })
-    .await
 }
 
 async fn stop(
@@ -183,6 +178,8 @@ async fn remove(
 struct LogsQuery {
     #[serde(default)]
     follow: bool,
+    /// So many of the last lines.
+    tail: Option<usize>,
 }
 
 /// Lines of JSON, each with its stream and time.
@@ -195,8 +192,12 @@ async fn logs(
     match off_thread(move || sandboxes.find(&name)).await {
         Ok(record) => {
             let sandboxes = Arc::clone(&app.sandboxes);
+            let options = LogOptions {
+                tail: query.tail,
+                follow: query.follow,
+            };
             lines(&app, move |each: &mut dyn FnMut(LogLine), cancel| {
-                sandboxes.logs(&record, query.follow, cancel, each)
+                sandboxes.logs(&record, options, cancel, each)
             })
         }
         Err(failure) => failed(&failure),

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use unpacker::container::network::spec::Protocol;
+use unpacker::container::resources::Standing;
 use unpacker::progress::Event;
 
 use crate::error::Failure;
+use crate::sandbox::options::RunOptions;
 
 /// One line of a long verb's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -295,6 +297,8 @@ pub struct SandboxRequest {
     pub remove: bool,
     /// The caller will attach at once and wants all output.
     pub attach: bool,
+    #[serde(default)]
+    pub options: RunOptions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -324,12 +328,23 @@ pub struct SandboxRow {
     pub name: String,
     pub image: String,
     pub command: Vec<String>,
-    /// "running", "exited" or "lost".
+    /// "running", "exited", "stopped" (with the host) or "lost".
     pub status: String,
     pub exit_code: Option<i32>,
     pub pid: Option<u32>,
     /// RFC 3339.
     pub created_at: String,
+    /// The kernel killed a process of it, because there was no memory left.
+    #[serde(default)]
+    pub out_of_memory: bool,
+    /// What became of each limit that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Standing>,
+    /// What whoever runs it should know; sentence fragments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The host's ports that lead into it, while it runs.
     #[serde(default)]
     pub ports: Vec<PortRow>,

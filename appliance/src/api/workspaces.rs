@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::api::caller::OfCaller;
 use crate::api::frames;
 use crate::api::sandboxes::read_body;
-use crate::api::stream::{Verb, blocking, failed, long};
+use crate::api::stream::{Verb, blocking, failed, long, off_thread};
 use crate::api::types::{ExecRequest, UpRequest, UpSource};
 use crate::app::App;
 use crate::client::USER_FOLDER;
@@ -127,10 +127,16 @@ async fn exec(State(app): State<Arc<App>>, Path(name): Path<String>, request: Re
 async fn open_exec(app: Arc<App>, name: String, request: Request) -> Outcome<Response> {
     frames::check(&request)?;
     let (wanted, request) = read_body::<ExecRequest>(request).await?;
-    let stream = tokio::task::spawn_blocking(move || app.workspaces().exec(&name, &wanted))
-        .await
-        .map_err(|_| Failure::internal("the daemon's worker died"))??;
-    frames::join(request, stream, std::future::ready(()))
+    let (stream, busy) = off_thread(move || {
+        let workspaces = app.workspaces();
+        let stream = workspaces.exec(&name, &wanted)?;
+        let busy = workspaces
+            .sandbox_of(&name)
+            .map(|id| app.sandboxes.busy(&id));
+        Ok((stream, busy))
+    })
+    .await?;
+    frames::join(request, stream, async move { drop(busy) })
 }
 
 async fn logs(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {

@@ -209,7 +209,7 @@ fn take_folder(archive: pipe::Reader, folder: &Path) -> Outcome<()> {
     };
     let layout = open_or_make(folder)?;
     let _hold = layout.hold().map_err(unusable)?;
-    let options = ReadOptions::unlimited();
+    let options = ReadOptions::default();
     let images = read(archive, &layout, &options, &Silent, &Cancel::default()).map_err(
         |error| match error {
             ReadError::Input(_) => broken(),

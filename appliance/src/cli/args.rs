@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::doctor::Doctor;
 use crate::cli::image_args::{Check, History, Images, Inspect, Load, Rmi, Save};
 use crate::cli::login::{Login, Logout};
 use crate::cli::registry::Registry;
+use crate::cli::run_args;
+use crate::cli::sandbox_life::Life;
+use crate::cli::volume::Volume;
 use crate::ui::Output;
 
 /// Builds, stores, fetches and runs container images for development on one Linux host: no Docker
@@ -90,12 +94,17 @@ pub enum Verb {
     /// Run containers of images
     #[command(subcommand, visible_alias = "sb")]
     Sandbox(Sandbox),
+    /// Folders that outlive sandboxes
+    #[command(subcommand)]
+    Volume(Volume),
 
     /// Run the daemon in the foreground (other commands start it by themselves)
     Serve(Serve),
     /// Look at the daemon, or stop it
     #[command(subcommand)]
     Daemon(Daemon),
+    /// Say what this host offers, what it withholds, and what would lift that
+    Doctor(Doctor),
     /// Print the version
     Version,
 }
@@ -313,12 +322,6 @@ pub enum Sandbox {
     /// List the sandboxes
     #[command(visible_alias = "ls")]
     Ps,
-    /// Start sandboxes that were stopped, by somebody or with the host
-    Start {
-        /// Names or ids
-        #[arg(required = true)]
-        sandboxes: Vec<String>,
-    },
     /// Show which ports of this host lead into a sandbox
     Port {
         /// Name or id
@@ -332,9 +335,9 @@ pub enum Sandbox {
         /// Names or ids
         #[arg(required = true)]
         sandboxes: Vec<String>,
-        /// Seconds until it is killed
-        #[arg(long, short, default_value_t = 10)]
-        time: u64,
+        /// Seconds until it is killed [default: what `run` was told, or 10]
+        #[arg(long, short)]
+        time: Option<u64>,
     },
     /// Remove sandboxes and what they changed
     Rm {
@@ -349,10 +352,27 @@ pub enum Sandbox {
     Logs {
         /// Name or id
         sandbox: String,
-        /// Go on until it ends
-        #[arg(long, short)]
-        follow: bool,
+        #[command(flatten)]
+        wanted: LogArgs,
     },
+    #[command(flatten)]
+    Life(Life),
+}
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Go on until it ends
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only so many of the last lines
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// Only from this time on: RFC 3339, or so long ago, such as 10m
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Put the time before each line
+    #[arg(long, short)]
+    pub timestamps: bool,
 }
 
 #[derive(Debug, Args)]
@@ -390,8 +410,8 @@ pub struct Run {
     /// Start in this folder
     #[arg(long, short, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// Mount a file or folder of the host
-    #[arg(long = "volume", short = 'v', value_name = "HOST:INSIDE[:ro]")]
+    /// Mount a file or folder of the host, or a named volume
+    #[arg(long = "volume", short = 'v', value_name = "HOST|NAME:INSIDE[:ro]")]
     pub volumes: Vec<String>,
     /// The network: private (its own, reaches the world but not this host's loopback), host or none
     #[arg(long, value_name = "NET", default_value = "private")]
@@ -412,6 +432,14 @@ pub struct Run {
     /// In place of the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
+    #[command(flatten)]
+    pub limits: run_args::Limits,
+    #[command(flatten)]
+    pub security: run_args::Security,
+    #[command(flatten)]
+    pub files: run_args::Files,
+    #[command(flatten)]
+    pub life: run_args::Life,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod archive;
 pub mod args;
 mod configure;
 mod daemon;
+pub mod doctor;
 mod image;
 pub mod image_args;
 mod image_filter;
@@ -13,9 +14,13 @@ pub mod registry;
 mod registry_care;
 mod registry_external;
 mod registry_token;
+mod run_args;
+mod run_options;
 mod sandbox;
+mod sandbox_life;
 mod secret;
 mod terminal;
+mod volume;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -81,6 +86,10 @@ fn run(arguments: Arguments) -> Outcome<u8> {
     if let Verb::Serve(serve) = verb {
         return daemon::serve(session, serve);
     }
+    // It may enter one, too.
+    if let Verb::Doctor(doctor) = verb {
+        return doctor::run(&session, &doctor);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -123,12 +132,13 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Image(image) => image::run(session, image).await,
         Verb::Registry(verb) => registry::run(session, verb).await,
         Verb::Sandbox(sandbox) => sandbox::run(session, sandbox).await,
+        Verb::Volume(verb) => volume::run(session, verb).await,
         Verb::Daemon(verb) => daemon::run(session, verb).await,
         Verb::Version => {
             ui::line(concat!("v", env!("CARGO_PKG_VERSION")));
             Ok(0)
         }
-        Verb::Serve(_) => Ok(0),
+        Verb::Serve(_) | Verb::Doctor(_) => Ok(0),
     }
 }
 

@@ -1,17 +1,19 @@
 //! `devpod sandbox …`.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 
+use config::quantity::Seconds;
 use serde_json::Value;
 use unpacker::container::supervise::LogLine;
 
-use crate::api::types::{
-    ExecRequest, MountRequest, PortRow, SandboxRequest, SandboxRow, StopRequest,
-};
-use crate::cli::args::{Exec, Run, Sandbox};
+use crate::api::types::{ExecRequest, PortRow, SandboxRequest, SandboxRow, StopRequest};
+use crate::cli::args::{Exec, LogArgs, Run, Sandbox};
 use crate::cli::terminal::{self, Input, Wanted};
-use crate::cli::{Session, exit_code, image, variables};
+use crate::cli::{Session, exit_code, run_options, sandbox_life, variables};
 use crate::error::{Failure, Kind, Outcome};
+use crate::sandbox::options::RestartPolicy;
 use crate::sandbox::{plan, ports};
 use crate::ui::{self, Format, style, table};
 
@@ -25,29 +27,40 @@ pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
             tty,
         } => attach(session, &sandbox, interactive, tty).await,
         Sandbox::Ps => list(session).await,
-        Sandbox::Start { sandboxes } => resume(session, sandboxes).await,
         Sandbox::Port { sandbox, port } => show_ports(session, &sandbox, port.as_deref()).await,
         Sandbox::Stop { sandboxes, time } => stop(session, sandboxes, time).await,
         Sandbox::Rm { sandboxes, force } => remove(session, sandboxes, force).await,
-        Sandbox::Logs { sandbox, follow } => logs(session, &sandbox, follow).await,
+        Sandbox::Logs { sandbox, wanted } => logs(session, &sandbox, &wanted).await,
+        Sandbox::Life(verb) => sandbox_life::run(session, verb).await,
     }
 }
 
 async fn start(session: &Session, run: Run) -> Outcome<u8> {
+    let (options, mounts) = run_options::options(
+        &run.limits,
+        &run.security,
+        &run.files,
+        &run.life,
+        &run.volumes,
+        &run.network,
+    )?;
+    let mut env = run_options::variables_of(&run.files.env_file)?;
+    env.extend(variables(&run.env));
+    if run.rm && options.keeping.restart != RestartPolicy::No {
+        return Err(Failure::invalid("--rm and --restart exclude each other"));
+    }
+    let cidfile = run.life.cidfile.as_deref().map(new_file).transpose()?;
     let client = session.daemon().await?;
     let request = SandboxRequest {
         image: run.image,
         name: run.name,
         command: run.command,
-        env: variables(&run.env),
+        env,
         user: run.user,
         cwd: run.workdir,
         hostname: run.hostname,
-        mounts: run
-            .volumes
-            .iter()
-            .map(|text| mount(text))
-            .collect::<Outcome<_>>()?,
+        mounts,
+        options,
         network: Some(run.network),
         publish: published(&run.publish)?,
         publish_all: run.publish_all,
@@ -58,6 +71,12 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
         attach: !run.detach,
     };
     let row: SandboxRow = client.watch("/v1/sandboxes", &request).await?;
+    if let Some(mut file) = cidfile {
+        file.write_all(row.id.as_bytes())?;
+    }
+    for warning in &row.warnings {
+        ui::news(&format!("{} {warning}", style::warning("warning:")));
+    }
     if run.detach {
         match session.format {
             Format::Json => ui::json(&row),
@@ -125,6 +144,9 @@ async fn list(session: &Session) -> Outcome<u8> {
         .iter()
         .map(|row| {
             let status = match row.exit_code {
+                Some(code) if row.out_of_memory => {
+                    format!("{} ({code}, out of memory)", row.status)
+                }
                 Some(code) => format!("{} ({code})", row.status),
                 None => row.status.clone(),
             };
@@ -149,14 +171,17 @@ async fn list(session: &Session) -> Outcome<u8> {
     Ok(0)
 }
 
-async fn resume(session: &Session, sandboxes: Vec<String>) -> Outcome<u8> {
-    let client = session.daemon().await?;
-    for sandbox in sandboxes {
-        let path = format!("/v1/sandboxes/{}/start", segment(&sandbox)?);
-        let row: Value = client.post(&path, &()).await?;
-        tell(session, &sandbox, &row);
-    }
-    Ok(0)
+/// A file that did not exist: docker's rule, so that no other sandbox's id is lost.
+fn new_file(path: &Path) -> Outcome<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|error| {
+            let message = format!("cannot make the file {}", path.display());
+            Failure::because(Kind::Invalid, message, &error)
+        })
 }
 
 /// `127.0.0.1:8080->80/tcp`.
@@ -199,13 +224,11 @@ async fn show_ports(session: &Session, sandbox: &str, port: Option<&str>) -> Out
     Ok(0)
 }
 
-async fn stop(session: &Session, sandboxes: Vec<String>, time: u64) -> Outcome<u8> {
+async fn stop(session: &Session, sandboxes: Vec<String>, time: Option<u64>) -> Outcome<u8> {
     let client = session.daemon().await?;
     for sandbox in sandboxes {
         let path = format!("/v1/sandboxes/{}/stop", segment(&sandbox)?);
-        let _: Value = client
-            .post(&path, &StopRequest { grace: Some(time) })
-            .await?;
+        let _: Value = client.post(&path, &StopRequest { grace: time }).await?;
         ui::line(&sandbox);
     }
     Ok(0)
@@ -229,42 +252,55 @@ fn tell(session: &Session, given: &str, answer: &Value) {
     }
 }
 
-async fn logs(session: &Session, sandbox: &str, follow: bool) -> Outcome<u8> {
-    let path = format!("/v1/sandboxes/{}/logs?follow={follow}", segment(sandbox)?);
+async fn logs(session: &Session, sandbox: &str, wanted: &LogArgs) -> Outcome<u8> {
+    let since = wanted.since.as_deref().map(time_of).transpose()?;
+    let mut path = format!(
+        "/v1/sandboxes/{}/logs?follow={}",
+        segment(sandbox)?,
+        wanted.follow
+    );
+    if let Some(tail) = wanted.tail {
+        path.push_str(&format!("&tail={tail}"));
+    }
     let client = session.daemon().await?;
-    client.lines(&path, print_log).await?;
+    let timestamps = wanted.timestamps;
+    // Times of the log are RFC 3339 in UTC, in which the order of texts is the order of times.
+    let is_wanted = move |line: &LogLine| since.as_ref().is_none_or(|since| line.time >= *since);
+    let print = move |line: LogLine| {
+        if is_wanted(&line) {
+            print_log(&line, timestamps);
+        }
+    };
+    client.lines(&path, print).await?;
     Ok(0)
 }
 
-/// Each line to the stream that it was written to.
-fn print_log(line: LogLine) {
-    match line.stream.as_str() {
-        "stderr" => ui::raw_stderr(line.log.as_bytes()),
-        _ => ui::raw(line.log.as_bytes()),
-    }
+/// A moment as the log writes it.
+fn time_of(text: &str) -> Outcome<String> {
+    let format = &time::format_description::well_known::Rfc3339;
+    let moment = match text.parse::<Seconds>() {
+        Ok(ago) => time::OffsetDateTime::now_utc() - std::time::Duration::from_secs(ago.0),
+        Err(_) => time::OffsetDateTime::parse(text, format).map_err(|_| {
+            Failure::invalid(format!("{text:?} is no time"))
+                .hint("Write 2026-11-21T08:00:00Z, or how long ago: 90s, 10m, 2h.")
+        })?,
+    };
+    let utc = moment.to_offset(time::UtcOffset::UTC).format(format);
+    utc.map_err(|_| Failure::invalid(format!("{text:?} is too far away")))
 }
 
-/// `HOST:INSIDE[:ro]`.
-fn mount(text: &str) -> Outcome<MountRequest> {
-    let bad = || {
-        Failure::invalid(format!("{text:?} is not a volume"))
-            .hint("Write HOST:INSIDE or HOST:INSIDE:ro, INSIDE absolute.")
+/// Each line to the stream that it was written to.
+fn print_log(line: &LogLine, timestamps: bool) {
+    let time = if timestamps {
+        format!("{} ", line.time)
+    } else {
+        String::new()
     };
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, read_only) = match parts.as_slice() {
-        [source, target] | [source, target, "rw"] => (*source, *target, false),
-        [source, target, "ro"] => (*source, *target, true),
-        _ => return Err(bad()),
-    };
-    if source.is_empty() || !target.starts_with('/') {
-        return Err(bad());
+    let text = [time.as_bytes(), line.log.as_bytes()].concat();
+    match line.stream.as_str() {
+        "stderr" => ui::raw_stderr(&text),
+        _ => ui::raw(&text),
     }
-    let source = image::absolute(Path::new(source))?;
-    Ok(MountRequest {
-        source,
-        target: target.into(),
-        read_only,
-    })
 }
 
 /// A name as one segment of a path; anything that could not be a name is refused here.
@@ -277,11 +313,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes() {
-        assert!(mount("/a:/b:ro").unwrap().read_only);
-        assert!(!mount("/a:/b").unwrap().read_only);
-        for bad in ["/a", "/a:b", ":/b", "/a:/b:xx", "a:b:c:d"] {
-            assert!(mount(bad).is_err(), "{bad}");
-        }
+    fn times_are_moments_or_how_long_ago() {
+        assert_eq!(
+            time_of("2026-11-21T10:00:00+02:00").unwrap(),
+            "2026-11-21T08:00:00Z"
+        );
+        assert!(time_of("1h").unwrap() < time_of("1m").unwrap());
+        assert!(time_of("yesterday").is_err());
     }
 }

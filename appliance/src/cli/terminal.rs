@@ -10,6 +10,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use unpacker::container::exit::Exit;
 use unpacker::container::stream::{Decoder, Frame};
 
 use crate::error::{Failure, Kind, Outcome};
@@ -88,7 +89,12 @@ async fn read_frames(mut reader: ReadHalf<TokioIo<Upgraded>>) -> Outcome<i32> {
             match frame {
                 Frame::Stdout(bytes) => drop(ui::write(&bytes)),
                 Frame::Stderr(bytes) => ui::raw_stderr(&bytes),
-                Frame::Exit(exit) => return Ok(exit.code()),
+                Frame::Exit(exit) => {
+                    if exit == Exit::OutOfMemory {
+                        ui::news("The sandbox was killed: out of memory.");
+                    }
+                    return Ok(exit.code());
+                }
                 Frame::Error(text) => return Err(Failure::new(Kind::Internal, text)),
                 _ => {}
             }

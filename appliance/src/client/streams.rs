@@ -164,9 +164,8 @@ impl Client {
             while let Some(frame) = decoder.next_frame().map_err(bad)? {
                 match frame {
                     Frame::Stdout(bytes) => {
-                        if !sink.send(bytes.into()).await {
-                            return Err(Failure::new(Kind::Cancelled, "nobody takes the answer"));
-                        }
+                        let taken = sink.send(bytes.into()).await;
+                        taken.then_some(()).ok_or_else(nobody_takes)?;
                     }
                     Frame::Stderr(text) => {
                         for line in lines.push(&text)? {
@@ -186,4 +185,8 @@ impl Client {
                 .hint("See what it said: `devpod daemon logs`."),
         )
     }
+}
+
+fn nobody_takes() -> Failure {
+    Failure::new(Kind::Cancelled, "nobody takes the answer")
 }

@@ -19,8 +19,6 @@ use crate::images::service::{Images, Kept};
 
 /// Where images without a name are kept, by their digest.
 const NAMELESS: &str = "loaded";
-/// What the registry keeps free for itself.
-const RESERVE: u64 = 32 << 20;
 /// An index may name indexes; nobody nests deeper than two.
 const MAX_NESTING: usize = 4;
 
@@ -190,9 +188,8 @@ impl Images {
         let wanted = Wanted::parse(request.platform.as_deref())?;
         let name: Option<Reference> = request.name.as_deref().map(str::parse).transpose()?;
         let options = ReadOptions {
-            limit: u64::MAX,
-            room: &|| self.room(),
             platform: wanted.platform.clone(),
+            ..ReadOptions::default()
         };
         let content = self.content.as_ref();
         let images = read::read(archive, content, &options, progress, cancel)
@@ -220,12 +217,6 @@ impl Images {
             }
         }
         Ok(moved)
-    }
-
-    fn room(&self) -> std::io::Result<u64> {
-        let stat = rustix::fs::statvfs(self.folder.content())?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        Ok(free.saturating_sub(RESERVE))
     }
 
     /// Of each index the one image that was asked for.

@@ -3,6 +3,8 @@
 //! An image's id is the digest of its configuration, as docker's is, and that of its manifest, which
 //! an index has too. Names come first: `cafe` is a repository where there is one.
 
+use std::collections::HashMap;
+
 use config::name::{Reference, RepositoryName, Tag, Target};
 use registry::service::Listing;
 use serde_json::Value;
@@ -102,27 +104,27 @@ impl Images {
 
     /// Every manifest of every repository.
     pub(crate) fn all_places(&self) -> Outcome<Vec<Place>> {
+        let mut tags: HashMap<(String, String), Vec<Tag>> = HashMap::new();
+        for image in self.registry.images().map_err(store)? {
+            let key = (image.repository.to_string(), image.digest.to_string());
+            tags.entry(key).or_default().push(image.tag);
+        }
         let mut places = Vec::new();
-        let tagged = self.registry.images().map_err(store)?;
         for repository in self.all_repositories()? {
             let manifests = self.registry.manifests(&repository).map_err(store)?;
             for (digest, _) in manifests {
-                let tags = tagged
-                    .iter()
-                    .filter(|image| image.repository == repository && image.digest == digest)
-                    .map(|image| image.tag.clone())
-                    .collect();
+                let key = (repository.to_string(), digest.to_string());
                 places.push(Place {
                     repository: repository.clone(),
                     digest,
-                    tags,
+                    tags: tags.remove(&key).unwrap_or_default(),
                 });
             }
         }
         Ok(places)
     }
 
-    fn all_repositories(&self) -> Outcome<Vec<RepositoryName>> {
+    pub(crate) fn all_repositories(&self) -> Outcome<Vec<RepositoryName>> {
         let mut all = Vec::new();
         let mut last: Option<String> = None;
         loop {

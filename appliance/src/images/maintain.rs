@@ -144,11 +144,13 @@ mod tests {
     use registry::digest::{Algorithm, Digest, digest_of};
     use registry::service::{ManifestPut, Policy, References, Registry};
     use unpacker::container::launch::Launcher;
+    use unpacker::container::network::spec::Wiring;
     use unpacker::snapshot::store::Snapshots;
 
     use super::*;
     use crate::daemon::folder::DataFolder;
     use crate::images::locate::Here;
+    use crate::images::service::Processes;
     use crate::options::Options;
 
     const RULES: &str =
@@ -191,7 +193,10 @@ mod tests {
             Here { port: 1 },
             Registry::open(store, Policy::default()).unwrap(),
             Arc::new(Snapshots::open(&folder.snapshots()).unwrap()),
-            Launcher::this(),
+            Processes {
+                launcher: Launcher::this(),
+                wiring: Wiring::default(),
+            },
             folder,
             &options,
             tokio::runtime::Handle::current(),

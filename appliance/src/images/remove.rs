@@ -121,8 +121,14 @@ impl Images {
     }
 
     fn is_anywhere(&self, digest: &Digest) -> Outcome<bool> {
-        let places = self.all_places()?;
-        Ok(places.iter().any(|place| place.digest == *digest))
+        let target = Target::Digest(digest.clone());
+        for repository in self.all_repositories()? {
+            let found = self.registry.manifest(&repository, &target);
+            if found.map_err(store)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A part of an index must not go while the index is there.

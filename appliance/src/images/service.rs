@@ -42,6 +42,13 @@ pub struct Images {
     pub(crate) remote: Remote,
 }
 
+/// How the processes of builds are started, and what their networks reach.
+#[derive(Debug)]
+pub struct Processes {
+    pub launcher: Launcher,
+    pub wiring: Wiring,
+}
+
 /// What is the same for all who ask.
 pub struct Shared {
     pub(crate) here: Here,
@@ -103,7 +110,7 @@ impl Images {
         here: Here,
         registry: Registry,
         snapshots: Arc<Snapshots>,
-        launcher: Launcher,
+        processes: Processes,
         folder: DataFolder,
         options: &Options,
         runtime: Handle,
@@ -116,8 +123,8 @@ impl Images {
             arrivals: Arrivals::new(Arc::clone(&content)),
             content,
             snapshots,
-            launcher,
-            wiring: Wiring::default(),
+            launcher: processes.launcher,
+            wiring: processes.wiring,
             folder,
             remotes: Remotes::new(options),
             runtime,

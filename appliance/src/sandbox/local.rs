@@ -5,28 +5,39 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::range::Range;
-use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::idmap::IdMap;
+use unpacker::container::launch::Launcher;
 use unpacker::container::network::spec::{Visible, Wiring};
-use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs};
-use unpacker::container::supervise::{self, Held, LogLine, LogOptions, State, SuperviseError};
-use unpacker::container::user::{self, Resolved};
+use unpacker::container::resources::{Resources, Standing};
+use unpacker::container::spec::{Confinement, ContainerSpec, Mount, Process, RootFs, Seccomp};
+use unpacker::container::supervise::{self, LogLine, LogOptions, State, SuperviseError};
+use unpacker::container::user::Resolved;
 use unpacker::image::config::Execution;
 use unpacker::progress::Cancel;
 use unpacker::snapshot::id::SnapshotId;
-use unpacker::snapshot::overlay::Overlay;
 use unpacker::snapshot::store::Snapshots;
 
 use crate::api::types::{ExecRequest, SandboxRequest, SandboxRow};
 use crate::clock;
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::gate::Pass;
+use crate::sandbox::keeper::Activity;
+use crate::sandbox::options::RunOptions;
 use crate::sandbox::record::Record;
+use crate::sandbox::refusal::{not_usable, start_failed};
+use crate::sandbox::removal::{end, remove_files, remove_tree, sweep};
+use crate::sandbox::users::{further_groups, resolve_user, stacked};
+use crate::sandbox::volumes::Volumes;
 use crate::sandbox::{plan, ports, record};
 
+/// How often a waiting call looks whether its caller is still there.
+const LOOK: Duration = Duration::from_millis(500);
+/// What is told of a sandbox whose end nobody saw: the host was restarted.
+const LOST_CODE: i32 = 255;
 /// How long a process has between its stop signal and SIGKILL when nobody says.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -84,6 +95,17 @@ pub struct Sandboxes {
     surroundings: Surroundings,
     /// Names are given out and taken back one at a time.
     naming: Mutex<()>,
+    pub volumes: Volumes,
+    defaults: Defaults,
+    pub(super) activity: Activity,
+}
+
+/// What the settings say of sandboxes that say nothing themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    pub resources: Resources,
+    /// Seconds of inactivity; 0 for none.
+    pub idle_timeout: u64,
 }
 
 impl Sandboxes {
@@ -93,6 +115,8 @@ impl Sandboxes {
         snapshots: std::sync::Arc<Snapshots>,
         launcher: Launcher,
         surroundings: Surroundings,
+        volumes: Volumes,
+        defaults: Defaults,
     ) -> Outcome<Self> {
         let sandboxes = Self {
             root,
@@ -100,7 +124,11 @@ impl Sandboxes {
             launcher,
             surroundings,
             naming: Mutex::new(()),
+            volumes,
+            defaults,
+            activity: Activity::default(),
         };
+        unpacker::container::cgroup::sweep();
         for folder in record::folders(&sandboxes.root)? {
             let unwanted = match Record::load(&folder) {
                 Ok(None) => true,
@@ -114,6 +142,11 @@ impl Sandboxes {
             }
         }
         Ok(sandboxes)
+    }
+
+    /// While this is held no sandbox is made or removed.
+    pub fn alone(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn folder(&self, record: &Record) -> PathBuf {
@@ -255,20 +288,52 @@ impl Sandboxes {
             volatile: request.remove,
         };
         let mut spec = spec(&id, rootfs, &runnable.config, request)?;
+        spec.mounts
+            .extend(self.option_mounts(&spec, &request.options)?);
         spec.mounts.extend_from_slice(mounts);
+        let limits = &self.defaults.resources;
+        spec.resources.cpus = spec.resources.cpus.or(limits.cpus);
+        spec.resources.memory = spec.resources.memory.or(limits.memory);
+        let mut keeping = request.options.keeping.clone();
+        keeping
+            .idle_timeout
+            .get_or_insert(self.defaults.idle_timeout);
         let record = Record {
             name,
             image: runnable.name.clone(),
             image_digest: runnable.digest.clone(),
             stack: runnable.stack.clone(),
             spec,
-            stop_signal: runnable.config.stop_signal.clone(),
+            stop_signal: (keeping.stop_signal.clone()).or(runnable.config.stop_signal.clone()),
             remove: request.remove,
+            keeping,
             created_at: clock::now_rfc3339(),
             id,
         };
         record.save(folder)?;
         Ok(record)
+    }
+
+    /// Named volumes and file systems in memory, in the order of docker: binds came before.
+    fn option_mounts(&self, spec: &ContainerSpec, options: &RunOptions) -> Outcome<Vec<Mount>> {
+        let mut mounts = Vec::new();
+        for volume in &options.volumes {
+            let image = stacked(&spec.rootfs)?;
+            let image = (!volume.no_copy).then(|| image.as_fd());
+            let name = volume.volume.as_deref();
+            mounts.push(Mount::Bind {
+                source: self.volumes.provide(name, image, &volume.target)?,
+                target: volume.target.clone(),
+                read_only: volume.read_only,
+            });
+        }
+        mounts.extend(options.tmpfs.iter().map(|tmpfs| Mount::Tmpfs {
+            target: tmpfs.target.clone(),
+            size: tmpfs.size,
+            mode: tmpfs.mode,
+            read_only: tmpfs.read_only,
+        }));
+        Ok(mounts)
     }
 
     fn lower(&self, stack: &[SnapshotId]) -> Outcome<Vec<PathBuf>> {
@@ -304,6 +369,21 @@ impl Sandboxes {
 
     /// Starts a sandbox that does not run; what it changed before is still there.
     pub fn start(&self, record: &Record) -> Outcome<()> {
+        record::set_stopped(&self.folder(record), false)?;
+        record::set_restarts(&self.folder(record), 0)?;
+        self.launch(record)
+    }
+
+    /// Starts it as its restart policy says.
+    pub fn start_again(&self, record: &Record) -> Outcome<()> {
+        let folder = self.folder(record);
+        // Counted first: a crash in between makes one start too few, and never too many.
+        record::set_restarts(&folder, record::restarts(&folder).saturating_add(1))?;
+        record::set_stopped(&folder, false)?;
+        self.launch(record)
+    }
+
+    fn launch(&self, record: &Record) -> Outcome<()> {
         supervise::start(&self.launcher, &self.folder(record), &self.wired(record))
             .map(|_| ())
             .map_err(|error| start_failed(record, &error))
@@ -338,7 +418,12 @@ impl Sandboxes {
             State::Lost => ("lost", None, None),
             State::Never => ("created", None, None),
         };
+        let run = supervise::run(&self.folder(record))?;
         Ok(SandboxRow {
+            out_of_memory: run.out_of_memory > 0,
+            warnings: warnings(record, &run.standings),
+            limits: run.standings,
+            labels: record.keeping.labels.clone(),
             id: record.id.clone(),
             name: record.name.clone(),
             image: record.image.clone(),
@@ -397,6 +482,8 @@ impl Sandboxes {
             cwd: request.cwd.clone().unwrap_or_else(|| first.cwd.clone()),
             user,
             terminal: request.terminal,
+            // Taken from the sandbox.
+            confinement: Confinement::default(),
         })
     }
 
@@ -406,15 +493,73 @@ impl Sandboxes {
     }
 
     pub fn stop(&self, record: &Record, grace: Option<Duration>) -> Outcome<()> {
+        // Noted first, so that nobody starts it again in between.
+        record::set_stopped(&self.folder(record), true)?;
         if !self.is_running(record)? {
             return Ok(());
         }
         let signal = plan::signal(record.stop_signal.as_deref());
-        match supervise::stop(&self.folder(record), signal, grace.unwrap_or(GRACE)) {
+        let own = record.keeping.stop_timeout.map(Duration::from_secs);
+        let grace = grace.or(own).unwrap_or(GRACE);
+        match supervise::stop(&self.folder(record), signal, grace) {
             // It ended by itself a moment ago.
             Ok(_) | Err(SuperviseError::NotRunning) => Ok(()),
             Err(error) => Err(not_usable(record, &error)),
         }
+    }
+
+    /// Sends a signal to the first process. One that ends it counts as stopping on purpose.
+    pub fn signal(&self, record: &Record, text: &str) -> Outcome<()> {
+        let signal = plan::known_signal(text)?;
+        let ends = [
+            libc::SIGKILL,
+            libc::SIGTERM,
+            plan::signal(record.stop_signal.as_deref()),
+        ];
+        if ends.contains(&signal) {
+            record::set_stopped(&self.folder(record), true)?;
+        }
+        supervise::signal(&self.folder(record), signal).map_err(|error| not_usable(record, &error))
+    }
+
+    /// Waits for the end; the exit code. Of one that does not run, that of its last run.
+    pub fn wait(&self, record: &Record, cancel: &Cancel) -> Outcome<i32> {
+        while self.is_running(record)? {
+            cancel
+                .check()
+                .map_err(|error| Failure::from_error(Kind::Cancelled, &error))?;
+            supervise::wait_a_while(&self.folder(record), LOOK)?;
+        }
+        match self.state(record)? {
+            State::Exited(exit) => Ok(exit.code()),
+            State::Lost | State::Stopped => Ok(LOST_CODE),
+            _ => Err(Failure::conflict(format!(
+                "sandbox {:?} was never started",
+                record.name
+            ))),
+        }
+    }
+
+    /// Gives a sandbox another name.
+    pub fn rename(&self, record: &Record, name: &str) -> Outcome<Record> {
+        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let renamed = Record {
+            name: self.free_name(Some(name), &record.id)?,
+            ..record.clone()
+        };
+        renamed.save(&self.folder(record))?;
+        renamed.sync(&self.folder(record))?;
+        Ok(renamed)
+    }
+
+    /// When a sandbox last printed something; its start where it never did.
+    pub fn last_output(&self, record: &Record) -> Option<std::time::SystemTime> {
+        let folder = self.folder(record);
+        let times = ["log", "monitor.json"].map(|name| fs::metadata(folder.join(name)));
+        times
+            .into_iter()
+            .filter_map(|data| data.ok()?.modified().ok())
+            .max()
     }
 
     /// Removes a sandbox and what it changed. One that is gone already is no failure.
@@ -446,16 +591,31 @@ impl Sandboxes {
     pub fn logs(
         &self,
         record: &Record,
-        follow: bool,
+        options: LogOptions,
         cancel: &Cancel,
         each: &mut dyn FnMut(LogLine),
     ) -> Outcome<()> {
-        let options = LogOptions {
-            follow,
-            ..LogOptions::default()
-        };
         supervise::logs(&self.folder(record), options, cancel, each).map_err(Failure::from)
     }
+}
+
+/// What does not hold, and what holds less than one may think.
+fn warnings(record: &Record, standings: &[Standing]) -> Vec<String> {
+    let mut warnings: Vec<_> = standings.iter().filter_map(Standing::warning).collect();
+    let confinement = &record.spec.process.confinement;
+    let opened = record.spec.surroundings.unmasked
+        || confinement.capabilities.has("SYS_ADMIN")
+        || confinement.seccomp != Seccomp::Default;
+    // Ids are not shifted for root: what belongs to root on the host belongs to this root, and with
+    // these privileges nothing covers the kernel's settings any more.
+    if opened && IdMap::current().is_ok_and(|ids| ids.is_whole()) {
+        warnings.push(
+            "the daemon is root, so with these privileges the sandbox can change this host; a \
+             daemon of an ordinary user does not let it"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 fn broken_row(folder: &Path) -> Option<SandboxRow> {
@@ -469,6 +629,10 @@ fn broken_row(folder: &Path) -> Option<SandboxRow> {
         exit_code: None,
         pid: None,
         created_at: String::new(),
+        out_of_memory: false,
+        limits: Vec::new(),
+        warnings: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
         ports: Vec::new(),
     })
 }
@@ -484,7 +648,10 @@ fn spec(
         plan::check_hostname(hostname)?;
     }
     let user = request.user.as_deref().unwrap_or(&image.user);
-    let resolved = resolve_user(&rootfs, user)?;
+    let options = &request.options;
+    let mut resolved = resolve_user(&rootfs, user)?;
+    let further = further_groups(&rootfs, &options.groups)?;
+    resolved.user.groups.extend(further);
     let cwd = request
         .cwd
         .clone()
@@ -502,103 +669,13 @@ fn spec(
             cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
             user: resolved.user,
             terminal: request.terminal,
+            confinement: options.confinement.clone(),
         },
-        init: true,
+        init: !options.without_init,
+        resources: options.resources.clone(),
+        surroundings: options.surroundings.clone(),
+        log: options.log,
     })
-}
-
-/// Looks a user up in the stacked root file system, through a mount that nobody else sees.
-fn resolve_user(rootfs: &RootFs, text: &str) -> Outcome<Resolved> {
-    let mut lower = rootfs.lower.clone();
-    // Read-only: the sandbox may be running on this upper folder.
-    lower.push(rootfs.upper.clone());
-    let overlay = Overlay {
-        lower,
-        upper: None,
-        volatile: false,
-    };
-    let root = overlay.mount_detached().map_err(|error| {
-        Failure::because(Kind::Internal, "cannot stack the image's layers", &error)
-    })?;
-    user::resolve(root.as_fd(), text).map_err(|error| Failure::from_error(Kind::Invalid, &error))
-}
-
-/// Kills what runs in a sandbox's folder, also what has only just begun to.
-fn end(folder: &Path) -> Result<Held, SuperviseError> {
-    loop {
-        match supervise::hold(folder) {
-            Err(SuperviseError::Running { .. }) => match supervise::kill(folder) {
-                Ok(_) | Err(SuperviseError::NotRunning) => {}
-                Err(error) => return Err(error),
-            },
-            held => return held,
-        }
-    }
-}
-
-/// Removes what a crash left, unless it turns out to live: a start outlives the daemon that began it.
-fn sweep(folder: &Path) -> Outcome<()> {
-    match supervise::hold(folder) {
-        Ok(held) => remove_tree(folder, &held),
-        Err(SuperviseError::Running { .. }) => Ok(()),
-        Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
-    }
-}
-
-/// Removes a sandbox in which nothing runs. Its record goes first, so that a crash on the way leaves
-/// a folder that is swept, and never half a sandbox.
-fn remove_tree(folder: &Path, _held: &Held) -> Outcome<()> {
-    record::remove(folder)?;
-    remove_files(folder)
-}
-
-fn remove_files(folder: &Path) -> Outcome<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            let message = format!("cannot remove {}", folder.display());
-            Err(Failure::because(Kind::Internal, message, &error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn start_failed(record: &Record, error: &SuperviseError) -> Failure {
-    let kind = match error {
-        SuperviseError::Running { .. } | SuperviseError::Busy => Kind::Conflict,
-        SuperviseError::Refused(refusal) if refusal.stage == Stage::Port => Kind::Conflict,
-        SuperviseError::Refused(_) => Kind::Invalid,
-        _ => Kind::Internal,
-    };
-    Failure::because(
-        kind,
-        format!("cannot start sandbox {:?}", record.name),
-        error,
-    )
-    .exiting(shell_code(error))
-}
-
-fn not_usable(record: &Record, error: &SuperviseError) -> Failure {
-    let kind = match error {
-        SuperviseError::Running { .. } | SuperviseError::NotRunning | SuperviseError::Busy => {
-            Kind::Conflict
-        }
-        SuperviseError::Refused(_) => Kind::Invalid,
-        _ => Kind::Internal,
-    };
-    Failure::because(kind, format!("sandbox {:?}", record.name), error).exiting(shell_code(error))
-}
-
-/// The exit codes of a shell, and of docker, for a program that did not start (POSIX.1-2017, XCU
-/// 2.8.2): 127 when it is not there, 126 when it cannot be executed.
-fn shell_code(error: &SuperviseError) -> Option<u8> {
-    let SuperviseError::Refused(refusal) = error else {
-        return None;
-    };
-    match refusal.stage {
-        Stage::NotFound => Some(127),
-        Stage::NotExecutable => Some(126),
-        _ => None,
-    }
 }
 
 /// Random hexadecimal digits.

@@ -10,7 +10,14 @@
 //!
 //! The folder is the record: there is no second place that could disagree with it.
 
+pub mod inspect;
+pub mod keeper;
 pub mod local;
+pub mod options;
 pub mod plan;
 pub mod ports;
 pub mod record;
+mod refusal;
+mod removal;
+mod users;
+pub mod volumes;

@@ -149,27 +149,42 @@ pub fn check_variables(env: &[String]) -> Outcome<()> {
     }
 }
 
-/// A signal's number from `SIGTERM`, `TERM` or `15`; SIGTERM for what no kernel knows.
+/// By number, from 1 on: signal(7) on every machine that we run on.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// The stop signal of an image; SIGTERM for what no kernel knows.
 pub fn signal(text: Option<&str>) -> i32 {
-    let Some(text) = text else {
-        return libc::SIGTERM;
-    };
-    if let Ok(number) = text.parse::<i32>()
-        && (1..=64).contains(&number)
-    {
-        return number;
+    text.and_then(signal_number).unwrap_or(libc::SIGTERM)
+}
+
+/// A signal that a person names.
+pub fn known_signal(text: &str) -> Outcome<i32> {
+    signal_number(text).ok_or_else(|| {
+        Failure::invalid(format!("{text:?} is no signal"))
+            .hint("Write a name or a number: TERM, SIGUSR1, 9, RTMIN+3.")
+    })
+}
+
+/// `SIGTERM`, `TERM`, `term`, `15`, `SIGRTMIN+3`.
+fn signal_number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return Some(number).filter(|number| (1..=64).contains(number));
     }
-    match text.trim_start_matches("SIG") {
-        "HUP" => libc::SIGHUP,
-        "INT" => libc::SIGINT,
-        "QUIT" => libc::SIGQUIT,
-        "KILL" => libc::SIGKILL,
-        "USR1" => libc::SIGUSR1,
-        "USR2" => libc::SIGUSR2,
-        "WINCH" => libc::SIGWINCH,
-        "RTMIN+3" => libc::SIGRTMIN() + 3,
-        _ => libc::SIGTERM,
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let offset: i32 = match offset {
+            "" => 0,
+            offset => offset.strip_prefix('+')?.parse().ok()?,
+        };
+        return Some(34 + offset).filter(|number| (34..=64).contains(number));
     }
+    let at = SIGNALS.iter().position(|known| *known == name)?;
+    i32::try_from(at + 1).ok()
 }
 
 #[cfg(test)]
@@ -229,9 +244,15 @@ mod tests {
             (Some("SIGQUIT"), 3),
             (Some("INT"), 2),
             (Some("9"), 9),
+            (Some("sigwinch"), libc::SIGWINCH),
+            (Some("SIGRTMIN+3"), 37),
+            (Some("RTMIN+99"), 15),
+            (Some("65"), 15),
             (None, 15),
         ] {
             assert_eq!(signal(text), number);
         }
+        assert_eq!(known_signal("SYS").unwrap(), libc::SIGSYS);
+        assert!(known_signal("FOO").is_err());
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use unpacker::container::spec::ContainerSpec;
 use unpacker::snapshot::id::SnapshotId;
 
+use crate::sandbox::options::Keeping;
+
 const FILE: &str = "sandbox.json";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,11 +30,21 @@ pub struct Record {
     pub stop_signal: Option<String>,
     /// Remove it when it ends.
     pub remove: bool,
+    #[serde(default)]
+    pub keeping: Keeping,
     /// RFC 3339.
     pub created_at: String,
 }
 
+/// The label of a workspace's sandbox.
+pub const WORKSPACE: &str = "devpod.workspace";
+
 impl Record {
+    /// Whether it is a workspace's: that one decides about it.
+    pub fn is_of_workspace(&self) -> bool {
+        self.keeping.labels.contains_key(WORKSPACE)
+    }
+
     /// Writes the record whole or not at all. Durable after [`Record::sync`].
     pub fn save(&self, folder: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
@@ -76,6 +88,41 @@ pub fn remove(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Says that a person stopped a sandbox: it is there until somebody starts it again.
+const STOPPED: &str = "stopped";
+
+/// Notes whether a sandbox was stopped on purpose.
+pub fn set_stopped(folder: &Path, stopped: bool) -> io::Result<()> {
+    let path = folder.join(STOPPED);
+    match stopped {
+        true => File::create(path)?.sync_all(),
+        false => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
+pub fn is_stopped(folder: &Path) -> bool {
+    folder.join(STOPPED).exists()
+}
+
+/// How often a sandbox was started again since somebody started it.
+const RESTARTS: &str = "restarts";
+
+/// Notes that count; zero where none is noted.
+pub fn set_restarts(folder: &Path, count: u32) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    write!(file, "{count}")?;
+    file.persist(folder.join(RESTARTS))?;
+    Ok(())
+}
+
+pub fn restarts(folder: &Path) -> u32 {
+    let text = fs::read_to_string(folder.join(RESTARTS)).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
 }
 
 /// The folders of all sandboxes, half-made ones too.

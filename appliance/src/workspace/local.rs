@@ -22,8 +22,9 @@ use crate::error::{Failure, Kind};
 use crate::images::service::Images;
 use crate::progress::Reporter;
 use crate::sandbox::local::Sandboxes;
+use crate::sandbox::options::{Keeping, RunOptions};
 use crate::sandbox::plan::check_name;
-use crate::sandbox::record::Record;
+use crate::sandbox::record::{Record, WORKSPACE};
 
 /// A Dockerfile is text that people write.
 const MAX_DOCKERFILE: u64 = 4 << 20;
@@ -170,6 +171,13 @@ impl Backend for Local {
             command: wait.unwrap_or_default(),
             env: plan.env.clone(),
             user: plan.user.clone(),
+            options: RunOptions {
+                keeping: Keeping {
+                    labels: [(WORKSPACE.to_owned(), plan.name.clone())].into(),
+                    ..Keeping::default()
+                },
+                ..RunOptions::default()
+            },
             ..SandboxRequest::default()
         };
         let record = self

@@ -169,7 +169,14 @@ fn mount(
 ) -> Result<Mount, Fault> {
     let target = PathBuf::from(&mount.target);
     let source = match &mount.kind {
-        MountKind::Tmpfs => return Ok(Mount::Tmpfs { target, size: None }),
+        MountKind::Tmpfs => {
+            return Ok(Mount::Tmpfs {
+                target,
+                size: None,
+                mode: None,
+                read_only: false,
+            });
+        }
         MountKind::Volume { name } => volume(name.as_deref())?,
         MountKind::Bind { source } if source.starts_with('/') => PathBuf::from(source),
         MountKind::Bind { source } => {
@@ -373,7 +380,9 @@ mod tests {
                 bind("/host", "/h", true),
                 Mount::Tmpfs {
                     target: "/t".into(),
-                    size: None
+                    size: None,
+                    mode: None,
+                    read_only: false,
                 },
             ]
         );

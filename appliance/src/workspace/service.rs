@@ -118,6 +118,12 @@ impl Workspaces {
             .and_then(|row| encode(&row))
     }
 
+    /// The id of a workspace's sandbox, when it has one.
+    pub fn sandbox_of(&self, name: &str) -> Option<String> {
+        let status = self.status(name).ok()?;
+        Some(status["devSandboxId"].as_str()?.to_owned())
+    }
+
     pub fn stop(&self, name: &str, progress: Reporter, cancel: &Cancel) -> Outcome<Value> {
         let name = parse(name)?;
         self.with(progress, cancel, |engine| engine.stop(&name))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use unpacker::container::spec::{Process, User};
+use unpacker::container::spec::{Confinement, Process, User};
 
 use super::users::Identity;
 
@@ -73,6 +73,8 @@ impl Session {
                 groups: self.groups.clone(),
             },
             terminal,
+            // Taken from the sandbox.
+            confinement: Confinement::default(),
         }
     }
 

@@ -11,8 +11,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use unpacker::container::resources::Resources;
 use unpacker::container::run::run;
-use unpacker::container::spec::{ContainerSpec, Mount, Process, RootFs, User};
+use unpacker::container::spec::{
+    Confinement, ContainerSpec, LogLimits, Mount, Process, RootFs, Surroundings, User,
+};
 use unpacker::container::user::{self, Resolved};
 use unpacker::layer::Ownership;
 use unpacker::layer::ownership::OVERRIDE_STAT;
@@ -71,8 +74,12 @@ pub fn execute(
             cwd: step.cwd.clone(),
             user: resolved.user,
             terminal: false,
+            confinement: Confinement::default(),
         },
         init: true,
+        resources: Resources::default(),
+        surroundings: Surroundings::default(),
+        log: LogLimits::default(),
     };
     let mut relay = Relay::new(env.progress);
     let mut output = |stream, bytes: &[u8]| relay.take(stream, bytes);

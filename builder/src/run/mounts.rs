@@ -71,7 +71,12 @@ impl Furnished {
 
     pub fn tmpfs(&mut self, target: &str, size: Option<u64>) {
         let target = PathBuf::from(target);
-        self.mounts.push(Mount::Tmpfs { target, size });
+        self.mounts.push(Mount::Tmpfs {
+            target,
+            size,
+            mode: None,
+            read_only: false,
+        });
     }
 
     /// Copies what was selected of an origin and mounts the copy.

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use integration::appliance::TestAppliance;
 use integration::clients::{Storage, skopeo_copy};
+use integration::containerd::Containerd;
 use integration::dockerd::Dockerd;
 use integration::folder::Folder;
 use integration::process::{Ran, run};
@@ -225,13 +226,10 @@ fn umoci_unpacks_our_layout_and_we_load_what_it_repacked() {
     assert!(!root.join("gone").exists());
     fs::write(root.join("etc/mine"), "repacked").unwrap();
     umoci(&["repack", "--image", "dir:2", "bundle"]);
-    let two = "registry.example/team/box:2";
-    // umoci's row has its tag only, so the layout has one image with a name and one without.
+    // umoci copies containerd's name and changes the specification's: the tag is that one's.
     scene.appliance.run(&["load", "-i", &dir]).ok();
     scene.appliance.run(&["image", "check", NAME]).ok();
-    let rows = ["images", "--filter", "dangling=true", "-q", "--no-trunc"];
-    let id = scene.appliance.run(&rows).ok().text().to_owned();
-    scene.appliance.run(&["tag", &id, two]).ok();
+    let two = "registry.example/team/box:2";
     let out = scene.folder.join("out");
     scene
         .appliance
@@ -285,6 +283,27 @@ fn crane_writes_and_validates() {
 
 fn port(appliance: &TestAppliance) -> &str {
     appliance.registry().rsplit_once(':').unwrap().1
+}
+
+#[test]
+fn containerd_imports_and_exports() {
+    let Some(scene) = Scene::set(&[]) else { return };
+    let Some(containerd) = Containerd::start() else {
+        return;
+    };
+    for format in ["oci-archive", "docker-archive"] {
+        let archive = scene.save(format, format);
+        containerd.run(&["images", "import", &archive]).ok();
+        containerd.run(&["images", "check"]).ok().says(NAME);
+        let out = scene.path(&format!("containerd-{format}"));
+        containerd.run(&["images", "export", &out, NAME]).ok();
+        let (_other, row) = scene.loaded(&out, &[]);
+        assert_eq!(row["id"], scene.id.as_str(), "{format}");
+        if format == "oci-archive" {
+            assert_eq!(row["digest"], scene.digest.as_str());
+        }
+        containerd.run(&["images", "rm", NAME]).ok();
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod guarded;
 mod house;
 mod images;
 mod imports;
+mod limits;
 mod mirror;
 mod network;
 mod platform;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::devices;
 use super::exit::Exit;
+use super::held::Held;
 use super::idmap::{IdMap, identity};
 use super::init;
 use super::launch::{Refusal, Refuse, Stage};
@@ -43,8 +44,17 @@ pub(crate) struct Started {
     pub(crate) pidfd: OwnedFd,
     pub(crate) terminal: Option<OwnedFd>,
     created: Vec<PathBuf>,
+    held: Held,
     network: Option<Attached>,
     wire: Wire,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) exit: Exit,
+    /// Processes that were killed because the container had no memory left.
+    pub(crate) out_of_memory: u64,
 }
 
 /// Starts a container. `stdio` is for the program; with a terminal it gets that instead.
@@ -52,8 +62,14 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
     let ids = IdMap::current().refuse(Stage::Namespaces, || "read the id map".into())?;
     super::confine::check_user(&ids, &spec.process.user)?;
     let network = Prepared::of(spec)?;
+    let held = Held::prepare(spec)?;
+    let spec = &held.applied_to(spec);
     let (wire, theirs) = Wire::pair().refuse(Stage::Namespaces, || "make a socket".into())?;
-    match sys::fork(namespaces(spec)).refuse(Stage::Namespaces, explain_namespaces)? {
+    let forked = sys::fork(namespaces(spec)).refuse(Stage::Namespaces, explain_namespaces);
+    let forked = forked.inspect_err(|_| {
+        held.end();
+    })?;
+    match forked {
         Forked::Child => {
             drop(wire);
             child(spec, &ids, &Wire::from_fd(theirs), stdio)
@@ -61,19 +77,22 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
         Forked::Parent(pid, pidfd) => {
             drop(theirs);
             drop(stdio);
-            let result = map_ids(pid, &ids).and_then(|()| bring_up(&wire, network, &pidfd));
+            let admitted = map_ids(pid, &ids).and_then(|()| held.admit(pid.as_raw_nonzero().get()));
+            let result = admitted.and_then(|()| bring_up(&wire, network, &pidfd));
             match result {
                 Ok((terminal, created, network)) => Ok(Started {
                     pid,
                     pidfd,
                     terminal,
                     created,
+                    held,
                     network,
                     wire,
                 }),
                 Err(refusal) => {
                     let _ = sys::send_signal(&pidfd, libc::SIGKILL);
                     let _ = sys::wait(pid.as_raw_nonzero().get(), 0);
+                    held.end();
                     rootfs::clean_work(&spec.rootfs.work);
                     Err(refusal)
                 }
@@ -84,7 +103,7 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
 
 impl Started {
     /// Waits for the end and takes the traces of the mounts away.
-    pub(crate) fn wait(mut self, spec: &ContainerSpec) -> Exit {
+    pub(crate) fn wait(mut self, spec: &ContainerSpec) -> Ending {
         let status = sys::wait(self.pid.as_raw_nonzero().get(), 0);
         if let Some(network) = self.network.take() {
             network.end();
@@ -94,9 +113,18 @@ impl Started {
             (None, Ok(Some((_, status)))) => Exit::of_status(status),
             (None, _) => Exit::Code(255),
         };
+        let out_of_memory = self.held.end();
         super::inside::remove_created(&spec.rootfs.upper, &self.created);
         rootfs::clean_work(&spec.rootfs.work);
-        exit
+        Ending {
+            exit: exit.with_kills(out_of_memory),
+            out_of_memory,
+        }
+    }
+
+    /// What holds it to its limits.
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// The host's ports that lead inside.
@@ -126,7 +154,6 @@ fn namespaces(spec: &ContainerSpec) -> libc::c_int {
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
 }
 
 fn explain_namespaces() -> String {
@@ -214,6 +241,10 @@ fn become_container(
         sys::exit_now(1);
     }
     settle_in(spec)?;
+    // Not with the others: its root is the group that a process is in at that moment.
+    sys::unshare(libc::CLONE_NEWCGROUP).refuse(Stage::Namespaces, || {
+        "make a namespace of control groups".into()
+    })?;
     let root = rootfs::assemble(spec, ids.is_single())?;
     tell(wire, &Told::Created(root.created.clone()))?;
     rootfs::enter(&root.fd)?;
@@ -223,6 +254,9 @@ fn become_container(
         false => stdio,
     };
     rootfs::enter_folder(&spec.process.cwd, true)?;
+    if spec.surroundings.read_only {
+        rootfs::close().refuse(Stage::Mount, || "make the root read-only".into())?;
+    }
     if spec.network == Network::Private && !matches!(wire.recv::<String>(), Ok(Some(_))) {
         sys::exit_now(1);
     }

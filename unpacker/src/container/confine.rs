@@ -7,45 +7,53 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    CapabilitySet, CapabilitySets, CpuSet, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, sched_getaffinity, sched_setaffinity, set_capabilities,
+    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::capability::Capabilities;
 use super::idmap::IdMap;
 use super::launch::{Refusal, Refuse, Stage};
 use super::seccomp;
-use super::spec::User;
+use super::spec::{Confinement, User};
 use super::sys;
-
-/// Docker's default set: <https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities>.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::AUDIT_WRITE);
 
 /// Descriptors that a process may open before it asks for more; some programs walk over all.
 const OPEN_FILES: u64 = 65536;
 
-/// Limits, bounding set and system call filters; `pretend` for programs that expect more ids than
-/// there are.
-pub(crate) fn confine(pretend: bool) -> Result<(), Refusal> {
+/// Bounding set and system call filter; `pretend` for programs that expect more ids than there are.
+pub(crate) fn confine(confinement: &Confinement, pretend: bool) -> Result<(), Refusal> {
     let refuse = |what: &'static str| move || what.to_owned();
-    clamp_limits().refuse(Stage::Confine, refuse("set the limits"))?;
-    drop_capabilities().refuse(Stage::Confine, refuse("drop capabilities"))?;
-    for program in seccomp::programs(pretend)? {
+    let Confinement {
+        capabilities,
+        seccomp,
+        ..
+    } = confinement;
+    drop_capabilities(*capabilities).refuse(Stage::Confine, refuse("drop capabilities"))?;
+    if let Some(program) = seccomp::program(seccomp, *capabilities, pretend)? {
         sys::install_filter(&program)
             .refuse(Stage::Confine, refuse("install the system call filter"))?;
+    }
+    Ok(())
+}
+
+/// What a program may use, and whether it may gain privileges: nothing for a process of ours.
+pub(crate) fn limit(confinement: &Confinement) -> Result<(), Refusal> {
+    clamp_limits().refuse(Stage::Limits, || "set the limits".into())?;
+    for ulimit in &confinement.ulimits {
+        let limit = Rlimit {
+            current: ulimit.soft,
+            maximum: ulimit.hard,
+        };
+        setrlimit(ulimit.kind.resource(), limit)
+            .refuse(Stage::Limits, || format!("set the limit {ulimit}"))?;
+    }
+    if let Some(count) = confinement.processors {
+        keep_on_processors(count).refuse(Stage::Limits, || "choose processors".into())?;
+    }
+    if confinement.no_new_privileges {
+        set_no_new_privs(true).refuse(Stage::Confine, || "give up new privileges".into())?;
     }
     Ok(())
 }
@@ -63,10 +71,29 @@ fn clamp_limits() -> rustix::io::Result<()> {
     )
 }
 
+/// So many of those that we may use; which ones differs from container to container.
+fn keep_on_processors(count: u32) -> rustix::io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let usable: Vec<_> = (0..CpuSet::MAX_CPU)
+        .filter(|cpu| allowed.is_set(*cpu))
+        .collect();
+    let first = rustix::process::getpid().as_raw_nonzero().get() as usize;
+    let mut chosen = CpuSet::new();
+    for cpu in usable
+        .iter()
+        .cycle()
+        .skip(first % usable.len().max(1))
+        .take(count as usize)
+    {
+        chosen.set(*cpu);
+    }
+    sched_setaffinity(None, &chosen)
+}
+
 /// Bounding set restricted, inheritable and ambient empty. What the process still holds itself
 /// goes with its exec: the effective set of root is then the bounding set.
-fn drop_capabilities() -> rustix::io::Result<()> {
-    for capability in (CapabilitySet::all() - KEPT).iter() {
+fn drop_capabilities(kept: Capabilities) -> rustix::io::Result<()> {
+    for capability in (CapabilitySet::all() - kept.set()).iter() {
         match remove_capability_from_bounding_set(capability) {
             // A capability that this kernel does not know.
             Err(rustix::io::Errno::INVAL) | Ok(()) => {}
@@ -84,13 +111,16 @@ fn drop_capabilities() -> rustix::io::Result<()> {
     )
 }
 
-/// For a process of ours that stays in the container and executes nothing.
-pub(crate) fn keep_few_capabilities() -> rustix::io::Result<()> {
+/// For a process of ours that stays in the container and executes nothing: what the container has,
+/// and to pass signals on to anybody.
+pub(crate) fn keep_few_capabilities(kept: Capabilities) -> rustix::io::Result<()> {
+    let kept = kept.with("KILL").set();
+    let held = capabilities(None)?;
     set_capabilities(
         None,
         CapabilitySets {
-            effective: KEPT,
-            permitted: KEPT,
+            effective: kept & held.effective,
+            permitted: kept & held.permitted,
             inheritable: CapabilitySet::empty(),
         },
     )

@@ -20,6 +20,8 @@ const LINKS: &[(&str, &str)] = &[
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
+/// Bytes of /dev/shm, as docker has it.
+const SHM: u64 = 64 << 20;
 /// Debian's group `tty`, which owns terminals.
 const TTY_GROUP: u32 = 5;
 
@@ -31,6 +33,7 @@ pub(crate) fn furnish(
     inside: &mut Inside<'_>,
     console: bool,
     single_id: bool,
+    shm_size: Option<u64>,
 ) -> Result<(), Refusal> {
     let what = || "make /dev".to_owned();
     let options = [("mode", "755"), ("size", "65536k")];
@@ -41,7 +44,7 @@ pub(crate) fn furnish(
     if single_id {
         write_apt_config(&dev).refuse(Stage::Mount, what)?;
     }
-    mount_below(inside)
+    mount_below(inside, shm_size.unwrap_or(SHM))
 }
 
 fn fill(dev: &OwnedFd, console: bool) -> io::Result<()> {
@@ -82,12 +85,13 @@ fn write_apt_config(dev: &OwnedFd) -> io::Result<()> {
     )
 }
 
-fn mount_below(inside: &mut Inside<'_>) -> Result<(), Refusal> {
+fn mount_below(inside: &mut Inside<'_>, shm_size: u64) -> Result<(), Refusal> {
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let what = |path| move || format!("mount {path}");
     let terminals = terminals(quiet).refuse(Stage::Mount, what("/dev/pts"))?;
     attach(inside, &terminals, Path::new("dev/pts"), Kind::Folder)?;
-    let shm_options = [("mode", "1777"), ("size", "65536k")];
+    let shm_size = shm_size.to_string();
+    let shm_options = [("mode", "1777"), ("size", shm_size.as_str())];
     let shm_flags = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;
     let shm = file_system("tmpfs", &shm_options, shm_flags);
     let shm = shm.refuse(Stage::Mount, what("/dev/shm"))?;

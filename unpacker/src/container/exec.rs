@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::confine;
 use super::devices;
 use super::exit::Exit;
+use super::held::Held;
 use super::idmap::IdMap;
 use super::init;
 use super::launch::{Refusal, Refuse, Stage};
@@ -35,6 +36,7 @@ pub(crate) enum Answer {
 
 struct Order {
     container: ProcessId,
+    held: Held,
     process: Process,
     stream: OwnedFd,
 }
@@ -52,22 +54,30 @@ fn order(wire: &Wire) -> Result<Order, Refusal> {
     let lost = |why: String| Refusal::new(Stage::Namespaces, format!("no order: {why}"));
     let got = wire.recv::<ProcessId>().map_err(|e| lost(e.to_string()))?;
     let (container, fds) = got.ok_or_else(|| lost("nobody gave one".into()))?;
-    let [process, stream] =
-        <[OwnedFd; 2]>::try_from(fds).map_err(|_| lost("descriptors are missing".into()))?;
+    let [held, process, stream] =
+        <[OwnedFd; 3]>::try_from(fds).map_err(|_| lost("descriptors are missing".into()))?;
     Ok(Order {
         container,
+        held: wire::from_file(held).map_err(|e| lost(e.to_string()))?,
         process: wire::from_file(process).map_err(|e| lost(e.to_string()))?,
         stream,
     })
 }
 
-fn join_and_carry(wire: &Wire, order: Order) -> Result<(), Refusal> {
+fn join_and_carry(wire: &Wire, mut order: Order) -> Result<(), Refusal> {
     // The container has exactly the ids that are here; inside, its /proc does not know us.
     let ids = IdMap::current().refuse(Stage::Namespaces, || "read the id map".into())?;
     confine::check_user(&ids, &order.process.user)?;
+    order
+        .process
+        .confinement
+        .clone_from(&order.held.confinement);
+    let what = || "enter the container's control groups".to_owned();
+    let visit = order.held.visit().refuse(Stage::Limits, what)?;
     join(order.container)?;
     rootfs::enter_folder(&order.process.cwd, false)?;
     let (pid, endpoint) = start(&order.process, &ids)?;
+    drop(visit);
     let what = || "relay input and output".to_owned();
     let mut relay = Relay::new(endpoint, Watchers::One, None).refuse(Stage::Namespaces, what)?;
     relay.watch(order.stream).refuse(Stage::Namespaces, what)?;
@@ -115,7 +125,7 @@ fn start(process: &Process, ids: &IdMap) -> Result<(i32, Endpoint), Refusal> {
         let dev = std::fs::File::open("/dev").refuse(Stage::Mount, what)?;
         let (relay, program) = devices::open_terminal(&dev).refuse(Stage::Mount, what)?;
         let stdio = Stdio::terminal(program).refuse(Stage::Mount, what)?;
-        let (pid, pidfd) = init::start(process, ids, stdio)?;
+        let (pid, pidfd) = init::start(process, ids, stdio, || Ok(()))?;
         let process = leader(pid, pidfd)?;
         let endpoint = Endpoint::terminal(process, relay).refuse(Stage::Mount, what)?;
         return Ok((pid, endpoint));
@@ -124,7 +134,8 @@ fn start(process: &Process, ids: &IdMap) -> Result<(i32, Endpoint), Refusal> {
     let (stdin, input) = pipe()?;
     let (output, stdout) = pipe()?;
     let (error, stderr) = pipe()?;
-    let (pid, pidfd) = init::start(process, ids, Stdio::pipes(stdin, stdout, stderr))?;
+    let stdio = Stdio::pipes(stdin, stdout, stderr);
+    let (pid, pidfd) = init::start(process, ids, stdio, || Ok(()))?;
     let endpoint = Endpoint {
         process: leader(pid, pidfd)?,
         input,

@@ -12,6 +12,8 @@ pub enum Exit {
     Code(i32),
     /// It was killed by this signal.
     Signal(i32),
+    /// The kernel killed it: the container had no memory left.
+    OutOfMemory,
 }
 
 impl Exit {
@@ -25,6 +27,15 @@ impl Exit {
         match self {
             Self::Code(code) => code,
             Self::Signal(signal) => 128 + signal,
+            Self::OutOfMemory => 128 + libc::SIGKILL,
+        }
+    }
+
+    /// The same end when processes of the container were killed for want of memory meanwhile.
+    pub(crate) fn with_kills(self, out_of_memory: u64) -> Self {
+        match self {
+            Self::Signal(libc::SIGKILL) if out_of_memory > 0 => Self::OutOfMemory,
+            end => end,
         }
     }
 
@@ -45,6 +56,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::OutOfMemory => f.write_str("killed: out of memory"),
         }
     }
 }

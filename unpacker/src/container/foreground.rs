@@ -63,5 +63,5 @@ fn hold(wire: &Wire, spec: &ContainerSpec, stdio: Stdio) -> Result<Exit, Refusal
             break;
         }
     }
-    Ok(started.wait(spec))
+    Ok(started.wait(spec).exit)
 }

@@ -26,10 +26,12 @@ pub(crate) fn run(
     stdio: Stdio,
 ) -> Result<Never, Refusal> {
     sys::block_signals().refuse(Stage::Confine, || "block signals".into())?;
-    let (pid, _) = start(process, ids, stdio)?;
-    // Pretending would make the next line a pretence, too.
-    confine::confine(false)?;
-    confine::keep_few_capabilities().refuse(Stage::Confine, || "drop capabilities".into())?;
+    let (pid, _) = start(process, ids, stdio, || {
+        // Pretending would make the next line a pretence, too.
+        confine::confine(&process.confinement, false)?;
+        confine::keep_few_capabilities(process.confinement.capabilities)
+            .refuse(Stage::Confine, || "drop capabilities".into())
+    })?;
     wire.send(&Told::Running, &[])
         .refuse(Stage::Namespaces, || "talk to the helper".into())?;
     let exit = watch(pid);
@@ -37,26 +39,33 @@ pub(crate) fn run(
     sys::exit_now(exit.code())
 }
 
-/// Forks the program and waits until it was executed. Its descriptors are closed on this side, so
-/// that their other ends see the program's end.
+/// Forks the program and waits until it was executed, which it is not before `meanwhile` is done
+/// here. Its descriptors are closed on this side, so that their other ends see the program's end.
 pub(crate) fn start(
     process: &Process,
     ids: &IdMap,
     stdio: Stdio,
+    meanwhile: impl FnOnce() -> Result<(), Refusal>,
 ) -> Result<(i32, OwnedFd), Refusal> {
     let what = || "start the program".to_owned();
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).refuse(Stage::Confine, what)?;
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).refuse(Stage::Confine, what);
+    let (read, write) = pipe()?;
+    let (gate, key) = pipe()?;
     match sys::fork(0).refuse(Stage::Confine, what)? {
         Forked::Child => {
-            drop(read);
+            drop((read, key));
+            // Open when nobody holds the key any more.
+            let _ = std::fs::File::from(gate).read(&mut [0]);
             tell_refusal(write, process, ids, stdio)
         }
         Forked::Parent(pid, pidfd) => {
-            drop(write);
+            drop((write, gate));
             drop(stdio);
             if let Ok(null) = Stdio::null() {
                 let _ = null.install();
             }
+            meanwhile()?;
+            drop(key);
             hear_refusal(read)?;
             Ok((pid.as_raw_nonzero().get(), pidfd))
         }

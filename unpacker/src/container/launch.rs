@@ -59,6 +59,8 @@ pub enum Stage {
     Folder,
     /// Capabilities, limits or the system call filter.
     Confine,
+    /// A limit that must hold and cannot.
+    Limits,
     /// The program is not there: a shell's 127.
     NotFound,
     /// The program cannot be executed: a shell's 126.

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A line longer than 16 KiB is told in pieces, of which the last has the newline. Files are
-//! rotated: `log` is the newest, then `log.1` and `log.2`; each is at most 10 MiB and a line long.
+//! rotated: `log` is the newest, then `log.1`, `log.2` and so on; how large and how many they are
+//! is said by [`LogLimits`].
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,12 +15,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use super::record;
+use super::spec::LogLimits;
 use super::supervise::LogLine;
 
 const NEWEST: &str = "log";
-/// Newest first.
-const FILES: [&str; 3] = [NEWEST, "log.1", "log.2"];
-const MAX_FILE: u64 = 10 * 1024 * 1024;
+/// More files than anybody keeps.
+const MAX_FILES: u32 = 100;
 const MAX_LINE: usize = 16 * 1024;
 /// A line of JSON is at most six times its text, and a little.
 const MAX_JSON: u64 = 8 * MAX_LINE as u64;
@@ -30,23 +31,19 @@ pub(crate) struct LogWriter {
     folder: OwnedFd,
     file: File,
     size: u64,
-    max_file: u64,
+    limits: LogLimits,
     /// The unfinished lines of both streams.
     pending: [(&'static str, Vec<u8>); 2],
 }
 
 impl LogWriter {
-    pub(crate) fn open(folder: OwnedFd) -> io::Result<Self> {
-        Self::with_limit(folder, MAX_FILE)
-    }
-
-    fn with_limit(folder: OwnedFd, max_file: u64) -> io::Result<Self> {
+    pub(crate) fn open(folder: OwnedFd, limits: LogLimits) -> io::Result<Self> {
         let file = open_newest(&folder)?;
         Ok(Self {
             size: file.metadata()?.len(),
             folder,
             file,
-            max_file,
+            limits,
             pending: [("stdout", Vec::new()), ("stderr", Vec::new())],
         })
     }
@@ -80,8 +77,8 @@ impl LogWriter {
             };
             let mut text = serde_json::to_vec(&entry)?;
             text.push(b'\n');
-            if self.size + text.len() as u64 > self.max_file && self.size > 0 {
-                rotate(&self.folder)?;
+            if self.size + text.len() as u64 > self.limits.max_size && self.size > 0 {
+                rotate(&self.folder, self.limits.max_files)?;
                 self.file = open_newest(&self.folder)?;
                 self.size = 0;
             }
@@ -98,12 +95,35 @@ fn open_newest(folder: &OwnedFd) -> io::Result<File> {
     Ok(rustix::fs::openat(folder, NEWEST, flags, mode)?.into())
 }
 
-fn rotate(folder: &OwnedFd) -> io::Result<()> {
-    for pair in FILES.windows(2).rev() {
-        match rustix::fs::renameat(folder, pair[0], folder, pair[1]) {
-            Err(rustix::io::Errno::NOENT) | Ok(()) => {}
-            Err(e) => return Err(e.into()),
-        }
+/// The name of the file that was the newest so many rotations ago.
+fn name(age: u32) -> String {
+    match age {
+        0 => NEWEST.to_owned(),
+        age => format!("{NEWEST}.{age}"),
+    }
+}
+
+/// With one file there is nothing that the newest could become.
+fn rotate(folder: &OwnedFd, max_files: u32) -> io::Result<()> {
+    let there = |done: rustix::io::Result<()>| match done {
+        Err(rustix::io::Errno::NOENT) | Ok(()) => Ok(()),
+        Err(e) => Err(io::Error::from(e)),
+    };
+    let oldest = max_files.clamp(1, MAX_FILES) - 1;
+    if oldest == 0 {
+        return there(rustix::fs::unlinkat(
+            folder,
+            NEWEST,
+            rustix::fs::AtFlags::empty(),
+        ));
+    }
+    for age in (0..oldest).rev() {
+        there(rustix::fs::renameat(
+            folder,
+            name(age),
+            folder,
+            name(age + 1),
+        ))?;
     }
     Ok(())
 }
@@ -120,9 +140,10 @@ pub(crate) struct LogReader {
 
 impl LogReader {
     pub(crate) fn open(folder: OwnedFd) -> Self {
-        let mut waiting: Vec<_> = (FILES.iter())
-            .filter_map(|name| open_read(&folder, name).ok())
-            .collect();
+        let open = |age| open_read(&folder, &name(age)).ok();
+        // Between a rotation and the next line there is no newest one.
+        let newest = open(0).into_iter();
+        let mut waiting: Vec<_> = newest.chain((1..MAX_FILES).map_while(open)).collect();
         Self {
             current: waiting.pop().map(BufReader::new),
             folder,
@@ -202,7 +223,7 @@ mod tests {
     fn lines_are_put_together_and_kept_apart() {
         let dir = tempfile::tempdir().unwrap();
         let folder = || record::open_folder(dir.path()).unwrap();
-        let mut log = LogWriter::open(folder()).unwrap();
+        let mut log = LogWriter::open(folder(), LogLimits::default()).unwrap();
         log.write(false, b"one\ntw").unwrap();
         log.write(true, b"err\n").unwrap();
         let mut reader = LogReader::open(folder());
@@ -216,7 +237,11 @@ mod tests {
     fn a_follower_crosses_rotations_and_the_log_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let folder = || record::open_folder(dir.path()).unwrap();
-        let mut log = LogWriter::with_limit(folder(), 500).unwrap();
+        let limits = |max_files| LogLimits {
+            max_size: 500,
+            max_files,
+        };
+        let mut log = LogWriter::open(folder(), limits(3)).unwrap();
         let mut reader = LogReader::open(folder());
         let mut seen = Vec::new();
         for number in 0..100 {
@@ -231,13 +256,20 @@ mod tests {
             fresh.len() < 30 && fresh.last().unwrap() == "stdout 99\n",
             "{fresh:?}"
         );
+        // With one file alone nothing is kept of what was in it.
+        let mut log = LogWriter::open(folder(), limits(1)).unwrap();
+        for number in 0..100 {
+            log.write(true, format!("{number}\n").as_bytes()).unwrap();
+        }
+        let newest = std::fs::metadata(dir.path().join("log")).unwrap();
+        assert!(newest.len() <= 500);
     }
 
     #[test]
     fn a_long_line_comes_in_pieces() {
         let dir = tempfile::tempdir().unwrap();
         let folder = || record::open_folder(dir.path()).unwrap();
-        let mut log = LogWriter::open(folder()).unwrap();
+        let mut log = LogWriter::open(folder(), LogLimits::default()).unwrap();
         log.write(false, &vec![1; 3 * MAX_LINE / 2]).unwrap();
         log.write(false, b"\n").unwrap();
         let lines = read_all(&mut LogReader::open(folder()));

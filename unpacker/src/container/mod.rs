@@ -3,6 +3,8 @@
 //! Processes are made by executing our own binary again ([`launch`]), whose `main` calls
 //! [`dispatch`] before anything else. No other runtime, no C library, no daemon but ours.
 
+pub mod capability;
+pub mod cgroup;
 mod child;
 mod confine;
 mod devices;
@@ -10,6 +12,7 @@ pub mod enter;
 mod exec;
 pub mod exit;
 mod foreground;
+mod held;
 pub mod idmap;
 mod init;
 mod inside;
@@ -18,13 +21,15 @@ mod log;
 mod monitor;
 pub mod network;
 mod outbox;
+pub mod populate;
 pub mod probe;
 mod program;
 mod record;
 mod relay;
+pub mod resources;
 mod rootfs;
 pub mod run;
-mod seccomp;
+pub mod seccomp;
 mod signalled;
 pub mod spec;
 pub mod stream;

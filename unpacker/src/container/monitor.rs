@@ -79,7 +79,7 @@ fn supervise(wire: &Wire, order: Order) -> Result<(), Refusal> {
     } = order;
     let what = || "prepare the sandbox folder".to_owned();
     let listener = listen_in(&folder).refuse(Stage::Namespaces, what)?;
-    let log = open_log(&folder).refuse(Stage::Namespaces, what)?;
+    let log = LogWriter::open(duplicate(&folder)?, spec.log).refuse(Stage::Namespaces, what)?;
     let (started, endpoint) = start(&spec)?;
     let recorded = write_record(&folder, &started);
     recorded.refuse(Stage::Namespaces, || "record the sandbox".into())?;
@@ -101,12 +101,14 @@ fn supervise(wire: &Wire, order: Order) -> Result<(), Refusal> {
 }
 
 fn end(spec: &ContainerSpec, folder: &OwnedFd, started: Started, mut relay: Relay) {
-    let exit = started.wait(spec);
+    let ending = started.wait(spec);
+    let exit = ending.exit;
     // The last words are in the log when the end can be seen.
     let _ = relay.close_log();
     let ended = Ended {
         exit,
         at: record::now(),
+        out_of_memory: ending.out_of_memory,
     };
     let _ = record::write(folder, EXIT, &ended);
     let _ = record::remove(folder, ATTACH);
@@ -155,6 +157,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         monitor: ProcessId::of(own)?,
         container: ProcessId::of(started.pid.as_raw_nonzero().get())?,
         started: record::now(),
+        held: started.held().clone(),
         ports: started.published(),
     };
     record::remove(folder, EXIT)?;
@@ -162,8 +165,9 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
     record::write(folder, MONITOR, &record)
 }
 
-fn open_log(folder: &OwnedFd) -> io::Result<LogWriter> {
-    LogWriter::open(folder.try_clone()?)
+fn duplicate(folder: &OwnedFd) -> Result<OwnedFd, Refusal> {
+    let what = || "prepare the sandbox folder".to_owned();
+    folder.try_clone().refuse(Stage::Namespaces, what)
 }
 
 /// Sandbox folders can lie deeper than a socket's address has room for.

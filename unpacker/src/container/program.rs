@@ -111,7 +111,8 @@ pub(crate) fn become_program(
     }
     drop(stdio);
     confine::rename_the_id(ids, &process.user)?;
-    confine::confine(ids.is_single())?;
+    confine::limit(&process.confinement)?;
+    confine::confine(&process.confinement, ids.is_single())?;
     confine::become_user(ids, &process.user)?;
     // A change of the user forgets it, so it comes after that.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))

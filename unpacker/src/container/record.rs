@@ -14,11 +14,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::exit::Exit;
+use super::held::Held;
 use super::network::Published;
 
 pub(crate) const MONITOR: &str = "monitor.json";
 pub(crate) const EXIT: &str = "exit.json";
-const LIMIT: u64 = 64 * 1024;
+/// A monitor's record holds a confinement, with a profile of the user's perhaps.
+const LIMIT: u64 = 1024 * 1024;
 
 /// One process of this boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub(crate) struct Record {
     pub(crate) container: ProcessId,
     /// RFC 3339.
     pub(crate) started: String,
+    /// What later processes are held to, too.
+    #[serde(default)]
+    pub(crate) held: Held,
     /// The host's ports that lead inside.
     #[serde(default)]
     pub(crate) ports: Vec<Published>,
@@ -50,9 +55,17 @@ pub(crate) struct Ended {
     pub(crate) exit: Exit,
     /// RFC 3339.
     pub(crate) at: String,
+    /// Processes that were killed because the container had no memory left.
+    #[serde(default)]
+    pub(crate) out_of_memory: u64,
 }
 
 impl ProcessId {
+    /// Of the calling process.
+    pub(crate) fn own() -> io::Result<Self> {
+        Self::of(rustix::process::getpid().as_raw_nonzero().get())
+    }
+
     /// Of a running process.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
         Ok(Self {
@@ -204,6 +217,7 @@ mod tests {
             let ended = Ended {
                 exit: Exit::Code(code),
                 at: now(),
+                out_of_memory: 0,
             };
             write(&folder, EXIT, &ended).unwrap();
             assert_eq!(read(&folder, EXIT).unwrap(), Some(ended));

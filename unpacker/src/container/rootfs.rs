@@ -77,8 +77,11 @@ pub(crate) fn assemble(spec: &ContainerSpec, single_id: bool) -> Result<Root, Re
         inside: &mut inside,
     };
     furnish.kernel_file_systems()?;
-    devices::furnish(furnish.inside, spec.process.terminal, single_id)?;
-    furnish.masks()?;
+    let shm_size = spec.surroundings.shm_size;
+    devices::furnish(furnish.inside, spec.process.terminal, single_id, shm_size)?;
+    if !spec.surroundings.unmasked {
+        furnish.masks()?;
+    }
     furnish.network_files(&files)?;
     for mount in &spec.mounts {
         furnish.user_mount(mount)?;
@@ -95,6 +98,13 @@ pub(crate) fn enter(root: &OwnedFd) -> Result<(), Refusal> {
     rustix::process::pivot_root(".", ".").refuse(Stage::Root, what)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).refuse(Stage::Root, what)?;
     rustix::process::chdir("/").refuse(Stage::Root, what)
+}
+
+/// Makes the root read-only, and nothing that is mounted in it.
+pub(crate) fn close() -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    sys::set_attributes_of_one_mount(&root, libc::MOUNT_ATTR_RDONLY)
 }
 
 /// Removes what [`assemble`] put into the work folder, for whoever outlives the container.
@@ -124,7 +134,7 @@ fn stack(spec: &ContainerSpec) -> Result<OwnedFd, Refusal> {
             rootfs.upper.display()
         )
     };
-    let fd = overlay.mount_detached().refuse(Stage::Root, what)?;
+    let fd = overlay.mount_or_copy().refuse(Stage::Root, what)?;
     // It must hang somewhere to become a root; this folder is nobody's business but ours.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&fd, "", CWD, &rootfs.work, flags).refuse(Stage::Root, || {
@@ -210,7 +220,14 @@ fn network_files(spec: &ContainerSpec) -> Result<NetworkFiles, Refusal> {
     })
 }
 
+/// What the network says, and then what was asked for.
 fn hosts(spec: &ContainerSpec) -> String {
+    let further = spec.surroundings.hosts.iter();
+    let further = further.map(|line| format!("{} {}\n", line.address, line.name));
+    network_hosts(spec) + &further.collect::<String>()
+}
+
+fn network_hosts(spec: &ContainerSpec) -> String {
     let host = match spec.network {
         Network::Host => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
         Network::None => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
@@ -306,11 +323,19 @@ impl Furnish<'_, '_> {
                 target,
                 read_only,
             } => self.bind(source, target, *read_only),
-            Mount::Tmpfs { target, size } => {
+            Mount::Tmpfs {
+                target,
+                size,
+                mode,
+                read_only,
+            } => {
                 let size = size.map(|bytes| bytes.to_string());
-                let mut options = vec![("mode", "1777")];
+                let mode = format!("{:o}", mode.unwrap_or(0o1777) & 0o7777);
+                let mut options = vec![("mode", mode.as_str())];
                 options.extend(size.as_deref().map(|bytes| ("size", bytes)));
-                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                let mut flags =
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, *read_only);
                 let tree = file_system("tmpfs", &options, flags);
                 let what = || format!("mount a tmpfs for {}", target.display());
                 self.attach(&tree.refuse(Stage::Mount, what)?, target, Kind::Folder)

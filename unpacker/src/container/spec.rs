@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::capability::Capabilities;
 use super::network::spec::Wiring;
+use super::resources::{Resources, Ulimit};
+use super::seccomp::file::Profile;
 
 /// Everything that is needed to start a container's first process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +25,52 @@ pub struct ContainerSpec {
     /// Run `process` below an init of ours that reaps and forwards signals. Without it the process
     /// is PID 1 itself.
     pub init: bool,
+    #[serde(default)]
+    pub resources: Resources,
+    #[serde(default)]
+    pub surroundings: Surroundings,
+    #[serde(default)]
+    pub log: LogLimits,
+}
+
+/// How much of a sandbox's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogLimits {
+    /// Bytes of one file, and a line.
+    pub max_size: u64,
+    /// Files: the newest, and those that it was before; 1 to 100.
+    pub max_files: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            max_size: 10 << 20,
+            max_files: 3,
+        }
+    }
+}
+
+/// What of the root file system is not as usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Surroundings {
+    /// `/` cannot be written to; mounts can, unless they are read-only themselves.
+    pub read_only: bool,
+    /// What of /proc and /sys tells or changes the host is there as it is.
+    pub unmasked: bool,
+    /// Bytes of /dev/shm; docker's 64 MiB by default.
+    pub shm_size: Option<u64>,
+    /// Further lines of /etc/hosts.
+    pub hosts: Vec<HostLine>,
+}
+
+/// An address and its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLine {
+    pub address: std::net::IpAddr,
+    pub name: String,
 }
 
 /// The overlay that becomes `/`.
@@ -45,8 +94,16 @@ pub enum Mount {
         target: PathBuf,
         read_only: bool,
     },
-    /// `size` in bytes; `None` for the kernel's default.
-    Tmpfs { target: PathBuf, size: Option<u64> },
+    Tmpfs {
+        target: PathBuf,
+        /// Bytes; `None` for the kernel's default.
+        size: Option<u64>,
+        /// Permissions; `None` for 1777.
+        #[serde(default)]
+        mode: Option<u32>,
+        #[serde(default)]
+        read_only: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +129,36 @@ pub struct Process {
     pub user: User,
     /// A pseudo-terminal of the container's own devpts becomes stdin, stdout and stderr.
     pub terminal: bool,
+    /// A later process of a container is confined as the first one is, whatever stands here.
+    #[serde(default)]
+    pub confinement: Confinement,
+}
+
+/// What a process may do. The default is docker's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Confinement {
+    /// Inside the container's user namespace, and never outside of it.
+    pub capabilities: Capabilities,
+    /// Programs of the image cannot gain privileges: no sudo, no su.
+    pub no_new_privileges: bool,
+    pub seccomp: Seccomp,
+    pub ulimits: Vec<Ulimit>,
+    /// On how many processors it is kept.
+    pub processors: Option<u32>,
+}
+
+/// Which system calls there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// Those of docker's default profile.
+    #[default]
+    Default,
+    /// All.
+    Unconfined,
+    /// Those of a file of the user's.
+    Profile(Box<Profile>),
 }
 
 /// Numeric identity inside the container. Names are resolved beforehand (`container::user`).

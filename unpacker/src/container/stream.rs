@@ -5,7 +5,7 @@
 //! | type | length, u32 LE | payload, <= 64 KiB  |
 //! +------+----------------+---------------------+
 //! 1 stdin  2 close stdin  3 resize (rows, columns: u16 LE)  4 signal (i32 LE)      to the process
-//! 5 stdout 6 stderr       7 exit (kind u8: 0 code, 1 signal; i32 LE) 8 error (UTF-8) from it
+//! 5 stdout 6 stderr       7 exit (kind u8: 0 code, 1 signal, 2 out of memory; i32 LE) 8 error (UTF-8) from it
 //! ```
 //!
 //! Parsing is apart from reading: [`Decoder`] takes whatever bytes there are, so that blocking,
@@ -106,6 +106,7 @@ fn parse_exit(how: u8, value: i32) -> Option<Frame> {
     match how {
         0 => Some(Frame::Exit(Exit::Code(value))),
         1 => Some(Frame::Exit(Exit::Signal(value))),
+        2 => Some(Frame::Exit(Exit::OutOfMemory)),
         _ => None,
     }
 }
@@ -114,6 +115,7 @@ fn exit_bytes(exit: Exit) -> [u8; 5] {
     let (how, value) = match exit {
         Exit::Code(code) => (0, code),
         Exit::Signal(signal) => (1, signal),
+        Exit::OutOfMemory => (2, libc::SIGKILL),
     };
     let [a, b, c, d] = value.to_le_bytes();
     [how, a, b, c, d]
@@ -226,6 +228,7 @@ mod tests {
             data.clone().prop_map(Frame::Stdout),
             data.prop_map(Frame::Stderr),
             any::<i32>().prop_map(|code| Frame::Exit(Exit::Code(code))),
+            Just(Frame::Exit(Exit::OutOfMemory)),
             any::<i32>().prop_map(|signal| Frame::Exit(Exit::Signal(signal))),
             "\\PC{0,40}".prop_map(Frame::Error),
         ]

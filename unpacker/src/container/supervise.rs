@@ -30,6 +30,7 @@ use super::launch::{Launcher, Refusal};
 use super::log::LogReader;
 use super::network::Published;
 use super::record::{self, EXIT, Ended, MONITOR, Record};
+use super::resources::Standing;
 use super::spec::{ContainerSpec, Process};
 use super::{exec as exec_helper, monitor, sys, wire};
 
@@ -173,7 +174,7 @@ pub fn state(dir: &Path) -> io::Result<State> {
 }
 
 enum Known {
-    Running(Record, OwnedFd),
+    Running(Box<Record>, OwnedFd),
     Gone,
     OfAnotherBoot,
     Never,
@@ -191,7 +192,7 @@ fn running(folder: &OwnedFd) -> io::Result<Known> {
         return Ok(Known::Gone);
     }
     match record.monitor.open() {
-        Some(monitor) => Ok(Known::Running(record, monitor)),
+        Some(monitor) => Ok(Known::Running(Box::new(record), monitor)),
         None => Ok(Known::Gone),
     }
 }
@@ -199,7 +200,7 @@ fn running(folder: &OwnedFd) -> io::Result<Known> {
 fn running_record(dir: &Path) -> Result<(OwnedFd, Record, OwnedFd), SuperviseError> {
     let folder = record::open_folder(dir)?;
     match running(&folder)? {
-        Known::Running(record, monitor) => Ok((folder, record, monitor)),
+        Known::Running(record, monitor) => Ok((folder, *record, monitor)),
         Known::Gone | Known::OfAnotherBoot | Known::Never => Err(SuperviseError::NotRunning),
     }
 }
@@ -231,6 +232,49 @@ pub fn stop(dir: &Path, signal: i32, grace: Duration) -> Result<State, Supervise
             return Err(SuperviseError::Unkillable);
         }
         wait_end(&monitor, LOOK)?;
+    }
+}
+
+/// What a sandbox folder tells of its container's last run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Run {
+    /// RFC 3339.
+    pub started: Option<String>,
+    /// RFC 3339; not of one that was lost.
+    pub ended: Option<String>,
+    /// Processes that were killed because the container had no memory left.
+    pub out_of_memory: u64,
+    /// What became of each limit that was asked for.
+    pub standings: Vec<Standing>,
+}
+
+/// The last run of the container in `dir`, as far as it was written down.
+pub fn run(dir: &Path) -> io::Result<Run> {
+    let folder = record::open_folder(dir)?;
+    let Some(record) = record::read::<Record>(&folder, MONITOR)? else {
+        return Ok(Run::default());
+    };
+    let ended: Option<Ended> = record::read(&folder, EXIT)?;
+    Ok(Run {
+        started: Some(record.started),
+        out_of_memory: ended.as_ref().map_or(0, |ended| ended.out_of_memory),
+        ended: ended.map(|ended| ended.at),
+        standings: record.held.standings,
+    })
+}
+
+/// Sends a signal to the first process, whatever it does with it.
+pub fn signal(dir: &Path, signal: i32) -> Result<(), SuperviseError> {
+    let (_, record, _) = running_record(dir)?;
+    let container = record.container.open().ok_or(SuperviseError::NotRunning)?;
+    Ok(sys::send_signal(&container, signal)?)
+}
+
+/// Waits for the end, but no longer than `patience`.
+pub fn wait_a_while(dir: &Path, patience: Duration) -> io::Result<()> {
+    match running_record(dir) {
+        Ok((.., monitor)) => wait_end(&monitor, patience).map(drop),
+        Err(_) => Ok(()),
     }
 }
 
@@ -271,9 +315,11 @@ pub fn exec(
     let (_, record, _) = running_record(dir)?;
     let (ours, theirs) = UnixStream::pair()?;
     let file = wire::to_file(process)?;
+    let held = wire::to_file(&record.held)?;
     let spawned = launcher.spawn(super::EXEC);
     let (mut child, wire) = spawned.map_err(SuperviseError::Spawn)?;
-    wire.send(&record.container, &[file.as_fd(), theirs.as_fd()])?;
+    let fds = [held.as_fd(), file.as_fd(), theirs.as_fd()];
+    wire.send(&record.container, &fds)?;
     drop(theirs);
     let answer = wire.recv::<exec_helper::Answer>()?;
     if let Some((exec_helper::Answer::Running, _)) = answer {

@@ -114,6 +114,15 @@ pub(crate) fn send_signal_to_group_number(group: Pid, signal: c_int) -> io::Resu
 
 /// Changes attributes of a whole mount tree, see mount_setattr(2).
 pub(crate) fn set_mount_attributes(tree: impl AsFd, set: u64) -> io::Result<()> {
+    change_mounts(tree, set, libc::AT_RECURSIVE)
+}
+
+/// Changes attributes of one mount and of nothing below it.
+pub(crate) fn set_attributes_of_one_mount(mount: impl AsFd, set: u64) -> io::Result<()> {
+    change_mounts(mount, set, 0)
+}
+
+fn change_mounts(tree: impl AsFd, set: u64, recursive: c_int) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
@@ -126,7 +135,7 @@ pub(crate) fn set_mount_attributes(tree: impl AsFd, set: u64) -> io::Result<()> 
             libc::SYS_mount_setattr,
             tree.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            libc::AT_EMPTY_PATH | recursive,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )
@@ -168,13 +177,12 @@ pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 
 /// Installs a seccomp program. Needs CAP_SYS_ADMIN in the user namespace: privileges that setuid
 /// programs gain are wanted here, so `no_new_privs` is not set.
-pub(crate) fn install_filter(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     let fprog = libc::sock_fprog {
         len: program.len() as u16,
-        filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+        filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: seccompiler's type has the kernel's layout (repr(C)); the kernel only reads the
-    // program and copies it before it returns.
+    // SAFETY: the kernel only reads the program and copies it before it returns.
     let done = unsafe {
         libc::syscall(
             libc::SYS_seccomp,

@@ -60,6 +60,11 @@ pub fn resolve(root: BorrowedFd<'_>, text: &str) -> Result<Resolved, UserError> 
     resolve_in(&passwd, &group, text)
 }
 
+/// The number of one group, by its name or number.
+pub fn resolve_group(root: BorrowedFd<'_>, text: &str) -> Result<u32, UserError> {
+    find_group(&read(root, GROUP)?, text)
+}
+
 fn read(root: BorrowedFd<'_>, file: &'static str) -> Result<String, UserError> {
     let failed = |source: std::io::Error| UserError::Io { file, source };
     // A FIFO in the file's place must not block us.

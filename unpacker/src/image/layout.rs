@@ -258,6 +258,11 @@ impl Content for Layout {
         }
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
     fn writer(&self, expected: Option<&Digest>) -> io::Result<Box<dyn ContentWriter>> {
         let hasher = match expected {
             Some(digest) => Hasher::like(digest),

@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::copy::flatten;
+use crate::layer::root::Root;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -20,6 +22,9 @@ use rustix::mount::{
 
 /// Lower folders that overlayfs takes (`OVL_MAX_STACK`).
 const MAX_LOWER: usize = 500;
+
+/// The copy's name in the work folder.
+const FLAT: &str = "flat";
 
 /// What is stacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +51,39 @@ impl Overlay {
             )),
             _ => self.mount_stack(),
         }
+    }
+
+    /// As [`Overlay::mount_detached`], and where this host has no overlayfs for these folders a copy of
+    /// everything, which is kept beside the work folder's other content and used from then on.
+    pub fn mount_or_copy(&self) -> io::Result<OwnedFd> {
+        let Some((upper, work)) = &self.upper else {
+            return self.mount_detached();
+        };
+        let flat = work.join(FLAT);
+        if !flat.exists() {
+            match self.mount_detached() {
+                Err(refused) if is_impossible(&refused) => {
+                    self.copy(upper, &flat).map_err(|error| {
+                        let text = format!("{refused}; and cannot copy the layers: {error}");
+                        Refused::wrap(&error, text)
+                    })?;
+                }
+                done => return done,
+            }
+        }
+        clone_of(&flat)
+    }
+
+    fn copy(&self, upper: &Path, flat: &Path) -> io::Result<()> {
+        let part = flat.with_extension("part");
+        match std::fs::remove_dir_all(&part) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => std::fs::create_dir(&part)?,
+        }
+        let layers = self.lower.iter().map(PathBuf::as_path).chain([upper]);
+        let layers = layers.map(Root::open).collect::<io::Result<Vec<_>>>()?;
+        flatten(&layers, &Root::open(&part)?)?;
+        std::fs::rename(part, flat)
     }
 
     fn mount_stack(&self) -> io::Result<OwnedFd> {
@@ -158,6 +196,13 @@ impl<'a> Folder<'a> {
             false => self.path.to_owned(),
         }
     }
+}
+
+/// Whether the kernel has no overlayfs, does not let us have one, or not on this file system.
+fn is_impossible(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
+        || Errno::from_io_error(error) == Some(Errno::NODEV)
 }
 
 fn clone_of(folder: &Path) -> io::Result<OwnedFd> {

@@ -10,8 +10,11 @@ use tempfile::TempDir;
 use unpacker::container::exit::Exit;
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
+use unpacker::container::resources::Resources;
 use unpacker::container::run::{RunError, Stream, run};
-use unpacker::container::spec::{ContainerSpec, Network, Process, RootFs, User};
+use unpacker::container::spec::{
+    Confinement, ContainerSpec, LogLimits, Network, Process, RootFs, Surroundings, User,
+};
 use unpacker::progress::Cancel;
 
 /// Where busybox stands when it is installed.
@@ -84,6 +87,9 @@ impl Room {
             wiring: Default::default(),
             process: process(script),
             init: false,
+            resources: Resources::default(),
+            surroundings: Surroundings::default(),
+            log: LogLimits::default(),
         }
     }
 
@@ -114,6 +120,7 @@ pub(crate) fn process(script: &str) -> Process {
         cwd: "/".into(),
         user: User::default(),
         terminal: false,
+        confinement: Confinement::default(),
     }
 }
 

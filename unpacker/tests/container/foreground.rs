@@ -247,6 +247,8 @@ fn mounts() {
         Mount::Tmpfs {
             target: "/scratch".into(),
             size: Some(1 << 20),
+            mode: None,
+            read_only: false,
         },
     ];
     let out = good(&spec);

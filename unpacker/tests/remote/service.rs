@@ -155,13 +155,18 @@ async fn many_pull_and_delete_at_once_and_lose_nothing() {
     }
 }
 
-/// The example that cargo built beside this test.
+/// The example, which `cargo test` builds beside its tests unless it is told to build only one.
 fn example() -> PathBuf {
     let this = std::env::current_exe().unwrap();
-    this.ancestors()
-        .nth(2)
-        .unwrap()
-        .join("examples/image_service")
+    let folder = this.ancestors().nth(2).unwrap();
+    let path = folder.join("examples/image_service");
+    if !path.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args("build --offline -p unpacker --example image_service".split(' '));
+        run(build.env("CARGO_TARGET_DIR", folder.parent().unwrap()));
+    }
+    path
 }
 
 #[tokio::test(flavor = "multi_thread")]

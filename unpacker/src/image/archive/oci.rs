@@ -1,5 +1,6 @@
 //! `index.json` of an image layout: names and digests become images, byte for byte.
 
+use config::name::Target;
 use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
@@ -56,25 +57,31 @@ fn add(names: &mut Vec<Name>, more: Vec<Name>) {
     }
 }
 
-/// The whole reference where there is one, else whatever the specification's annotation says.
+/// What an entry of the index is called, at most once.
 fn names(row: &Descriptor, progress: &dyn Progress) -> Vec<Name> {
     let annotations = row.annotations().clone().unwrap_or_default();
-    let texts = [FULL_NAME, REF_NAME].map(|key| annotations.get(key));
-    let Some(text) = texts.into_iter().flatten().next() else {
+    let [full, name] = [FULL_NAME, REF_NAME].map(|key| annotations.get(key));
+    let Some(text) = full.or(name) else {
         return Vec::new();
     };
-    let parsed: Vec<Name> = texts
-        .into_iter()
-        .flatten()
-        .filter_map(|t| Name::parse(t))
-        .collect();
-    match parsed.into_iter().next() {
-        Some(name) => vec![name],
-        None => {
-            let text = format!("the archive calls an image {text:?}, which is no name");
-            progress.event(Event::Warning { text });
-            Vec::new()
+    let [full_name, name] = [full, name].map(|text| text.and_then(|text| Name::parse(text)));
+    let found = joined(full_name, name);
+    if found.is_none() {
+        let text = format!("the archive calls an image {text:?}, which is no name");
+        progress.event(Event::Warning { text });
+    }
+    found.into_iter().collect()
+}
+
+/// The whole reference, with the tag of the specification's annotation: tools that make an image out
+/// of another (umoci) change that one, and copy containerd's as it was.
+fn joined(full: Option<Name>, name: Option<Name>) -> Option<Name> {
+    match (full, name) {
+        (Some(Name::Full(full)), Some(Name::Tag(tag))) => {
+            Some(Name::Full(full.at(Target::Tag(tag))))
         }
+        (Some(full), _) => Some(full),
+        (None, name) => name,
     }
 }
 
@@ -159,9 +166,30 @@ fn missing_blob(content: &dyn Content, manifest: &[u8]) -> Result<Option<Digest>
                 digest: blob.digest.clone(),
                 source,
             })?;
-        if !found.is_some_and(|found| found.size == blob.size) {
+        if found.is_none_or(|found| found.size != blob.size) {
             return Ok(Some(blob.digest));
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_names_the_tag_is_the_specifications() {
+        let name = |text: &str| Some(text).filter(|t| !t.is_empty()).and_then(Name::parse);
+        for (full, short, expected) in [
+            ("docker.io/a/b:1", "1", "docker.io/a/b:1"),
+            ("docker.io/a/b:1", "2", "docker.io/a/b:2"),
+            ("docker.io/a/b:1", "docker.io/c/d:2", "docker.io/a/b:1"),
+            ("", "docker.io/c/d:2", "docker.io/c/d:2"),
+            ("", "2", "2"),
+            ("latest", "2", "latest"),
+        ] {
+            let found = joined(name(full), name(short)).unwrap();
+            assert_eq!(found.to_string(), expected);
+        }
+    }
 }

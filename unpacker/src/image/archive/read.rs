@@ -31,32 +31,21 @@ pub(super) const MANIFEST: &str = "manifest.json";
 const OTHERS: [(&[u8], &str); 2] = [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
 
 /// How an archive is read.
-pub struct ReadOptions<'a> {
+#[derive(Debug, Clone)]
+pub struct ReadOptions {
     /// A stream of more bytes than this, uncompressed, is refused.
     pub limit: u64,
-    /// Free bytes where the content store is; asked before each blob.
-    pub room: &'a (dyn Fn() -> io::Result<u64> + Sync),
     /// Chosen where an index is there without all its images.
     pub platform: Platform,
 }
 
-impl ReadOptions<'_> {
-    /// Only the disk limits what may come; the platform is this machine's.
-    pub fn unlimited() -> Self {
+impl Default for ReadOptions {
+    /// Only the content store's free space limits what may come; the platform is this machine's.
+    fn default() -> Self {
         Self {
             limit: u64::MAX,
-            room: &|| Ok(u64::MAX),
             platform: Platform::host(),
         }
-    }
-}
-
-impl std::fmt::Debug for ReadOptions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReadOptions")
-            .field("limit", &self.limit)
-            .field("platform", &self.platform)
-            .finish_non_exhaustive()
     }
 }
 
@@ -141,7 +130,7 @@ impl From<ArchiveError> for ReadError {
 pub fn read(
     mut input: impl Read + Send,
     content: &dyn Content,
-    options: &ReadOptions<'_>,
+    options: &ReadOptions,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Vec<NamedImage>, ReadError> {
@@ -151,7 +140,6 @@ pub fn read(
     let mut reading = Reading {
         archive,
         content,
-        options,
         progress,
         entries: Entries::default(),
     };
@@ -227,7 +215,6 @@ enum Use {
 struct Reading<'a> {
     archive: Archive<'a>,
     content: &'a dyn Content,
-    options: &'a ReadOptions<'a>,
     progress: &'a dyn Progress,
     entries: Entries,
 }
@@ -332,8 +319,9 @@ impl Reading<'_> {
             name: name.to_owned(),
             source,
         };
-        let free = (self.options.room)().map_err(failed)?;
-        if size > free {
+        if let Some(free) = self.content.free().map_err(failed)?
+            && size > free
+        {
             let name = name.to_owned();
             return Err(ReadError::NoRoom { name, size, free });
         }

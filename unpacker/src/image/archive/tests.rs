@@ -1,6 +1,6 @@
 //! Archives that our writer wrote, that docker's would, and that nobody should have.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -8,10 +8,10 @@ use tempfile::TempDir;
 use super::read::{ReadError, ReadOptions, read};
 use super::write::Plan;
 use super::{Name, NamedImage};
-use crate::content::Content;
+use crate::content::{Blob, Content, ContentWriter};
 use crate::digest::{DiffId, Digest, sha256};
 use crate::image::layout::Layout;
-use crate::image::read::{Platform, load};
+use crate::image::read::load;
 use crate::layer::compress::{Compression, encoder};
 use crate::progress::{Cancel, Silent};
 
@@ -63,7 +63,7 @@ impl Store {
     fn read(&self, archive: &[u8]) -> Result<Vec<NamedImage>, ReadError> {
         let options = ReadOptions {
             platform: "linux/amd64".parse().unwrap(),
-            ..ReadOptions::unlimited()
+            ..ReadOptions::default()
         };
         read(
             archive,
@@ -446,6 +446,23 @@ fn a_layer_is_what_its_configuration_says_or_refused() {
     assert!(matches!(error, ReadError::Digest { .. }), "{error:?}");
 }
 
+/// A store with a gigabyte left.
+struct Full<'a>(&'a Layout);
+
+impl Content for Full<'_> {
+    fn open(&self, digest: &Digest) -> io::Result<Option<Blob>> {
+        self.0.open(digest)
+    }
+
+    fn writer(&self, expected: Option<&Digest>) -> io::Result<Box<dyn ContentWriter>> {
+        self.0.writer(expected)
+    }
+
+    fn free(&self) -> io::Result<Option<u64>> {
+        Ok(Some(1 << 30))
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_before_it_is_written() {
     let mut header = tar::Header::new_gnu();
@@ -456,14 +473,11 @@ fn what_does_not_fit_is_refused_before_it_is_written() {
     header.set_size(10 << 30);
     header.set_cksum();
     let to = store();
-    let options = ReadOptions {
-        limit: u64::MAX,
-        room: &|| Ok(1 << 30),
-        platform: Platform::host(),
-    };
+    let options = ReadOptions::default();
     let cancel = Cancel::default();
     let huge = &header.as_bytes()[..];
-    let error = read(huge, to.content(), &options, &Silent, &cancel).unwrap_err();
+    let nearly_full = Full(&to.layout);
+    let error = read(huge, &nearly_full, &options, &Silent, &cancel).unwrap_err();
     assert!(matches!(error, ReadError::NoRoom { .. }), "{error:?}");
     let error = to.read(huge).unwrap_err();
     assert!(chain(&error).contains("cut off"), "{error:?}");
@@ -486,7 +500,7 @@ fn what_does_not_fit_is_refused_before_it_is_written() {
     assert_eq!(files, 3);
     let small = ReadOptions {
         limit: 1000,
-        ..ReadOptions::unlimited()
+        ..ReadOptions::default()
     };
     let (archive, _) = legacy();
     let error = read(&archive[..], to.content(), &small, &Silent, &cancel).unwrap_err();
@@ -502,7 +516,7 @@ fn cancelling_ends_both_ways() {
     let cancel = Cancel::default();
     cancel.cancel();
     let to = store();
-    let options = ReadOptions::unlimited();
+    let options = ReadOptions::default();
     let read = read(&archive[..], to.content(), &options, &Silent, &cancel);
     assert!(matches!(read, Err(ReadError::Cancelled(_))), "{read:?}");
     let written = plan.write(from.content(), &mut Vec::new(), &Silent, &cancel);

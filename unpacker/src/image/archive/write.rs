@@ -43,7 +43,7 @@ pub enum WriteError {
     #[error("layer {digest} unpacks to {actual}, its configuration says {expected}")]
     DiffId {
         digest: Digest,
-        expected: DiffId,
+        expected: Box<DiffId>,
         actual: Digest,
     },
     #[error("layer {digest} changed while it was read")]
@@ -73,7 +73,7 @@ enum Part {
     },
     /// A layer's tar, uncompressed.
     Layer {
-        blob: Descriptor,
+        blob: Box<Descriptor>,
         diff_id: DiffId,
         size: u64,
     },
@@ -236,7 +236,7 @@ impl Plan {
                 let stream = LayerReader::open(content, &layer.blob, &layer.diff_id)?;
                 let size = stream.copy(&mut io::sink(), progress, cancel)?;
                 self.add(Part::Layer {
-                    blob: layer.blob.clone(),
+                    blob: Box::new(layer.blob.clone()),
                     diff_id: layer.diff_id.clone(),
                     size,
                 });
@@ -484,7 +484,7 @@ impl<'a> LayerReader<'a> {
         if actual != *self.diff_id.digest() {
             return Err(WriteError::DiffId {
                 digest: digest.clone(),
-                expected: self.diff_id.clone(),
+                expected: Box::new(self.diff_id.clone()),
                 actual,
             });
         }

@@ -125,7 +125,7 @@ fn serial(layers: &[Vec<Item>]) -> BTreeMap<String, String> {
     listing(&Stack::overlay(layers).unwrap().merged().unwrap(), true)
 }
 
-fn item() -> impl Strategy<Value = Item> {
+fn entry() -> impl Strategy<Value = Item> {
     let name = prop_oneof![
         Just("a"),
         Just("b"),
@@ -168,7 +168,7 @@ proptest! {
 
     #[test]
     fn side_by_side_is_one_after_the_other(
-        layers in proptest::collection::vec(proptest::collection::vec(item(), 0..7), 1..5)
+        layers in proptest::collection::vec(proptest::collection::vec(entry(), 0..7), 1..5)
     ) {
         if !privileged() {
             return Ok(());

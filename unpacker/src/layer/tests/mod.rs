@@ -11,6 +11,8 @@ mod properties;
 mod recorded;
 mod round_trip;
 
+pub(crate) use round_trip::item;
+
 use std::io;
 use std::path::{Path, PathBuf};
 

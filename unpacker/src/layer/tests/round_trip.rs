@@ -37,7 +37,7 @@ fn check_round_trip(layers: &[Vec<Item>]) {
     assert!(first == second, "the same folder gives the same bytes");
 }
 
-fn item() -> impl Strategy<Value = Item> {
+pub(crate) fn item() -> impl Strategy<Value = Item> {
     let name = prop_oneof![
         Just("a"),
         Just("b"),

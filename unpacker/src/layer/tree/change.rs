@@ -428,7 +428,7 @@ pub(crate) fn take_attributes(
 }
 
 /// Where data or a hole begins; `None` after the last.
-fn seek(file: &File, to: SeekFrom) -> io::Result<Option<u64>> {
+pub(crate) fn seek(file: &File, to: SeekFrom) -> io::Result<Option<u64>> {
     match rustix::fs::seek(file, to) {
         Ok(at) => Ok(Some(at)),
         Err(Errno::NXIO) => Ok(None),

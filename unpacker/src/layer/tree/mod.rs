@@ -25,7 +25,7 @@ use super::Ownership;
 use super::root::Root;
 use super::root::metadata::Timestamp;
 pub(crate) use budget::{Budget, MAX_REMEMBERED, TreeError};
-pub(crate) use change::{is_images, take_attributes};
+pub(crate) use change::{is_images, seek, take_attributes};
 pub(crate) use lean::Leans;
 pub(crate) use view::{Level, Seen};
 

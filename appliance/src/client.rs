@@ -5,8 +5,8 @@ pub mod streams;
 use std::error::Error;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -17,6 +17,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
 use unpacker::progress::Event;
 
 use crate::api::caller;
@@ -38,7 +39,8 @@ pub const USER_FOLDER: &str = "x-devpod-user-folder";
 /// Set on the answer of a daemon that ends and has not begun with the request.
 pub const STOPPING: &str = "x-devpod-stopping";
 
-/// A way to one daemon. Each call is a connection of its own.
+/// A way to one daemon. Each call is a connection of its own; the first goes over the connection with
+/// which the daemon was found.
 #[derive(Debug, Clone)]
 pub struct Client {
     folder: DataFolder,
@@ -47,16 +49,19 @@ pub struct Client {
     caller: Option<HeaderValue>,
     /// Whether a daemon has answered this command; until then it may be one that was just ending.
     answered: Arc<AtomicBool>,
+    found: Arc<Mutex<Option<UnixStream>>>,
 }
 
 impl Client {
-    pub fn new(folder: DataFolder) -> Self {
+    /// `found` is a fresh connection to the folder's daemon.
+    pub fn new(folder: DataFolder, found: UnixStream) -> Self {
         // One who only asks a running daemon does not start another.
         Self {
             folder,
             user_folder: None,
             caller: None,
             answered: Arc::new(AtomicBool::new(true)),
+            found: Arc::new(Mutex::new(Some(found))),
         }
     }
 
@@ -222,6 +227,22 @@ impl Client {
         self.send_once(method, path, body, upgrade).await
     }
 
+    async fn connect(&self) -> Outcome<UnixStream> {
+        let found = self
+            .found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(stream) = found {
+            return Ok(stream);
+        }
+        let path = self.folder.socket();
+        socket::connect(&path).await.map_err(|error| {
+            let message = format!("cannot reach the daemon at {}", path.display());
+            Failure::because(Kind::Unavailable, message, &error)
+        })
+    }
+
     async fn send_once(
         &self,
         method: Method,
@@ -252,11 +273,7 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let socket_path = self.folder.socket();
-        let stream = socket::connect(&socket_path).await.map_err(|error| {
-            let message = format!("cannot reach the daemon at {}", socket_path.display());
-            Failure::because(Kind::Unavailable, message, &error)
-        })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| lost(&error))?;

@@ -53,17 +53,27 @@ impl Place {
         }
     }
 
+    /// As [`Place::new`], with a binary that only this place runs: its processes are known by it.
+    pub fn with_binary() -> Self {
+        Self::with_binary_within(Folder::new())
+    }
+
     /// For an ordinary user. The binary is copied to where that user can reach it.
     pub fn of(account: Account) -> Self {
         Self::of_within(account, Folder::new())
     }
 
-    /// As [`Place::of`], in a folder of the caller's choice.
-    pub fn of_within(account: Account, folder: Folder) -> Self {
+    fn with_binary_within(folder: Folder) -> Self {
         let mut place = Self::within(folder);
         let copy = place.folder.join("devpod");
         fs::copy(binary::devpod(), &copy).expect("a copy of the binary");
         place.devpod = copy;
+        place
+    }
+
+    /// As [`Place::of`], in a folder of the caller's choice.
+    pub fn of_within(account: Account, folder: Folder) -> Self {
+        let mut place = Self::with_binary_within(folder);
         let owner = |path: &Path| {
             std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid)).expect("chown");
         };
@@ -82,6 +92,11 @@ impl Place {
 
     pub fn data(&self) -> PathBuf {
         self.folder.join("home/data")
+    }
+
+    /// The `devpod` binary that this place runs.
+    pub fn program(&self) -> &Path {
+        &self.devpod
     }
 
     pub fn home(&self) -> PathBuf {

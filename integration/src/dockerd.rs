@@ -85,6 +85,11 @@ impl Dockerd {
         });
     }
 
+    /// The docker client of this daemon.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        client_command(self.folder.path(), arguments)
+    }
+
     /// Runs the docker client against this daemon.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
@@ -108,10 +113,14 @@ fn socket(folder: &Path) -> String {
 
 #[track_caller]
 fn client(folder: &Path, arguments: &[&str]) -> Ran {
+    process::run(&mut client_command(folder, arguments))
+}
+
+fn client_command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command
         .env_remove("DOCKER_CONTEXT")
         .env("DOCKER_CONFIG", folder.join("config"));
     command.arg("--host").arg(socket(folder)).args(arguments);
-    process::run(&mut command)
+    command
 }

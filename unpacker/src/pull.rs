@@ -66,7 +66,7 @@ pub enum PullError {
     #[error("cannot use {reference}")]
     Image {
         reference: String,
-        source: ImageError,
+        source: Box<ImageError>,
     },
     #[error(transparent)]
     Manifest(#[from] BadManifest),
@@ -271,7 +271,7 @@ fn children(index: &[u8], digest: &Digest) -> Result<Vec<Digest>, BadManifest> {
 fn image_error(reference: &Reference, source: ImageError) -> PullError {
     PullError::Image {
         reference: reference.to_string(),
-        source,
+        source: Box::new(source),
     }
 }
 

@@ -17,7 +17,8 @@ use crate::api::frames;
 use crate::api::stream::{Verb, blocking, failed, lines, long, off_thread};
 use crate::api::types::{ExecRequest, SandboxRequest, StopRequest};
 use crate::app::App;
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Kind, Outcome};
+use crate::sandbox::record::Record;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -61,17 +62,18 @@ async fn run(
             progress.as_ref(),
             &cancel,
         )?;
-        let record = app.sandboxes.create(&runnable, &request)?;
-        let started = if request.attach {
-            app.sandboxes
-                .start_attached(&record)
-                .map(|stream| app.await_caller(&record.id, stream))
-        } else {
-            app.sandboxes.start(&record)
+        let start = |record: &Record| match request.attach {
+            true => app.sandboxes.start_attached(record).map(Some),
+            false => app.sandboxes.start(record).map(|()| None),
         };
-        if let Err(failure) = started {
+        let (record, stream) = app.sandboxes.run(&runnable, &request, start)?;
+        if let Err(cancelled) = cancel.check() {
+            // Whoever wanted it went away and does not know what it is called.
             app.sandboxes.remove(&record, true)?;
-            return Err(failure);
+            return Err(Failure::from_error(Kind::Cancelled, &cancelled));
+        }
+        if let Some(stream) = stream {
+            app.await_caller(&record.id, stream);
         }
         if record.remove {
             app.sweep_when_done(&record);
@@ -130,9 +132,9 @@ pub(super) async fn read_body<T: serde::de::DeserializeOwned>(
     let (parts, body) = request.into_parts();
     let bytes = axum::body::to_bytes(body, super::MAX_REQUEST)
         .await
-        .map_err(|error| Failure::because(crate::error::Kind::Invalid, "request", &error))?;
+        .map_err(|error| Failure::because(Kind::Invalid, "request", &error))?;
     let value = serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::because(crate::error::Kind::Invalid, "request", &error))?;
+        .map_err(|error| Failure::because(Kind::Invalid, "request", &error))?;
     Ok((value, Request::from_parts(parts, Body::empty())))
 }
 

@@ -328,7 +328,7 @@ pub struct SandboxRow {
     pub name: String,
     pub image: String,
     pub command: Vec<String>,
-    /// "running", "exited" or "lost".
+    /// "running", "exited", "stopped" (with the host) or "lost".
     pub status: String,
     pub exit_code: Option<i32>,
     pub pid: Option<u32>,

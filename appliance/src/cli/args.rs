@@ -308,6 +308,17 @@ pub enum Sandbox {
     Run(Box<Run>),
     /// Run a command in a running sandbox
     Exec(Exec),
+    /// Follow a running sandbox's first process, from now on
+    Attach {
+        /// Name or id
+        sandbox: String,
+        /// Pass standard input to it
+        #[arg(long, short)]
+        interactive: bool,
+        /// It has a terminal
+        #[arg(long, short)]
+        tty: bool,
+    },
     /// List the sandboxes
     #[command(visible_alias = "ls")]
     Ps,

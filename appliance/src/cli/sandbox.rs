@@ -10,7 +10,7 @@ use unpacker::container::supervise::LogLine;
 
 use crate::api::types::{ExecRequest, PortRow, SandboxRequest, SandboxRow, StopRequest};
 use crate::cli::args::{Exec, LogArgs, Run, Sandbox};
-use crate::cli::terminal::{self, Wanted};
+use crate::cli::terminal::{self, Input, Wanted};
 use crate::cli::{Session, exit_code, run_options, sandbox_life, variables};
 use crate::error::{Failure, Kind, Outcome};
 use crate::sandbox::options::RestartPolicy;
@@ -21,6 +21,11 @@ pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
     match verb {
         Sandbox::Run(run) => start(session, *run).await,
         Sandbox::Exec(exec) => enter(session, exec).await,
+        Sandbox::Attach {
+            sandbox,
+            interactive,
+            tty,
+        } => attach(session, &sandbox, interactive, tty).await,
         Sandbox::Ps => list(session).await,
         Sandbox::Port { sandbox, port } => show_ports(session, &sandbox, port.as_deref()).await,
         Sandbox::Stop { sandboxes, time } => stop(session, sandboxes, time).await,
@@ -83,7 +88,7 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
         .upgrade(&format!("/v1/sandboxes/{}/attach", row.id), &())
         .await?;
     let wanted = Wanted {
-        stdin: run.interactive,
+        stdin: Input::of_new(run.interactive),
         terminal: run.tty,
     };
     let code = terminal::relay(stream, wanted).await.map(exit_code);
@@ -114,9 +119,18 @@ async fn enter(session: &Session, exec: Exec) -> Outcome<u8> {
     let path = format!("/v1/sandboxes/{}/exec", segment(&exec.sandbox)?);
     let stream = client.upgrade(&path, &request).await?;
     let wanted = Wanted {
-        stdin: exec.interactive,
+        stdin: Input::of_new(exec.interactive),
         terminal: exec.tty,
     };
+    terminal::relay(stream, wanted).await.map(exit_code)
+}
+
+async fn attach(session: &Session, sandbox: &str, stdin: bool, terminal: bool) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    let path = format!("/v1/sandboxes/{}/attach", segment(sandbox)?);
+    let stream = client.upgrade(&path, &()).await?;
+    let stdin = if stdin { Input::Ours } else { Input::Theirs };
+    let wanted = Wanted { stdin, terminal };
     terminal::relay(stream, wanted).await.map(exit_code)
 }
 

@@ -19,17 +19,38 @@ use crate::ui;
 /// What the user's side gives to the process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
-    /// Pass standard input on; otherwise the process sees its end at once.
-    pub stdin: bool,
+    pub stdin: Input,
     /// The process has a terminal: raw mode here, and our window's size there.
     pub terminal: bool,
+}
+
+/// What becomes of the process's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// Our standard input is passed on.
+    Ours,
+    /// The process sees its end at once.
+    Closed,
+    /// Somebody else's: left as it is.
+    Theirs,
+}
+
+impl Input {
+    /// Of a process that is started for us.
+    pub(super) fn of_new(interactive: bool) -> Self {
+        if interactive {
+            Self::Ours
+        } else {
+            Self::Closed
+        }
+    }
 }
 
 /// Relays until the process ends; answers its exit code. Output that nobody takes any more is
 /// dropped: the process and its exit code matter still.
 pub(super) async fn relay(stream: TokioIo<Upgraded>, wanted: Wanted) -> Outcome<i32> {
     // Without our keyboard the terminal stays as it is, and Ctrl-C is a signal to be passed on.
-    let both = wanted.terminal && wanted.stdin;
+    let both = wanted.terminal && wanted.stdin == Input::Ours;
     let _raw = if both { RawMode::enter() } else { None };
     let (reader, writer) = tokio::io::split(stream);
     let (sender, receiver) = mpsc::channel(64);
@@ -39,11 +60,15 @@ pub(super) async fn relay(stream: TokioIo<Upgraded>, wanted: Wanted) -> Outcome<
     }
     // In raw mode Ctrl-C is a byte; what comes as a signal was sent to us on purpose.
     tokio::spawn(send_signals(sender.clone()));
-    if wanted.stdin {
+    match wanted.stdin {
         // A thread of its own: a read of a terminal cannot be cancelled, and must not hold up the end.
-        std::thread::spawn(move || send_stdin(&sender));
-    } else if sender.send(Frame::CloseStdin).await.is_err() {
-        return Err(broken("the stream closed at once"));
+        Input::Ours => drop(std::thread::spawn(move || send_stdin(&sender))),
+        Input::Closed => {
+            if sender.send(Frame::CloseStdin).await.is_err() {
+                return Err(broken("the stream closed at once"));
+            }
+        }
+        Input::Theirs => {}
     }
     read_frames(reader).await
 }

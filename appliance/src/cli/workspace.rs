@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::api::types::{ExecRequest, UpRequest, UpSource};
 use crate::cli::args::{Delete, Ssh, Up};
 use crate::cli::sandbox::segment;
-use crate::cli::terminal::{self, Wanted};
+use crate::cli::terminal::{self, Input, Wanted};
 use crate::cli::{Session, exit_code, image};
 use crate::error::{Failure, Kind, Outcome};
 use crate::options;
@@ -142,7 +142,7 @@ async fn enter(session: &Session, ssh: Ssh) -> Outcome<u8> {
     terminal::relay(
         stream,
         Wanted {
-            stdin: true,
+            stdin: Input::Ours,
             terminal,
         },
     )

@@ -59,6 +59,13 @@ impl DataFolder {
         fs::set_permissions(&self.root, Permissions::from_mode(0o700))
     }
 
+    /// Removes the temporary files of a daemon that was killed. The caller holds the folder's lock.
+    pub fn sweep(&self) -> io::Result<()> {
+        sweep(&self.root, false)?;
+        sweep(&self.content(), false)?;
+        sweep(&self.cache(), true)
+    }
+
     pub fn content(&self) -> PathBuf {
         self.root.join("content")
     }
@@ -107,6 +114,24 @@ impl DataFolder {
     }
 }
 
+/// What a file is called until it is whole and takes its name.
+const UNFINISHED: [&str; 2] = [".tmp", ".export-"];
+
+fn sweep(folder: &Path, deep: bool) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is = |prefix: &str| name.to_string_lossy().starts_with(prefix);
+        let kind = entry.file_type()?;
+        if kind.is_file() && UNFINISHED.iter().any(|prefix| is(prefix)) {
+            fs::remove_file(entry.path())?;
+        } else if kind.is_dir() && deep {
+            sweep(&entry.path(), deep)?;
+        }
+    }
+    Ok(())
+}
+
 fn make(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
@@ -122,6 +147,25 @@ mod tests {
 
     fn open_to_others(path: &Path) {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_daemon_was_writing_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(dir.path().to_owned());
+        folder.create().unwrap();
+        let steps = folder.cache().join("steps");
+        fs::create_dir(&steps).unwrap();
+        let (kept, gone) = (
+            "daemon.json",
+            [".tmpA1", "content/.export-1", "cache/steps/.tmpB2"],
+        );
+        for name in gone.iter().chain([&kept]) {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        folder.sweep().unwrap();
+        assert!(gone.iter().all(|name| !dir.path().join(name).exists()));
+        assert!(dir.path().join(kept).exists() && steps.exists());
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     } else {
         lock::acquire(&folder)?
     };
+    folder.sweep()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use tokio::net::UnixStream;
+
 use crate::client::Client;
 use crate::daemon::folder::DataFolder;
 use crate::daemon::{environment, lock, log, serve, socket};
@@ -18,8 +20,8 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// A client of the running daemon; starts one first where none runs, and says so.
 pub async fn ensure(folder: &DataFolder, arguments: &[String]) -> Outcome<Client> {
-    if socket::connect(&folder.socket()).await.is_ok() {
-        return Ok(Client::new(folder.clone()));
+    if let Ok(found) = socket::connect(&folder.socket()).await {
+        return Ok(Client::new(folder.clone(), found));
     }
     folder.create().map_err(|error| {
         let message = format!("cannot make the data folder {}", folder.root().display());
@@ -32,8 +34,8 @@ pub async fn ensure(folder: &DataFolder, arguments: &[String]) -> Outcome<Client
             folder.root().display()
         ));
     }
-    wait(folder, arguments).await?;
-    Ok(Client::new(folder.clone()))
+    let found = wait(folder, arguments).await?;
+    Ok(Client::new(folder.clone(), found))
 }
 
 /// A client of a daemon that already runs.
@@ -41,7 +43,7 @@ pub async fn running(folder: &DataFolder) -> Option<Client> {
     socket::connect(&folder.socket())
         .await
         .ok()
-        .map(|_| Client::new(folder.clone()))
+        .map(|found| Client::new(folder.clone(), found))
 }
 
 fn spawn(folder: &DataFolder, arguments: &[String]) -> Outcome<(Child, File)> {
@@ -76,12 +78,12 @@ fn spawn(folder: &DataFolder, arguments: &[String]) -> Outcome<(Child, File)> {
     Ok((child, log))
 }
 
-async fn wait(folder: &DataFolder, arguments: &[String]) -> Outcome<()> {
+async fn wait(folder: &DataFolder, arguments: &[String]) -> Outcome<UnixStream> {
     let (mut child, mut log) = spawn(folder, arguments)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if socket::connect(&folder.socket()).await.is_ok() {
-            return Ok(());
+        if let Ok(found) = socket::connect(&folder.socket()).await {
+            return Ok(found);
         }
         match child.try_wait()? {
             // Another command has started one at the same moment, which will answer; or an old one

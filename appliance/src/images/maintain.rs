@@ -3,7 +3,8 @@
 //! Unlike `prune` it never holds up other work: rows are collected while images are pulled, built and
 //! pushed, and files are unlinked a few at a time, each time alone with the gate for some
 //! milliseconds. While work goes on that may rely on a file which no row names yet, it waits, and
-//! in the end leaves the files to the next time. Snapshots and the build cache are `prune`'s.
+//! in the end leaves the files to the next time. Snapshots and the build cache are `prune`'s; only
+//! what a killed daemon left of them is deleted here, once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     images.share_files(PATIENCE, stop.clone());
+    tokio::spawn(purge(Arc::clone(&images), stop.clone()));
     let Some(every) = every else {
         return;
     };
@@ -94,6 +96,20 @@ pub(crate) async fn run(
             }
             Err(error) => tracing::error!(?error, "tidying the registry ended early"),
         }
+    }
+}
+
+/// Deletes what an earlier daemon was deleting, or making, when it was killed. Once, and not at the
+/// start: whoever creates files meanwhile would be slowed down.
+async fn purge(images: Arc<Images>, stop: CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(FIRST) => {}
+        () = stop.cancelled() => return,
+    }
+    match tokio::task::spawn_blocking(move || images.purge()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => tracing::warn!(failure = ?failure.to_string(), "not purged"),
+        Err(error) => tracing::error!(?error, "purging ended early"),
     }
 }
 

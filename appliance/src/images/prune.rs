@@ -72,7 +72,7 @@ impl Images {
     }
 
     /// The files of removed snapshots: nobody can reach them, so work need not wait.
-    fn purge(&self) -> Outcome<()> {
+    pub(crate) fn purge(&self) -> Outcome<()> {
         let _one_at_a_time = self
             .purging
             .lock()

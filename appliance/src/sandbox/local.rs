@@ -1,22 +1,21 @@
 //! The sandboxes of this host.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use unpacker::container::idmap::IdMap;
-use unpacker::container::launch::{Launcher, Stage};
+use unpacker::container::launch::Launcher;
 use unpacker::container::resources::{Resources, Standing};
 use unpacker::container::spec::{Confinement, ContainerSpec, Mount, Process, RootFs, Seccomp};
-use unpacker::container::supervise::{self, LogLine, LogOptions, State};
-use unpacker::container::user::{self, Resolved};
+use unpacker::container::supervise::{self, LogLine, LogOptions, State, SuperviseError};
+use unpacker::container::user::Resolved;
 use unpacker::image::config::Execution;
 use unpacker::progress::Cancel;
 use unpacker::snapshot::id::SnapshotId;
-use unpacker::snapshot::overlay::Overlay;
 use unpacker::snapshot::store::Snapshots;
 
 use crate::api::types::{ExecRequest, SandboxRequest, SandboxRow};
@@ -26,7 +25,10 @@ use crate::images::gate::Pass;
 use crate::sandbox::keeper::Activity;
 use crate::sandbox::options::RunOptions;
 use crate::sandbox::record::Record;
+use crate::sandbox::refusal::{not_usable, start_failed};
+use crate::sandbox::removal::{end, remove_files, remove_tree, sweep};
 use crate::sandbox::surroundings::Surroundings;
+use crate::sandbox::users::{further_groups, resolve_user, stacked};
 use crate::sandbox::volumes::Volumes;
 use crate::sandbox::{plan, ports, record};
 
@@ -36,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOST_CODE: i32 = 255;
 /// How long a process has between its stop signal and SIGKILL when nobody says.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Of a sandbox's id, in hexadecimal digits.
+const ID_LENGTH: usize = 12;
 
 /// An image made ready to be run: unpacked, and its configuration read.
 #[derive(Debug, Clone)]
@@ -100,13 +105,15 @@ impl Sandboxes {
         };
         unpacker::container::cgroup::sweep();
         for folder in record::folders(&sandboxes.root)? {
-            match Record::load(&folder) {
-                Ok(None) => remove_tree(&folder)?,
-                Ok(Some(record)) if record.remove && !sandboxes.is_running(&record)? => {
-                    remove_tree(&folder)?;
-                }
-                // One that cannot be read must not keep the others from being used.
-                Ok(Some(_)) | Err(_) => {}
+            let unwanted = match Record::load(&folder) {
+                Ok(None) => true,
+                Ok(Some(record)) => record.remove,
+                Err(_) => false,
+            };
+            if unwanted && let Err(failure) = sweep(&folder) {
+                // One that cannot be swept must not keep the others from being used.
+                let failure = failure.to_string();
+                tracing::warn!(?folder, ?failure, "a left-over sandbox cannot be removed");
             }
         }
         Ok(sandboxes)
@@ -149,16 +156,19 @@ impl Sandboxes {
         }
         let folder = self.root.join(id);
         // Whether it runs is known without the record.
-        match supervise::kill(&folder) {
-            Ok(_) | Err(supervise::SuperviseError::NotRunning) => {
-                remove_tree(&folder).map(|()| true)
-            }
-            Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
-        }
+        end(&folder)
+            .map_err(|error| Failure::from_error(Kind::Internal, &error))
+            .and_then(|held| remove_tree(&folder, &held))
+            .map(|()| true)
     }
 
     /// By name, by id, or by the beginning of an id that only one has.
     pub fn find(&self, name: &str) -> Outcome<Record> {
+        // A whole id is a folder's name; no other sandbox can have that name.
+        let is_id = name.len() == ID_LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_id && let Ok(Some(record)) = Record::load(&self.root.join(name)) {
+            return Ok(record);
+        }
         let records = self.list()?;
         if let Some(exact) = records.iter().find(|r| r.name == name || r.id == name) {
             return Ok(exact.clone());
@@ -176,13 +186,45 @@ impl Sandboxes {
         }
     }
 
-    /// Makes a sandbox without starting it.
-    pub fn create(&self, runnable: &Runnable, request: &SandboxRequest) -> Outcome<Record> {
-        self.create_with(runnable, request, &[])
+    /// Makes a sandbox and starts it by `start`; whoever is answered may rely on it. Its record becomes
+    /// durable only then, because no process needs to wait for the disk.
+    pub fn run<T>(
+        &self,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        start: impl FnOnce(&Record) -> Outcome<T>,
+    ) -> Outcome<(Record, T)> {
+        let record = self.make(runnable, request, &[])?;
+        let settle = |started| match record.remove {
+            // Removed after a crash of the host in any case.
+            true => Ok(started),
+            false => record
+                .sync(&self.folder(&record))
+                .map(|()| started)
+                .map_err(Failure::from),
+        };
+        match start(&record).and_then(settle) {
+            Ok(started) => Ok((record, started)),
+            Err(failure) => {
+                self.remove(&record, true)?;
+                Err(failure)
+            }
+        }
     }
 
-    /// As [`Sandboxes::create`], with mounts of the caller's own after the request's.
+    /// Makes a sandbox without starting it, with mounts of the caller's own after the request's.
     pub fn create_with(
+        &self,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        mounts: &[Mount],
+    ) -> Outcome<Record> {
+        let record = self.make(runnable, request, mounts)?;
+        record.sync(&self.folder(&record))?;
+        Ok(record)
+    }
+
+    fn make(
         &self,
         runnable: &Runnable,
         request: &SandboxRequest,
@@ -196,7 +238,7 @@ impl Sandboxes {
         let names = Names { id, name };
         let made = self.fill(&folder, names, runnable, request, mounts);
         if made.is_err() {
-            remove_tree(&folder)?;
+            remove_files(&folder)?;
         }
         made
     }
@@ -217,7 +259,8 @@ impl Sandboxes {
             lower: self.lower(&runnable.stack)?,
             upper: folder.join("upper"),
             work: folder.join("work"),
-            volatile: false,
+            // It is removed when it ends, and so after a crash of the host.
+            volatile: request.remove,
         };
         let mut spec = spec(&id, rootfs, &runnable.config, request)?;
         spec.mounts
@@ -346,6 +389,7 @@ impl Sandboxes {
         let (status, exit_code, pid) = match self.state(record)? {
             State::Running { pid } => ("running", None, u32::try_from(pid).ok()),
             State::Exited(exit) => ("exited", Some(exit.code()), None),
+            State::Stopped => ("stopped", None, None),
             State::Lost => ("lost", None, None),
             State::Never => ("created", None, None),
         };
@@ -432,9 +476,11 @@ impl Sandboxes {
         let signal = plan::signal(record.stop_signal.as_deref());
         let own = record.keeping.stop_timeout.map(Duration::from_secs);
         let grace = grace.or(own).unwrap_or(GRACE);
-        supervise::stop(&self.folder(record), signal, grace)
-            .map(|_| ())
-            .map_err(|error| not_usable(record, &error))
+        match supervise::stop(&self.folder(record), signal, grace) {
+            // It ended by itself a moment ago.
+            Ok(_) | Err(SuperviseError::NotRunning) => Ok(()),
+            Err(error) => Err(not_usable(record, &error)),
+        }
     }
 
     /// Sends a signal to the first process. One that ends it counts as stopping on purpose.
@@ -461,7 +507,7 @@ impl Sandboxes {
         }
         match self.state(record)? {
             State::Exited(exit) => Ok(exit.code()),
-            State::Lost => Ok(LOST_CODE),
+            State::Lost | State::Stopped => Ok(LOST_CODE),
             _ => Err(Failure::conflict(format!(
                 "sandbox {:?} was never started",
                 record.name
@@ -477,6 +523,7 @@ impl Sandboxes {
             ..record.clone()
         };
         renamed.save(&self.folder(record))?;
+        renamed.sync(&self.folder(record))?;
         Ok(renamed)
     }
 
@@ -496,16 +543,19 @@ impl Sandboxes {
         if !self.folder(record).exists() {
             return Ok(());
         }
-        if self.is_running(record)? {
-            if !force {
-                return Err(
-                    Failure::conflict(format!("sandbox {:?} is running", record.name))
-                        .hint("Stop it first, or remove it with --force."),
-                );
-            }
-            supervise::kill(&self.folder(record)).map_err(|error| not_usable(record, &error))?;
+        if !force && self.is_running(record)? {
+            return Err(
+                Failure::conflict(format!("sandbox {:?} is running", record.name))
+                    .hint("Stop it first, or remove it with --force."),
+            );
         }
-        remove_tree(&self.folder(record))
+        let folder = self.folder(record);
+        let held = match force {
+            true => end(&folder),
+            false => supervise::hold(&folder),
+        };
+        let held = held.map_err(|error| not_usable(record, &error))?;
+        remove_tree(&folder, &held)
     }
 
     /// Whether any sandbox stands on this snapshot.
@@ -603,94 +653,9 @@ fn spec(
     })
 }
 
-/// Looks a user up in the stacked root file system.
-fn resolve_user(rootfs: &RootFs, text: &str) -> Outcome<Resolved> {
-    let root = stacked(rootfs)?;
-    user::resolve(root.as_fd(), text).map_err(|error| Failure::from_error(Kind::Invalid, &error))
-}
-
-/// Groups by name or number, as the image knows them.
-fn further_groups(rootfs: &RootFs, names: &[String]) -> Outcome<Vec<u32>> {
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let root = stacked(rootfs)?;
-    let resolve = |name: &String| {
-        user::resolve_group(root.as_fd(), name)
-            .map_err(|error| Failure::from_error(Kind::Invalid, &error))
-    };
-    names.iter().map(resolve).collect()
-}
-
-/// The root file system through a mount that nobody else sees.
-fn stacked(rootfs: &RootFs) -> Outcome<OwnedFd> {
-    let mut lower = rootfs.lower.clone();
-    // Read-only: the sandbox may be running on this upper folder.
-    lower.push(rootfs.upper.clone());
-    let overlay = Overlay {
-        lower,
-        upper: None,
-        volatile: false,
-    };
-    overlay.mount_detached().map_err(|error| {
-        Failure::because(Kind::Internal, "cannot stack the image's layers", &error)
-    })
-}
-
-fn remove_tree(folder: &Path) -> Outcome<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            let message = format!("cannot remove {}", folder.display());
-            Err(Failure::because(Kind::Internal, message, &error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn start_failed(record: &Record, error: &supervise::SuperviseError) -> Failure {
-    let kind = match error {
-        supervise::SuperviseError::Running { .. } => Kind::Conflict,
-        supervise::SuperviseError::Refused(refusal) if refusal.stage == Stage::Port => {
-            Kind::Conflict
-        }
-        supervise::SuperviseError::Refused(_) => Kind::Invalid,
-        _ => Kind::Internal,
-    };
-    let message = format!("cannot start sandbox {:?}", record.name);
-    let failure = Failure::because(kind, message, error).exiting(shell_code(error));
-    match error {
-        supervise::SuperviseError::Refused(refusal) if refusal.stage == Stage::Network => {
-            failure.hint("With --network host it uses this host's network, with none nothing.")
-        }
-        _ => failure,
-    }
-}
-
-fn not_usable(record: &Record, error: &supervise::SuperviseError) -> Failure {
-    let kind = match error {
-        supervise::SuperviseError::NotRunning => Kind::Conflict,
-        supervise::SuperviseError::Refused(_) => Kind::Invalid,
-        _ => Kind::Internal,
-    };
-    Failure::because(kind, format!("sandbox {:?}", record.name), error).exiting(shell_code(error))
-}
-
-/// The exit codes of a shell, and of docker, for a program that did not start (POSIX.1-2017, XCU
-/// 2.8.2): 127 when it is not there, 126 when it cannot be executed.
-fn shell_code(error: &supervise::SuperviseError) -> Option<u8> {
-    let supervise::SuperviseError::Refused(refusal) = error else {
-        return None;
-    };
-    match refusal.stage {
-        Stage::NotFound => Some(127),
-        Stage::NotExecutable => Some(126),
-        _ => None,
-    }
-}
-
-/// Twelve random hexadecimal digits.
+/// Random hexadecimal digits.
 fn new_id() -> Outcome<String> {
-    let mut bytes = [0u8; 6];
+    let mut bytes = [0u8; ID_LENGTH / 2];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
         .map_err(|_| Failure::internal("the system's random source failed"))?;
     Ok(unpacker::digest::hex(&bytes))

@@ -17,5 +17,8 @@ pub mod options;
 pub mod plan;
 pub mod ports;
 pub mod record;
+mod refusal;
+mod removal;
 pub mod surroundings;
+mod users;
 pub mod volumes;

@@ -120,7 +120,7 @@ impl RestartPolicy {
     /// `times` how often it was started again already, `is_first` that this daemon has just begun:
     /// then the host may have been down meanwhile, and what was stopped is looked at once more.
     pub fn restarts(self, state: State, stopped: bool, times: u32, is_first: bool) -> bool {
-        let ended = matches!(state, State::Exited(_) | State::Lost);
+        let ended = matches!(state, State::Exited(_) | State::Lost | State::Stopped);
         let failed = matches!(state, State::Exited(exit) if exit != Exit::Code(0));
         match self {
             Self::No => false,

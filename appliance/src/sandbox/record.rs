@@ -45,19 +45,30 @@ impl Record {
         self.keeping.labels.contains_key(WORKSPACE)
     }
 
-    /// Writes the record whole or not at all.
+    /// Writes the record whole or not at all. Durable after [`Record::sync`].
     pub fn save(&self, folder: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
         file.persist(folder.join(FILE))?;
-        File::open(folder)?.sync_all()
+        Ok(())
+    }
+
+    /// Makes the record durable, and the folder's name.
+    pub fn sync(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder.join(FILE))?.sync_all()?;
+        File::open(folder)?.sync_all()?;
+        match folder.parent() {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
     }
 
     /// The record of a folder; `None` where the folder is half-made.
     pub fn load(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read(folder.join(FILE)) {
+            // A crash of the host took what was not durable, and so told to nobody.
+            Ok(bytes) if bytes.is_empty() => Ok(None),
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
                 let path = folder.join(FILE);
                 io::Error::new(
@@ -68,6 +79,14 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Takes the record away: the folder counts as half-made from then on.
+pub fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

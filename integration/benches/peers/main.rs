@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p integration` prints one line per figure: our median, the peer's, and the ratio. A
 //! peer that is not installed is named with the reason and left out. Ratios are what counts: wall
-//! times differ from machine to machine and from minute to minute. `DEVPOD_BENCH_ONLY=unpack` leaves
-//! the others out.
+//! times differ from machine to machine and from minute to minute. `DEVPOD_BENCH_ONLY=unpack` (or
+//! `run`) leaves the others out.
 //!
 //! | figure | what runs | peer |
 //! |---|---|---|
@@ -13,6 +13,7 @@
 //! | build, cold | six steps on that base, 4,000 files of context | buildah bud --layers |
 //! | build, cached | the same again | buildah bud --layers |
 //! | push, pull | ten blobs of 20 MB by skopeo --preserve-digests | docker-registry |
+//! | run, exec | `sandbox run`, `sandbox exec` to the first instruction and to the end, root and rootless | runc, podman, docker |
 //! | up, warm | `devpod up` of a workspace that runs | none |
 
 #![allow(
@@ -26,6 +27,8 @@ mod build;
 mod figures;
 mod fresh;
 mod image;
+mod run;
+mod runtimes;
 mod transfer;
 mod unpack;
 mod up;
@@ -34,6 +37,9 @@ fn main() {
     let only = std::env::var("DEVPOD_BENCH_ONLY").unwrap_or_default();
     if only.is_empty() || only == "unpack" {
         unpack::measure();
+    }
+    if only.is_empty() || only == "run" {
+        run::measure();
     }
     if !only.is_empty() {
         return;

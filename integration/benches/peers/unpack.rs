@@ -33,7 +33,7 @@ pub(crate) fn measure() {
         "unpack, floor",
         floor.as_secs_f64()
     );
-    let peers: [(&str, fn(&Sources) -> Option<Duration>); 4] = [
+    let peers: [(&str, Peer); 4] = [
         ("umoci", Sources::umoci),
         ("podman pull", Sources::podman),
         ("ctr import", Sources::containerd),
@@ -55,6 +55,9 @@ pub(crate) fn measure() {
         }
     }
 }
+
+/// One run of another tool; `None` where it is missing.
+type Peer = fn(&Sources) -> Option<Duration>;
 
 /// Medians.
 struct Ours {

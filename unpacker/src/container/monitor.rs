@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
@@ -99,9 +100,11 @@ fn supervise(wire: &Wire, order: Order) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn end(spec: &ContainerSpec, folder: &OwnedFd, started: Started, relay: Relay) {
+fn end(spec: &ContainerSpec, folder: &OwnedFd, started: Started, mut relay: Relay) {
     let ending = started.wait(spec);
     let exit = ending.exit;
+    // The last words are in the log when the end can be seen.
+    let _ = relay.close_log();
     let ended = Ended {
         exit,
         at: record::now(),
@@ -109,7 +112,13 @@ fn end(spec: &ContainerSpec, folder: &OwnedFd, started: Started, relay: Relay) {
     };
     let _ = record::write(folder, EXIT, &ended);
     let _ = record::remove(folder, ATTACH);
+    // From here on the folder is whoever's comes next; a watcher that does not read holds up nobody.
+    let _ = flock(folder, FlockOperation::Unlock);
     let _ = relay.finish(exit);
+    if !spec.rootfs.volatile {
+        // After everybody was told: nobody who waits for a process waits for the disk, too.
+        let _ = record::sync(folder, EXIT);
+    }
 }
 
 fn start(spec: &ContainerSpec) -> Result<(Started, Endpoint), Refusal> {
@@ -152,6 +161,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         ports: started.published(),
     };
     record::remove(folder, EXIT)?;
+    // Never synced: what it tells is true in this boot only.
     record::write(folder, MONITOR, &record)
 }
 

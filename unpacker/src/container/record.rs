@@ -137,18 +137,30 @@ pub(crate) fn read<T: DeserializeOwned>(folder: impl AsFd, name: &str) -> io::Re
     };
     let mut bytes = Vec::new();
     File::from(fd).take(LIMIT).read_to_end(&mut bytes)?;
+    if bytes.is_empty() {
+        // A crash of the host took what was not durable yet.
+        return Ok(None);
+    }
     Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
-/// Writes a record so that readers see the old one or the new one, whole.
+/// Writes a record so that readers see the old one or the new one, whole. Durable only after
+/// [`sync`]: a start and an end need not wait for a disk.
 pub(crate) fn write<T: Serialize>(folder: impl AsFd, name: &str, value: &T) -> io::Result<()> {
     let temporary = format!("{name}.new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o600);
     let mut file = File::from(rustix::fs::openat(&folder, &temporary, flags, mode)?);
     file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
     Ok(rustix::fs::renameat(&folder, &temporary, &folder, name)?)
+}
+
+/// Makes a record durable, and its name.
+pub(crate) fn sync(folder: impl AsFd, name: &str) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(&folder, name, flags, Mode::empty())?;
+    rustix::fs::fsync(file)?;
+    Ok(rustix::fs::fsync(folder)?)
 }
 
 /// Removes a record, if there is one.

@@ -183,13 +183,19 @@ impl Relay {
         }
     }
 
+    /// Writes what is left of the output to the log, and writes no more.
+    pub(crate) fn close_log(&mut self) -> io::Result<()> {
+        self.outputs.clear();
+        match self.log.take() {
+            Some(mut log) => log.finish(),
+            None => Ok(()),
+        }
+    }
+
     /// Tells every watcher how it ended. An only one is waited for as long as it is there; many
     /// have a moment.
     pub(crate) fn finish(mut self, exit: Exit) -> io::Result<()> {
-        self.outputs.clear();
-        if let Some(log) = &mut self.log {
-            log.finish()?;
-        }
+        self.close_log()?;
         let deadline = match self.kind {
             Watchers::One => None,
             Watchers::Any(_) => Some(Instant::now() + HANGUP),

@@ -6,6 +6,9 @@
 //! <dir>/log, log.1 …   output, one JSON object a line: {"time":RFC 3339,"stream":…,"log":…}
 //! <dir>/exit.json      how it ended; its presence says that it did
 //! ```
+//!
+//! The folder itself is locked (flock) by whoever starts, ends or removes: from before the monitor
+//! exists until it is gone. So a start that outlives its daemon is not swept away under its feet.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +17,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
 use serde::{Deserialize, Serialize};
@@ -38,7 +43,9 @@ pub enum State {
         pid: i32,
     },
     Exited(Exit),
-    /// It ran, and ended without a record: the host was restarted or the monitor killed.
+    /// It ran when the host went down.
+    Stopped,
+    /// It ran, and ended without a record: its monitor was killed.
     Lost,
     /// Nothing was ever started from this folder.
     Never,
@@ -60,6 +67,8 @@ pub enum SuperviseError {
     Unkillable,
     #[error("the monitor ended without an answer")]
     Lost,
+    #[error("the sandbox is still being started or ended")]
+    Busy,
     #[error("cannot use the sandbox folder")]
     Io(#[from] io::Error),
 }
@@ -78,6 +87,8 @@ pub struct LogLine {
 /// Until a monitor has written down that its container was killed.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
+/// A start under way takes some of these.
+const MOMENT: Duration = Duration::from_millis(5);
 const FOLLOW: Duration = Duration::from_millis(100);
 
 /// Starts a container in its own session below a monitor of ours, and returns when its program
@@ -107,10 +118,7 @@ fn launch(
     spec: &ContainerSpec,
     starter: Option<BorrowedFd<'_>>,
 ) -> Result<State, SuperviseError> {
-    if let State::Running { pid } = state(dir)? {
-        return Err(SuperviseError::Running { pid });
-    }
-    let folder = record::open_folder(dir)?;
+    let Held(folder) = hold(dir)?;
     let file = wire::to_file(spec)?;
     let spawned = launcher.spawn(super::MONITOR);
     let (mut child, wire) = spawned.map_err(SuperviseError::Spawn)?;
@@ -126,25 +134,49 @@ fn launch(
     }
 }
 
+/// A sandbox folder in which nothing runs, starts or ends while this lives.
+#[derive(Debug)]
+pub struct Held(OwnedFd);
+
+/// Waits for a start or an end that is under way, and then keeps others from starting.
+pub fn hold(dir: &Path) -> Result<Held, SuperviseError> {
+    let folder = record::open_folder(dir)?;
+    let deadline = Instant::now() + AFTER_KILL;
+    loop {
+        // A monitor of an older version has no lock, so the lock alone proves nothing.
+        if let State::Running { pid } = state(dir)? {
+            return Err(SuperviseError::Running { pid });
+        }
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Held(folder)),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(MOMENT),
+            Err(Errno::WOULDBLOCK) => return Err(SuperviseError::Busy),
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+    }
+}
+
 /// What is known of the container in `dir`; asks the kernel, never only a file.
 pub fn state(dir: &Path) -> io::Result<State> {
     let folder = record::open_folder(dir)?;
-    let running = match running(&folder)? {
-        Known::Running(record, _) => Some(record.container.pid),
+    let otherwise = match running(&folder)? {
+        Known::Running(record, _) => {
+            let pid = record.container.pid;
+            return Ok(State::Running { pid });
+        }
         Known::Never => return Ok(State::Never),
-        Known::Gone => None,
+        Known::Gone => State::Lost,
+        Known::OfAnotherBoot => State::Stopped,
     };
-    if let Some(pid) = running {
-        return Ok(State::Running { pid });
-    }
     // The monitor ends after it has written this, so it is looked for last.
     let ended: Option<Ended> = record::read(&folder, EXIT)?;
-    Ok(ended.map_or(State::Lost, |ended| State::Exited(ended.exit)))
+    Ok(ended.map_or(otherwise, |ended| State::Exited(ended.exit)))
 }
 
 enum Known {
     Running(Box<Record>, OwnedFd),
     Gone,
+    OfAnotherBoot,
     Never,
 }
 
@@ -153,7 +185,10 @@ fn running(folder: &OwnedFd) -> io::Result<Known> {
     let Some(record) = record::read::<Record>(folder, MONITOR)? else {
         return Ok(Known::Never);
     };
-    if !record.is_of_this_boot() || record::read::<Ended>(folder, EXIT)?.is_some() {
+    if !record.is_of_this_boot() {
+        return Ok(Known::OfAnotherBoot);
+    }
+    if record::read::<Ended>(folder, EXIT)?.is_some() {
         return Ok(Known::Gone);
     }
     match record.monitor.open() {
@@ -166,7 +201,7 @@ fn running_record(dir: &Path) -> Result<(OwnedFd, Record, OwnedFd), SuperviseErr
     let folder = record::open_folder(dir)?;
     match running(&folder)? {
         Known::Running(record, monitor) => Ok((folder, *record, monitor)),
-        Known::Gone | Known::Never => Err(SuperviseError::NotRunning),
+        Known::Gone | Known::OfAnotherBoot | Known::Never => Err(SuperviseError::NotRunning),
     }
 }
 
@@ -174,7 +209,7 @@ fn running_record(dir: &Path) -> Result<(OwnedFd, Record, OwnedFd), SuperviseErr
 pub fn ports(dir: &Path) -> io::Result<Vec<Published>> {
     match running(&record::open_folder(dir)?)? {
         Known::Running(record, _) => Ok(record.ports),
-        Known::Gone | Known::Never => Ok(Vec::new()),
+        Known::Gone | Known::OfAnotherBoot | Known::Never => Ok(Vec::new()),
     }
 }
 
@@ -254,7 +289,7 @@ fn wait_end(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     match poll(&mut fds, Some(&patience)) {
         Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(Errno::INTR) => Ok(false),
         Err(e) => Err(e.into()),
     }
 }

@@ -268,11 +268,7 @@ impl Snapshots {
                 Err(error) => return Err(error.into()),
             }
             // The last holder unlinks the file; a lock on that one would exclude nobody.
-            let same = fs::metadata(&path).is_ok_and(|now| {
-                file.metadata()
-                    .is_ok_and(|mine| mine.ino() == now.ino() && mine.dev() == now.dev())
-            });
-            if same {
+            if is_at(&file, &path) {
                 return Ok(Some(MakeLock { path, _file: file }));
             }
         }
@@ -293,6 +289,20 @@ impl Snapshots {
             };
             if !alive {
                 self.trash(&path)?;
+            }
+        }
+        self.reap_locks()
+    }
+
+    /// Removes the lock files that nobody holds.
+    fn reap_locks(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.hidden("locks"))? {
+            let path = entry?.path();
+            let file = lock_file(&path)?;
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_at(&file, &path)
+            {
+                // As its holder would: see `Snapshots::lock`.
+                ignore_absent(fs::remove_file(path))?;
             }
         }
         Ok(())
@@ -399,6 +409,15 @@ fn discard(path: &Path) -> io::Result<()> {
         (Some(parent), Some(name)) => Root::open(parent)?.remove_all(Path::new(name)),
         _ => Ok(()),
     }
+}
+
+/// Whether this file is the one that has the name now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |data: fs::Metadata| (data.dev(), data.ino());
+    matches!(
+        (file.metadata().map(id), fs::metadata(path).map(id)),
+        (Ok(mine), Ok(now)) if mine == now
+    )
 }
 
 fn id_of(name: &std::ffi::OsStr) -> Option<SnapshotId> {

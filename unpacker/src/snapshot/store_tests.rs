@@ -81,9 +81,14 @@ fn what_crashed_processes_left_is_cleared_away() {
     let stale = store.hidden("staging").join("stale");
     fs::create_dir_all(stale.join("fs")).unwrap();
     fs::write(stale.join(LOCK), "").unwrap();
+    let lock = store.hidden("locks").join(id("stale").as_str());
+    fs::write(&lock, "").unwrap();
+    let held = store.lock(&id("held"), &Cancel::default()).unwrap();
     let alive = staged(&store, "alive");
     let other = Snapshots::open(store.dir()).unwrap();
-    assert!(!stale.exists());
+    assert!(!stale.exists() && !lock.exists());
+    assert_eq!(left_in(&store, "locks"), 1);
+    drop(held);
     assert!(alive.fs().exists());
     other.commit(alive, &id("a")).unwrap();
     // A snapshot that an earlier boot did not sync is not trusted; a synced one is.

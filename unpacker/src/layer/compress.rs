@@ -14,7 +14,8 @@ const BUFFER: usize = 128 * 1024;
 /// The window a zstd frame may ask for: 128 MiB, what `zstd -d` takes without `--long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
 /// So much a blob may decompress to whatever its size is, and how many times its size beyond that.
-/// Text comes to ten times; nothing but long runs of one byte comes near a thousand.
+/// Text comes to ten times; nothing but long runs of one byte comes near a thousand. Runs of zeros do
+/// not count: disk images of virtual machines have them, and they become holes, which fill no disk.
 const FREE: u64 = 64 << 20;
 const MAX_RATIO: u64 = 1000;
 /// gzip 6 is what docker and buildah write; zstd 3 is zstd's own default.
@@ -53,7 +54,7 @@ impl Compression {
 }
 
 /// Undoes whatever compression the stream has. What decompresses to more than 64 MiB and to more
-/// than a thousand times its size is a bomb, and an error.
+/// than a thousand times its size, zeros apart, is a bomb, and an error.
 pub fn decoder<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let taken = Arc::new(AtomicU64::new(0));
     let input = Counting {
@@ -104,6 +105,7 @@ impl<R: Read> Read for Counting<R> {
 struct Bounded<R> {
     inner: R,
     taken: Arc<AtomicU64>,
+    /// Without what was nothing but zeros.
     given: u64,
 }
 
@@ -120,7 +122,9 @@ impl<R> Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.given += read as u64;
+        if buffer[..read].iter().any(|byte| *byte != 0) {
+            self.given += read as u64;
+        }
         let most = self.taken.load(Ordering::Relaxed).saturating_mul(MAX_RATIO);
         if self.given > FREE && self.given > most {
             let text = format!("it decompresses to more than {MAX_RATIO} times its size");
@@ -331,6 +335,17 @@ mod tests {
             }
             let large = [packed(compression, &noise), bomb].concat();
             assert_eq!(read(&large).unwrap(), FREE * 5 / 4 + (1 << 20));
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_bomb() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let mut encoder = encoder(compression, Vec::new()).unwrap();
+            io::copy(&mut io::repeat(0).take(FREE * 2), &mut encoder).unwrap();
+            let blob = encoder.finish().unwrap();
+            let read = io::copy(&mut decoder(&blob[..]).unwrap(), &mut io::sink());
+            assert_eq!(read.unwrap(), FREE * 2);
         }
     }
 

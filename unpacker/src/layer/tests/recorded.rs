@@ -67,7 +67,7 @@ fn inside() {
     let mut folders = Vec::new();
     for (number, layer) in layers.iter().enumerate() {
         let folder = dir.path().join(number.to_string());
-        std::fs::create_dir(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
         let parents: Vec<Root> = folders.iter().map(open).collect();
         let form = Form::Overlay { parents: &parents };
         let (tar, cancel) = (tar_of(layer), Cancel::default());

@@ -154,10 +154,10 @@ impl Relay {
     /// and given time to end.
     pub(crate) fn carry(&mut self) -> io::Result<()> {
         let mut ended = false;
-        loop {
+        // With nothing left to be said there is no silence to wait for.
+        while !(ended && self.outputs.is_empty()) {
             let ready = self.wait(ended)?;
-            let silent = ready.is_empty() && !self.must_wait();
-            if ended && (silent || self.outputs.is_empty()) {
+            if ended && ready.is_empty() && !self.must_wait() {
                 return Ok(());
             }
             if self.hung_up.is_some_and(|at| at.elapsed() >= HANGUP) {
@@ -174,6 +174,7 @@ impl Relay {
             }
             self.settle();
         }
+        Ok(())
     }
 
     /// Ends what is left of the process' group after it was hung up; nothing otherwise.

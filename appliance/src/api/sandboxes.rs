@@ -33,13 +33,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 async fn list(State(app): State<Arc<App>>) -> Response {
     blocking(move || {
-        let sandboxes = &app.sandboxes;
-        let mut rows = sandboxes
-            .list()?
-            .iter()
-            .map(|record| sandboxes.row(record))
-            .collect::<Outcome<Vec<_>>>()?;
-        rows.append(&mut sandboxes.broken()?);
+        let mut rows = app.sandboxes.rows()?;
+        rows.append(&mut app.sandboxes.broken()?);
         Ok(rows)
     })
     .await
@@ -72,6 +67,8 @@ async fn run(
             app.sandboxes.remove(&record, true)?;
             return Err(Failure::from_error(Kind::Cancelled, &cancelled));
         }
+        // Before anybody removes it: it may have ended already.
+        let row = app.sandboxes.row(&record);
         if let Some(stream) = stream {
             app.await_caller(&record.id, stream);
         }
@@ -79,7 +76,7 @@ async fn run(
             app.sweep_when_done(&record);
         }
         app.keep(&record);
-        app.sandboxes.row(&record)
+        row
     })
 }
 

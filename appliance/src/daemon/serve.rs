@@ -15,7 +15,7 @@ use registry::store::scrub::ScrubOptions;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use unpacker::container::idmap;
 
@@ -121,7 +121,12 @@ async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outc
     )?;
     let app = Arc::new(built);
     let stop = app.shutdown.clone();
-    tokio::spawn(until_signal(Arc::clone(&app)));
+    // Before anybody is told that it serves: from then on a signal ends it tidily.
+    let signals = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::spawn(until_signal(Arc::clone(&app), signals));
     tokio::spawn(access::on_hangup(Arc::clone(&front.access)));
     let images = Arc::clone(&app.images);
     tokio::spawn(maintain::run(
@@ -228,13 +233,7 @@ async fn control(listener: UnixListener, app: Arc<App>, front: Front, stop: Canc
     }
 }
 
-async fn until_signal(app: Arc<App>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return;
-    };
+async fn until_signal(app: Arc<App>, (mut terminate, mut interrupt): (Signal, Signal)) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

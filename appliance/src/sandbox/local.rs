@@ -385,6 +385,19 @@ impl Sandboxes {
         Ok(matches!(self.state(record)?, State::Running { .. }))
     }
 
+    /// All sandboxes but those that are removed while this looks.
+    pub fn rows(&self) -> Outcome<Vec<SandboxRow>> {
+        let mut rows = Vec::new();
+        for record in self.list()? {
+            match self.row(&record) {
+                Ok(row) => rows.push(row),
+                Err(_) if matches!(Record::load(&self.folder(&record)), Ok(None)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(rows)
+    }
+
     pub fn row(&self, record: &Record) -> Outcome<SandboxRow> {
         let (status, exit_code, pid) = match self.state(record)? {
             State::Running { pid } => ("running", None, u32::try_from(pid).ok()),

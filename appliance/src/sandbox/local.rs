@@ -535,8 +535,7 @@ impl Sandboxes {
             name: self.free_name(Some(name), &record.id)?,
             ..record.clone()
         };
-        renamed.save(&self.folder(record))?;
-        renamed.sync(&self.folder(record))?;
+        renamed.replace(&self.folder(record))?;
         Ok(renamed)
     }
 

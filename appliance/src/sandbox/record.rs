@@ -47,11 +47,24 @@ impl Record {
 
     /// Writes the record whole or not at all. Durable after [`Record::sync`].
     pub fn save(&self, folder: &Path) -> io::Result<()> {
+        self.write(folder)?.persist(folder.join(FILE))?;
+        Ok(())
+    }
+
+    /// Takes the place of a durable record, which stays until this one is durable: an empty one would
+    /// count as a sandbox that nobody was told of.
+    pub fn replace(&self, folder: &Path) -> io::Result<()> {
+        let file = self.write(folder)?;
+        file.as_file().sync_all()?;
+        file.persist(folder.join(FILE))?;
+        self.sync(folder)
+    }
+
+    fn write(&self, folder: &Path) -> io::Result<tempfile::NamedTempFile> {
         let bytes = serde_json::to_vec_pretty(self)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&bytes)?;
-        file.persist(folder.join(FILE))?;
-        Ok(())
+        Ok(file)
     }
 
     /// Makes the record durable, and the folder's name.

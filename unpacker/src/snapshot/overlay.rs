@@ -83,6 +83,10 @@ impl Overlay {
         let layers = self.lower.iter().map(PathBuf::as_path).chain([upper]);
         let layers = layers.map(Root::open).collect::<io::Result<Vec<_>>>()?;
         flatten(&layers, &Root::open(&part)?)?;
+        if !self.volatile {
+            // Its name says that it is whole, also after a power cut.
+            rustix::fs::syncfs(std::fs::File::open(&part)?)?;
+        }
         std::fs::rename(part, flat)
     }
 

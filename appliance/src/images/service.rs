@@ -196,14 +196,16 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Vec<SnapshotId>> {
-        unpack::unpack(
+        let unpacked = unpack::unsynced(
             image,
             self.content.as_ref(),
             &self.snapshots,
+            &ApplyOptions::default(),
             progress,
             cancel,
-        )
-        .map_err(|error| unpack_failed(image, &error))
+        );
+        self.snapshots.sync_behind();
+        unpacked.map_err(|error| unpack_failed(image, &error))
     }
 
     /// An image ready to be run.

@@ -9,6 +9,7 @@ use unpacker::digest::Digest;
 use unpacker::fetch::Wanted;
 use unpacker::image::read::{self, ImageError, Platform};
 use unpacker::image::{Image, unpack};
+use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::{Cancel, Event, Progress};
 use unpacker::pull::{self, PullError, Pulled};
 use unpacker::push::{self, Document, PushError};
@@ -93,7 +94,8 @@ impl Images {
         cancel: &'a Cancel,
     ) -> impl Fn(&Image, &dyn Content) + Sync + 'a {
         move |image, content| {
-            let unpacked = unpack::unpack(image, content, &self.snapshots, progress, cancel);
+            let (snapshots, options) = (&self.snapshots, ApplyOptions::default());
+            let unpacked = unpack::unsynced(image, content, snapshots, &options, progress, cancel);
             if let Err(error) = unpacked {
                 // Whoever needs the snapshots unpacks what is missing, and says what is wrong.
                 tracing::debug!(?error, "an image was not unpacked while it arrived");

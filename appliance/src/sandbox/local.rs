@@ -107,7 +107,7 @@ impl Sandboxes {
         for folder in record::folders(&sandboxes.root)? {
             let unwanted = match Record::load(&folder) {
                 Ok(None) => true,
-                Ok(Some(record)) => record.remove,
+                Ok(Some(record)) => !sandboxes.survives(&folder, &record),
                 Err(_) => false,
             };
             if unwanted && let Err(failure) = sweep(&folder) {
@@ -198,10 +198,7 @@ impl Sandboxes {
         let settle = |started| match record.remove {
             // Removed after a crash of the host in any case.
             true => Ok(started),
-            false => record
-                .sync(&self.folder(&record))
-                .map(|()| started)
-                .map_err(Failure::from),
+            false => self.settle(&record).map(|()| started),
         };
         match start(&record).and_then(settle) {
             Ok(started) => Ok((record, started)),
@@ -220,8 +217,34 @@ impl Sandboxes {
         mounts: &[Mount],
     ) -> Outcome<Record> {
         let record = self.make(runnable, request, mounts)?;
-        record.sync(&self.folder(&record))?;
+        self.settle(&record)?;
         Ok(record)
+    }
+
+    /// Makes a new sandbox durable: what its image was unpacked to, then itself.
+    fn settle(&self, record: &Record) -> Outcome<()> {
+        let folder = self.folder(record);
+        self.snapshots.sync_for(&record.stack)?;
+        record::set_settled(&folder)?;
+        record.sync(&folder).map_err(Failure::from)
+    }
+
+    /// Whether a sandbox is to be kept when the daemon starts. One whose image's files a crash took
+    /// before they were durable was told to nobody.
+    fn survives(&self, folder: &Path, record: &Record) -> bool {
+        if record.remove || record::is_settled(folder) {
+            return !record.remove;
+        }
+        let gone = |id| matches!(self.snapshots.get(id), Ok(None));
+        if record.stack.iter().any(gone) {
+            return false;
+        }
+        if let Err(failure) = self.settle(record) {
+            // It is as good as before, and the next daemon tries again.
+            let failure = failure.to_string();
+            tracing::warn!(?folder, ?failure, "a sandbox cannot be made durable");
+        }
+        true
     }
 
     fn make(
@@ -285,6 +308,9 @@ impl Sandboxes {
             created_at: clock::now_rfc3339(),
             id,
         };
+        if !record.remove {
+            record::set_unsettled(folder)?;
+        }
         record.save(folder)?;
         Ok(record)
     }

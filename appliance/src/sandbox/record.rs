@@ -103,6 +103,26 @@ pub fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Beside a record that is not durable yet, or whose image is not.
+const UNSETTLED: &str = "unsettled";
+
+/// Notes that a new sandbox is not durable. Before its record is written.
+pub fn set_unsettled(folder: &Path) -> io::Result<()> {
+    File::create(folder.join(UNSETTLED)).map(drop)
+}
+
+/// Notes that all that a sandbox needs is durable; [`Record::sync`] makes this durable.
+pub fn set_settled(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(UNSETTLED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub fn is_settled(folder: &Path) -> bool {
+    !folder.join(UNSETTLED).exists()
+}
+
 /// Says that a person stopped a sandbox: it is there until somebody starts it again.
 const STOPPED: &str = "stopped";
 

@@ -1,7 +1,7 @@
 //! A large image from local storage to a root file system, beside everybody who does that.
 //!
-//! Each run has a file system of its own. Ours checks every digest and makes what it wrote durable;
-//! peers check what they check. `tar` is the floor: the same tars, uncompressed, unpacked one after
+//! Each run has a file system of its own. Ours checks every digest; peers check what they check. Nobody
+//! waits for the disk: ours makes durable what it wrote while the process runs. `tar` is the floor: the same tars, uncompressed, unpacked one after
 //! the other into a folder each.
 
 use std::fs;

@@ -180,3 +180,45 @@ fn the_hosts_restart_stops_sandboxes() {
     appliance.run(&["sandbox", "rm", "kept"]).ok();
     assert_eq!(status(&appliance, &kept), "gone");
 }
+
+#[test]
+fn a_power_cut_before_an_image_was_durable() {
+    let Some(appliance) = appliance() else { return };
+    let id = begin(&appliance, &["--name", "new"], TICKS);
+    let folder = appliance.place().data().join("sandboxes").join(&id);
+    let marker = folder.join("unsettled");
+    assert!(!marker.exists(), "whoever is answered may rely on it");
+    let waiting = || unsynced(appliance.place());
+    assert_eq!(waiting(), [] as [PathBuf; 0]);
+    // The daemon was killed while it waited for the disk; all of it arrived there.
+    let place = appliance.kill();
+    fs::write(&marker, "").unwrap();
+    let appliance = TestAppliance::start_at(place);
+    assert!(!marker.exists());
+    is_of_use(&appliance, "new");
+    // The power went, and only the sandbox's record had arrived.
+    let place = appliance.kill();
+    reboot(&place, &id);
+    fs::write(&marker, "").unwrap();
+    for snapshot in snapshots(&place) {
+        fs::write(snapshot.join("unsynced"), "another boot").unwrap();
+    }
+    let appliance = TestAppliance::start_at(place);
+    assert_eq!(status(&appliance, "new"), "gone");
+    assert!(!folder.exists());
+    begin(&appliance, &["--name", "new"], TICKS);
+    is_of_use(&appliance, "new");
+    appliance.run(&["sandbox", "rm", "--force", "new"]).ok();
+}
+
+fn snapshots(place: &Place) -> Vec<PathBuf> {
+    let all = fs::read_dir(place.data().join("snapshots")).unwrap();
+    let all = all.map(|entry| entry.unwrap().path());
+    all.filter(|path| path.join("fs").exists()).collect()
+}
+
+fn unsynced(place: &Place) -> Vec<PathBuf> {
+    let marker = |snapshot: PathBuf| snapshot.join("unsynced");
+    let markers = snapshots(place).into_iter().map(marker);
+    markers.filter(|marker| marker.exists()).collect()
+}

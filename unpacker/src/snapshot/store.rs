@@ -19,10 +19,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, fsync, renameat_with, syncfs};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
 use rustix::io::Errno;
 
 use super::id::SnapshotId;
@@ -38,6 +40,8 @@ const LOCK: &str = "lock";
 pub struct Snapshots {
     dir: PathBuf,
     boot: String,
+    /// A thread is about to sync everything that is committed by now.
+    syncing: AtomicBool,
 }
 
 /// A snapshot that is being made. Dropping it discards it.
@@ -71,6 +75,7 @@ impl Snapshots {
         let store = Self {
             dir: dir.to_owned(),
             boot: boot.trim().to_owned(),
+            syncing: AtomicBool::new(false),
         };
         for folder in [dir.to_owned(), store.hidden("staging")] {
             private_dir(&folder)?;
@@ -133,7 +138,6 @@ impl Snapshots {
                 Err(error) => return Err(error.into()),
             }
         }
-        fsync(File::open(&self.dir)?)?;
         self.get(id)?
             .ok_or_else(|| io::Error::other(format!("snapshot {id} vanished")))
     }
@@ -158,6 +162,25 @@ impl Snapshots {
         match ids.iter().any(|id| self.unsynced(id).is_some()) {
             true => self.sync(),
             false => Ok(()),
+        }
+    }
+
+    /// Begins [`Snapshots::sync`] on a thread of its own, so that what needs the files, and not that
+    /// they survive a power cut, has them at once.
+    pub fn sync_behind(self: &Arc<Self>) {
+        if self.syncing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let own = Arc::clone(self);
+        let sync = move || {
+            // What is committed from here on asks for a thread of its own.
+            own.syncing.store(false, Ordering::Release);
+            // What fails stays marked: whoever relies on it tries again, and tells.
+            let _ = own.sync();
+        };
+        let begun = thread::Builder::new().name("snapshot-sync".into());
+        if begun.spawn(sync).is_err() {
+            self.syncing.store(false, Ordering::Release);
         }
     }
 
@@ -252,7 +275,7 @@ impl Snapshots {
             if let Some(lock) = self.try_lock(id)? {
                 return Ok(Some(lock));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(None)
     }

@@ -80,8 +80,9 @@ pub fn unpack_with(
     Ok(ids)
 }
 
-/// As [`unpack_with`]; what was made need not survive a crash of the machine yet.
-pub(crate) fn unsynced(
+/// As [`unpack_with`]; what was made survives a crash of the machine only after
+/// [`Snapshots::sync_for`]. Whoever notes durably that he has these snapshots waits for that.
+pub fn unsynced(
     image: &Image,
     content: &dyn Content,
     snapshots: &Snapshots,

@@ -36,9 +36,21 @@ pub struct Announced {
     digest: Digest,
 }
 
+/// The right to bring a blob, for as long as any clone of it lives: a thread that still writes for a
+/// download that was given up has one, and so never writes beside the next download, nor tells that
+/// one's readers of its own bytes.
+#[derive(Clone)]
+pub struct Turn(Arc<Held>);
+
+/// The fields are dropped in this order: whoever is next finds the same arrival.
+struct Held {
+    _guard: OwnedMutexGuard<()>,
+    announced: Announced,
+}
+
 /// One blob on its way.
 #[derive(Default)]
-pub(crate) struct Arrival {
+struct Arrival {
     /// Held by the one who downloads it.
     turn: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
@@ -107,8 +119,12 @@ impl Arrivals {
 
 impl Announced {
     /// Waits until nobody else downloads the blob, and holds others up. They may have brought it.
-    pub async fn turn(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.arrival.turn).lock_owned().await
+    pub async fn turn(&self) -> Turn {
+        let guard = Arc::clone(&self.arrival.turn).lock_owned().await;
+        Turn(Arc::new(Held {
+            _guard: guard,
+            announced: self.arrivals.announce(&self.digest),
+        }))
     }
 
     /// Bytes that have come.
@@ -120,9 +136,17 @@ impl Announced {
     pub fn is_here(&self) {
         self.arrival.end(End::Here);
     }
+}
 
-    pub(crate) fn arrival(&self) -> &Arc<Arrival> {
-        &self.arrival
+impl Turn {
+    /// A writer begins; `have` bytes of `file` are there already.
+    pub(crate) fn begin(&self, file: Option<File>, have: u64) {
+        self.0.announced.arrival.begin(file, have);
+    }
+
+    /// The file has `have` bytes now.
+    pub(crate) fn grow(&self, have: u64) {
+        self.0.announced.arrival.grow(have);
     }
 }
 
@@ -142,8 +166,7 @@ impl Drop for Announced {
 }
 
 impl Arrival {
-    /// A writer begins; `have` bytes of `file` are there already.
-    pub(crate) fn begin(&self, file: Option<File>, have: u64) {
+    fn begin(&self, file: Option<File>, have: u64) {
         let mut state = self.state();
         state.epoch += 1;
         state.file = file;
@@ -152,8 +175,7 @@ impl Arrival {
         self.changed.notify_all();
     }
 
-    /// The file has `have` bytes now.
-    pub(crate) fn grow(&self, have: u64) {
+    fn grow(&self, have: u64) {
         self.state().have = have;
         self.changed.notify_all();
     }
@@ -304,6 +326,12 @@ impl fmt::Debug for Announced {
         f.debug_struct("Announced")
             .field("digest", &self.digest)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Turn").field(&self.0.announced).finish()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use config::name::Reference;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::arrival::{Announced, Arrivals};
+use crate::arrival::{Announced, Arrivals, Turn};
 use crate::content::Content;
 use crate::progress::{Event, Phase, Progress};
 use crate::pull::{MAX_BLOBS, PullError};
@@ -118,15 +118,9 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     async fn run(self) -> Result<(), PullError> {
-        let _turn = self.turn().await;
-        let note = match self.is_here().await? {
-            true => Some("exists".to_owned()),
-            false => {
-                self.tell(0);
-                self.download().await?;
-                None
-            }
-        };
+        let turn = self.turn().await;
+        let was_here = self.is_here().await? || self.bring(&turn).await?;
+        let note = was_here.then(|| "exists".to_owned());
         self.announced.is_here();
         self.progress.event(Event::Finished {
             id: self.blob.id(),
@@ -136,8 +130,19 @@ impl Fetch<'_> {
         Ok(())
     }
 
+    /// Stands in line and downloads it; true where it came another way meanwhile.
+    async fn bring(&self, turn: &Turn) -> Result<bool, PullError> {
+        self.tell(0);
+        let _permit = self.remote.transfer().await;
+        if self.is_here().await? {
+            return Ok(true);
+        }
+        self.download(turn).await?;
+        Ok(false)
+    }
+
     /// Waits while somebody else downloads it, and tells how far that is.
-    async fn turn(&self) -> impl Drop + use<> {
+    async fn turn(&self) -> Turn {
         let mut turn = pin!(self.announced.turn());
         loop {
             if let Ok(turn) = tokio::time::timeout(NEWS_EVERY, &mut turn).await {
@@ -147,13 +152,12 @@ impl Fetch<'_> {
         }
     }
 
-    async fn download(&self) -> Result<(), PullError> {
-        let arrival = Some(self.announced.arrival());
+    async fn download(&self, turn: &Turn) -> Result<(), PullError> {
         let work = self.remote.download_for(
             self.reference,
             &self.blob,
             self.content,
-            arrival,
+            Some(turn),
             self.progress,
         );
         Ok(work.await?)

@@ -32,7 +32,7 @@ const MAX_NESTING: usize = 4;
 /// More blobs than any overlay can stack; a manifest with more is an attack on our sockets.
 pub(crate) const MAX_BLOBS: usize = 1024;
 /// Manifests of all platforms together; the largest known index has a few dozen.
-const MAX_PARTS: usize = 1024;
+pub(crate) const MAX_PARTS: usize = 1024;
 /// How soon a cancel is noticed while the network is silent.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 

@@ -332,8 +332,8 @@ impl ImageService {
     }
 
     /// Writes the image's root file system into a folder, which is made, or empty, and answers it.
-    /// Layers are applied in order, with whiteouts; each is verified, and a folder in which
-    /// something failed is emptied.
+    /// Layers are applied in order, with whiteouts; each is verified, and after a failure the folder
+    /// is as it was before.
     pub fn unpack(&self, reference: &str, destination: &Path) -> Result<PathBuf, ServiceError> {
         let image = self.expect(reference)?;
         let content: &dyn Content = self.layout.as_ref();

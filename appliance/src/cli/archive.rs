@@ -352,8 +352,14 @@ fn plan(layout: &Layout) -> Outcome<Plan> {
         }
     };
     let content: &dyn Content = layout;
-    let images: Vec<NamedImage> = oci::images(&index, content, &Platform::host(), &warn)
-        .map_err(|error| Failure::because(Kind::Invalid, message(), &error))?;
+    let images: Vec<NamedImage> = oci::images(
+        &index,
+        content,
+        &Platform::host(),
+        &warn,
+        &Cancel::default(),
+    )
+    .map_err(|error| Failure::because(Kind::Invalid, message(), &error))?;
     if images.is_empty() {
         return Err(Failure::invalid(message()).hint("Its index.json lists no image."));
     }

@@ -65,7 +65,7 @@ pub enum Verb {
     /// Fetch an image from a registry
     Pull(Pull),
     /// Send an image to the registry that its name says
-    Push(Reference),
+    Push(Push),
     /// Log in to a registry; the password is asked for, or read from standard input
     Login(Login),
     /// Forget the login at a registry
@@ -196,9 +196,12 @@ pub struct Pull {
 }
 
 #[derive(Debug, Args)]
-pub struct Reference {
-    /// The image's name
+pub struct Push {
+    /// The image's name; with --all-tags that of a repository
     pub reference: String,
+    /// Send every tag of the repository that is here
+    #[arg(long, short)]
+    pub all_tags: bool,
 }
 
 #[derive(Debug, Args)]

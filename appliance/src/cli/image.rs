@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use config::name::Reference;
+
 use crate::api::types::{
-    BuildRequest, BuildResult, FromHostRequest, Moved, PruneRequest, Pruned, PullRequest,
+    BuildRequest, BuildResult, FromHostRequest, ImageRow, Moved, PruneRequest, Pruned, PullRequest,
     PushRequest, TagRequest, UnpackRequest,
 };
-use crate::cli::args::{Build, Image, Pull, Tag, Unpack};
+use crate::cli::args::{Build, Image, Pull, Push, Tag, Unpack};
 use crate::cli::{Session, archive, images, pairs};
+use crate::client::Client;
 use crate::error::{Failure, Outcome};
 use crate::ui::{self, Format, table};
 
@@ -33,15 +36,63 @@ pub(super) async fn pull(session: &Session, pull: Pull) -> Outcome<u8> {
     Ok(0)
 }
 
-pub(super) async fn push(session: &Session, reference: String) -> Outcome<u8> {
-    let request = PushRequest { reference };
-    let moved: Moved = session
-        .daemon()
-        .await?
-        .watch("/v1/images/push", &request)
-        .await?;
+pub(super) async fn push(session: &Session, push: Push) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    if push.all_tags {
+        return push_all(session, &client, &push.reference).await;
+    }
+    let moved = push_one(&client, push.reference).await?;
     moved_line(session, "Pushed", &moved);
     Ok(0)
+}
+
+async fn push_one(client: &Client, reference: String) -> Outcome<Moved> {
+    let request = PushRequest { reference };
+    client.watch("/v1/images/push", &request).await
+}
+
+/// Sends one tag after the other, and ends with the first that fails.
+async fn push_all(session: &Session, client: &Client, repository: &str) -> Outcome<u8> {
+    let names = tags_of(client, repository).await?;
+    let mut sent = Vec::new();
+    for name in &names {
+        match push_one(client, name.clone()).await {
+            Ok(moved) => {
+                if session.format == Format::Text {
+                    moved_line(session, "Pushed", &moved);
+                }
+                sent.push(moved);
+            }
+            Err(failure) if names.len() > 1 => {
+                let left = names[sent.len()..].join(", ");
+                return Err(failure.hint(format!("Not sent: {left}.")));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    if session.format == Format::Json {
+        ui::json(&sent);
+    }
+    Ok(0)
+}
+
+/// The names of a repository's images that are here.
+async fn tags_of(client: &Client, text: &str) -> Outcome<Vec<String>> {
+    let last = text.rsplit('/').next().unwrap_or(text);
+    if last.contains([':', '@']) {
+        let message = format!("{text:?} says which tag, and --all-tags means all of them");
+        return Err(Failure::invalid(message).hint("Write the name without a tag."));
+    }
+    let reference: Reference = text.parse()?;
+    let repository = format!("{}/{}", reference.host(), reference.repository());
+    let rows: Vec<ImageRow> = client.get("/v1/images").await?;
+    let own = rows.iter().filter(|row| row.repository == repository);
+    let names: Vec<String> = own.map(|row| format!("{repository}:{}", row.tag)).collect();
+    if names.is_empty() {
+        let message = format!("there is no tag of {repository} here");
+        return Err(Failure::not_found(message).hint("See `devpod images`."));
+    }
+    Ok(names)
 }
 
 fn moved_line(session: &Session, word: &str, moved: &Moved) {

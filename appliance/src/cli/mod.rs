@@ -121,7 +121,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Pull(pull) => image::pull(session, pull).await,
         Verb::Login(wanted) => login::login(session, wanted).await,
         Verb::Logout(wanted) => login::logout(session, wanted).await,
-        Verb::Push(reference) => image::push(session, reference.reference).await,
+        Verb::Push(push) => image::push(session, push).await,
         Verb::Tag(tag) => image::tag(session, tag).await,
         Verb::Rmi(rmi) => images::remove(session, rmi).await,
         Verb::Inspect(inspect) => images::inspect(session, inspect).await,

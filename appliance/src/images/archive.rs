@@ -1,15 +1,16 @@
 //! `save` and `load`: images to and from files of other tools' formats.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 
 use config::name::{Reference, RepositoryName, Target};
+use oci_spec::image::Descriptor;
 use unpacker::digest::Digest;
 use unpacker::image::archive::read::{ReadError, ReadOptions};
 use unpacker::image::archive::write::{Plan, WriteError};
 use unpacker::image::archive::{Name, NamedImage, read};
 use unpacker::image::read::{self as images, ImageError, MAX_MANIFEST, Platform};
-use unpacker::progress::{Cancel, Event, Progress};
+use unpacker::progress::{Cancel, Event, Phase, Progress};
 use unpacker::pull;
 
 use crate::api::types::{ArchiveFormat, LoadRequest, Moved, SaveRequest, Saved};
@@ -17,10 +18,18 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::images::platform::Wanted;
 use crate::images::service::{Images, Kept};
 
+#[cfg(test)]
+mod tests;
+
 /// Where images without a name are kept, by their digest.
 const NAMELESS: &str = "loaded";
+/// How many names a failure quotes.
+const QUOTED: usize = 20;
 /// An index may name indexes; nobody nests deeper than two.
 const MAX_NESTING: usize = 4;
+
+/// Where an image is kept: a tag, or nothing but its digest.
+type Place = (RepositoryName, Target);
 
 // Save.
 
@@ -199,22 +208,52 @@ impl Images {
             None => images,
         };
         let places = self.places(&images, name.as_ref())?;
+        self.keep_images(&images, &places, progress, cancel)
+    }
+
+    /// Keeps one image after the other. A failure says which are kept by then.
+    fn keep_images(
+        &self,
+        images: &[NamedImage],
+        places: &[Vec<Place>],
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Vec<Moved>> {
+        let each = images.iter().zip(places);
+        let all: Vec<_> = each
+            .flat_map(|(image, places)| places.iter().map(move |place| (image, place)))
+            .collect();
+        let names = all
+            .iter()
+            .map(|(_, (at, target))| self.here.name(at, target));
+        let names: Vec<String> = names.collect();
         let mut moved = Vec::new();
-        for (image, places) in images.iter().zip(places) {
-            cancel.check().map_err(|_| stopped())?;
-            for (repository, target) in places {
-                let kept =
-                    self.keep_all(&repository, &target, &image.media_type, &image.bytes, 0)?;
-                let shown = self.here.name(&repository, &target);
-                if matches!(target, Target::Digest(_)) {
-                    let text = format!("an image without a name is kept as {shown}");
-                    progress.event(Event::Warning { text });
-                }
-                moved.push(Moved {
-                    reference: shown,
-                    digest: kept.digest.to_string(),
+        for ((image, (repository, target)), shown) in all.iter().zip(&names) {
+            let mut keeping = Keeping {
+                images: self,
+                repository,
+                cancel,
+                seen: HashSet::new(),
+            };
+            let kept = keeping
+                .keep(target, &image.media_type, &image.bytes, 0)
+                .map_err(|failure| partly(failure, &names, moved.len()))?;
+            if matches!(target, Target::Digest(_)) {
+                let text = format!("an image without a name is kept as {shown}");
+                progress.event(Event::Warning { text });
+            }
+            if names.len() > 1 {
+                // Whoever stops it now has read how far it came.
+                progress.event(Event::Finished {
+                    id: shown.clone(),
+                    phase: Phase::Load,
+                    note: None,
                 });
             }
+            moved.push(Moved {
+                reference: shown.clone(),
+                digest: kept.digest.to_string(),
+            });
         }
         Ok(moved)
     }
@@ -246,11 +285,7 @@ impl Images {
     }
 
     /// Where each image goes, decided for all before the first is kept.
-    fn places(
-        &self,
-        images: &[NamedImage],
-        name: Option<&Reference>,
-    ) -> Outcome<Vec<Vec<(RepositoryName, Target)>>> {
+    fn places(&self, images: &[NamedImage], name: Option<&Reference>) -> Outcome<Vec<Vec<Place>>> {
         if let Some(name) = name {
             let [_] = images else {
                 let text = format!(
@@ -266,7 +301,7 @@ impl Images {
             let place = (self.here.destination(name)?, Target::Tag(tag.clone()));
             return Ok(vec![vec![place]]);
         }
-        let mut taken: HashMap<(RepositoryName, Target), &Digest> = HashMap::new();
+        let mut taken: HashMap<Place, &Digest> = HashMap::new();
         let mut all = Vec::new();
         for image in images {
             let places = self.places_of(image)?;
@@ -283,7 +318,7 @@ impl Images {
     }
 
     /// A tag alone says of nothing what it is: such an image goes by its digest.
-    fn places_of(&self, image: &NamedImage) -> Outcome<Vec<(RepositoryName, Target)>> {
+    fn places_of(&self, image: &NamedImage) -> Outcome<Vec<Place>> {
         let mut places = Vec::new();
         for name in &image.names {
             let Name::Full(reference) = name else {
@@ -312,46 +347,89 @@ impl Images {
         }
         Ok(places)
     }
+}
 
+/// One image on its way to one place.
+struct Keeping<'a> {
+    images: &'a Images,
+    repository: &'a RepositoryName,
+    cancel: &'a Cancel,
+    /// Documents below it that are kept: however many indexes name one, it is kept once.
+    seen: HashSet<Digest>,
+}
+
+impl Keeping<'_> {
     /// Keeps a manifest with its blobs, or an index with its images, all of which are in the content
-    /// store.
-    fn keep_all(
-        &self,
-        repository: &RepositoryName,
+    /// store. What names others comes after them, so a tag moves when all of the image is there.
+    fn keep(
+        &mut self,
         target: &Target,
         media_type: &str,
         bytes: &[u8],
         depth: usize,
     ) -> Outcome<Kept> {
+        self.cancel.check().map_err(|_| stopped())?;
         if depth > MAX_NESTING {
             return Err(Failure::from_error(Kind::Invalid, &ImageError::TooDeep));
         }
         let children =
             images::children(bytes).map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
-        let Some(children) = children else {
-            let digest = unpacker::digest::sha256(bytes);
-            let blobs = pull::blobs(bytes, &digest)
-                .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
-            let blobs: Vec<_> = blobs.into_iter().map(|blob| blob.digest).collect();
-            return self.keep(repository, target, media_type, bytes, &blobs);
+        let blobs = match children {
+            Some(children) => {
+                for child in children {
+                    self.keep_child(&child, depth + 1)?;
+                }
+                Vec::new()
+            }
+            None => {
+                let digest = unpacker::digest::sha256(bytes);
+                let blobs = pull::blobs(bytes, &digest)
+                    .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+                blobs.into_iter().map(|blob| blob.digest).collect()
+            }
         };
-        for child in children {
-            let target = Target::Digest(child.digest().clone());
-            let media_type = child.media_type().to_string();
-            let bytes = self.document(child.digest())?;
-            self.keep_all(repository, &target, &media_type, &bytes, depth + 1)?;
+        (self.images).keep(self.repository, target, media_type, bytes, &blobs)
+    }
+
+    fn keep_child(&mut self, child: &Descriptor, depth: usize) -> Outcome<()> {
+        if !self.seen.insert(child.digest().clone()) {
+            return Ok(());
         }
-        self.keep(repository, target, media_type, bytes, &[])
+        let target = Target::Digest(child.digest().clone());
+        let bytes = self.images.document(child.digest())?;
+        self.keep(&target, child.media_type().as_ref(), &bytes, depth)
+            .map(drop)
     }
 }
 
+/// What became of an archive's images when the one at `done` was not kept.
+fn partly(failure: Failure, names: &[String], done: usize) -> Failure {
+    let (kept, others) = names.split_at(done);
+    if kept.is_empty() {
+        return failure.hint("Nothing of it was kept.");
+    }
+    failure
+        .hint(format!("These images were loaded: {}.", some(kept)))
+        .hint(format!("These were not: {}.", some(others)))
+}
+
+/// A list for people.
+fn some(names: &[String]) -> String {
+    let quoted = names.len().min(QUOTED);
+    let mut text = names[..quoted].join(", ");
+    if names.len() > quoted {
+        text.push_str(&format!(" and {} more", names.len() - quoted));
+    }
+    text
+}
+
 fn stopped() -> Failure {
-    Failure::new(Kind::Cancelled, "loading was stopped").hint("Nothing of it was kept.")
+    Failure::new(Kind::Cancelled, "loading was stopped")
 }
 
 fn not_loaded(error: &ReadError) -> Failure {
     let kind = match error {
-        ReadError::Cancelled(_) => return stopped(),
+        ReadError::Cancelled(_) => return stopped().hint("Nothing of it was kept."),
         ReadError::Store { .. } => Kind::Internal,
         ReadError::NoRoom { .. } => Kind::Exhausted,
         _ => Kind::Invalid,

@@ -140,68 +140,21 @@ mod tests {
     use std::time::SystemTime;
 
     use config::name::{RepositoryName, Tag, Target};
-    use config::settings::{Flag, Settings, SourceFile, Sources};
     use registry::digest::{Algorithm, Digest, digest_of};
-    use registry::service::{ManifestPut, Policy, References, Registry};
-    use unpacker::container::launch::Launcher;
-    use unpacker::container::network::spec::Wiring;
-    use unpacker::snapshot::store::Snapshots;
+    use registry::service::{ManifestPut, References};
 
     use super::*;
-    use crate::daemon::folder::DataFolder;
-    use crate::images::locate::Here;
-    use crate::images::service::Processes;
-    use crate::options::Options;
 
     const RULES: &str =
         "[[registry.retention]]\nrepositories = \"app\"\ntags = \"*\"\nkeep_last = 1\n";
 
-    fn settings(data: &Path) -> Settings {
-        let data = data.display().to_string();
-        let flags = [Flag {
-            name: "--data",
-            key: "data",
-            value: &data,
-        }];
-        let system = Some(SourceFile {
-            path: "config.toml",
-            text: RULES,
-        });
-        Settings::load(&Sources {
-            system,
-            flags: &flags,
-            ..Sources::default()
-        })
-        .unwrap()
-    }
-
     fn images(data: &Path, clock: fn() -> SystemTime) -> Images {
-        unpacker::remote::install_crypto();
-        let folder = DataFolder::new(data.to_owned());
-        folder.create().unwrap();
         let store = registry::store::Options {
             untagged_keep: Some(Duration::ZERO),
             clock,
             ..registry::store::Options::below(data)
         };
-        let options = Options {
-            data: data.to_owned(),
-            user_folder: data.to_owned(),
-            settings: settings(data),
-        };
-        Images::new(
-            Here { port: 1 },
-            Registry::open(store, Policy::default()).unwrap(),
-            Arc::new(Snapshots::open(&folder.snapshots()).unwrap()),
-            Processes {
-                launcher: Launcher::this(),
-                wiring: Wiring::default(),
-            },
-            folder,
-            &options,
-            tokio::runtime::Handle::current(),
-        )
-        .unwrap()
+        crate::images::scene::images(data, RULES, store)
     }
 
     fn push(images: &Images, tag: &str) -> Digest {

@@ -26,6 +26,8 @@ mod platform;
 mod prune;
 pub(crate) mod remote;
 pub mod remove;
+#[cfg(test)]
+mod scene;
 pub mod service;
 mod transfer;
 pub(crate) mod upstream;

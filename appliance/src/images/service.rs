@@ -15,7 +15,8 @@ use unpacker::container::network::spec::Wiring;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
-use unpacker::image::unpack;
+use unpacker::image::unpack::destination::Destination;
+use unpacker::image::unpack::{self, UnpackError};
 use unpacker::layer::apply::ApplyOptions;
 use unpacker::progress::{Cancel, Progress};
 use unpacker::remote::client::Remote;
@@ -205,7 +206,7 @@ impl Images {
             cancel,
         );
         self.snapshots.sync_behind();
-        unpacked.map_err(|error| unpack_failed(image, &error))
+        unpacked.map_err(|error| unpack_failed(image.digest.as_ref(), &error))
     }
 
     /// An image ready to be run.
@@ -375,7 +376,8 @@ impl Images {
         }
     }
 
-    /// Unpacks an image flat into a folder, fetching it first where it is not here.
+    /// Unpacks an image flat into a folder, fetching it first where it is not here. A folder of other
+    /// things is refused before anything is fetched; after a failure the folder is as it was.
     pub fn unpack(
         &self,
         request: &UnpackRequest,
@@ -385,10 +387,12 @@ impl Images {
         let _pass = self.gate.pass();
         let reference: Reference = request.reference.parse()?;
         let wanted = Wanted::parse(request.platform.as_deref())?;
-        let (destination, progress) = (&request.destination, progress.as_ref());
+        let progress = progress.as_ref();
+        let destination = Destination::prepare(&request.destination)
+            .map_err(|error| unpack_failed(&request.reference, &error))?;
         let flat = |image: &Image, content: &dyn Content| {
             let options = ApplyOptions::default();
-            unpack::unpack_to(image, content, destination, &options, progress, cancel)
+            unpack::unpack_into(image, content, &destination, &options, progress, cancel)
         };
         let done = AtomicBool::new(false);
         let behind = |image: &Image, content: &dyn Content| {
@@ -397,10 +401,12 @@ impl Images {
         };
         let image = self.have(&reference, &wanted, Some(&behind), progress, cancel)?;
         if !done.load(Ordering::SeqCst) {
-            flat(&image, self.content.as_ref()).map_err(|error| unpack_failed(&image, &error))?;
+            flat(&image, self.content.as_ref())
+                .map_err(|error| unpack_failed(image.digest.as_ref(), &error))?;
         }
+        destination.keep();
         Ok(Moved {
-            reference: destination.display().to_string(),
+            reference: request.destination.display().to_string(),
             digest: image.digest.to_string(),
         })
     }
@@ -435,12 +441,20 @@ fn not_kept(repository: &RepositoryName, error: PutManifestError) -> Failure {
     }
 }
 
-fn unpack_failed(image: &Image, error: &unpack::UnpackError) -> Failure {
+fn unpack_failed(image: &str, error: &UnpackError) -> Failure {
     let kind = match error {
-        unpack::UnpackError::Cancelled(_) => Kind::Cancelled,
+        UnpackError::Cancelled(_) => Kind::Cancelled,
+        UnpackError::NotEmpty { .. } => Kind::Invalid,
+        UnpackError::Busy { .. } => Kind::Conflict,
         _ => Kind::Internal,
     };
-    Failure::because(kind, format!("cannot unpack image {}", image.digest), error)
+    let failure = Failure::because(kind, format!("cannot unpack image {image}"), error);
+    match error {
+        UnpackError::NotEmpty { .. } | UnpackError::Busy { .. } => {
+            failure.hint("Choose a folder that is empty or does not exist.")
+        }
+        _ => failure,
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("owners_and_modes", owners),
         trial("dockerignore", ignoring),
         trial("links_are_followed_inside", links),
+        trial("sources_in_images_never_lead_out", image_sources),
         trial("archives_are_unpacked", archives),
         trial("hostile_archives_stay_inside", hostile_archive),
         trial("files_in_the_dockerfile", inline),
@@ -222,6 +223,49 @@ fn archives() {
         tree.list("to"),
         ["a.txt", "odd.tar.gz", "sub/", "sub/y", "x"]
     );
+}
+
+/// CVE-2019-10152, and CVE-2024-11218: what is taken out of an image is looked for inside it.
+fn image_sources() {
+    let room = Room::new(&[]);
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "of the host").unwrap();
+    let target = outside.path().display().to_string();
+    let base = room.dir.path().join("linked");
+    fs::create_dir_all(base.join("real")).unwrap();
+    symlink(&target, base.join("absolute")).unwrap();
+    symlink(format!("../../../../../..{target}"), base.join("up")).unwrap();
+    symlink(format!("{target}/secret"), base.join("real/file")).unwrap();
+    room.add_image("docker.io/library/linked:latest", &base, json!({}));
+    let sources = ["/absolute/secret", "/up/secret", "/real/file", "/up"];
+    let traversal = format!("/real/../../../../../..{target}/secret");
+    for source in sources.into_iter().chain([&*traversal]) {
+        for line in [
+            format!("COPY --from=linked {source} /got"),
+            format!(
+                "RUN --mount=from=linked,source={source},target=/m,rw cp -r /m /got; echo x > /m"
+            ),
+        ] {
+            let dockerfile = format!("FROM busybox\n{line}\n");
+            let error = room
+                .build(&dockerfile)
+                .map(drop)
+                .unwrap_err()
+                .record()
+                .error;
+            assert!(!error.contains("of the host"), "{error}");
+            assert!(!room.output().contains("of the host"), "{line}");
+        }
+    }
+    let secret = outside.path().join("secret");
+    assert_eq!(fs::read_to_string(secret).unwrap(), "of the host");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    // Inside, links go where they would in a container.
+    fs::create_dir_all(base.join(&target[1..])).unwrap();
+    fs::write(base.join(&target[1..]).join("secret"), "of the image").unwrap();
+    room.add_image("docker.io/library/linked:latest", &base, json!({}));
+    let tree = room.tree("FROM busybox\nCOPY --from=linked /absolute/secret /got\n");
+    assert_eq!(tree.read("got"), "of the image");
 }
 
 fn hostile_archive() {

@@ -8,6 +8,7 @@ use super::fixture::{Room, trial};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("unsupported_is_refused_before_anything_runs", refusals),
+        trial("options_of_mounts_are_known_ones", mount_options),
         trial("a_failing_command", command),
         trial("a_cancelled_command", cancelled),
         trial("a_timeout", timeout),
@@ -44,6 +45,30 @@ fn refusals() {
     let typo = room.build("FROM busybox\nRUM x\n").unwrap_err().record();
     let told = typo.error.contains("2:1") && typo.error.contains("RUM");
     assert!(told, "{}", typo.error);
+}
+
+/// CVE-2024-9407: nothing that a Dockerfile says of a mount reaches the system call unread.
+fn mount_options() {
+    let room = Room::new(&[("f", "f")]);
+    for (options, key) in [
+        (
+            "type=bind,source=f,target=/x,bind-propagation=shared",
+            "bind-propagation",
+        ),
+        (
+            "bind-propagation=rshared,target=/x,source=/",
+            "bind-propagation",
+        ),
+        ("type=cache,target=/x,propagation=shared", "propagation"),
+        ("type=tmpfs,target=/x,suid", "suid"),
+    ] {
+        let dockerfile = format!("FROM busybox\nRUN echo ran\nRUN --mount={options} x\n");
+        let record = room.build(&dockerfile).unwrap_err().record();
+        assert_eq!(record.stage, Part::Parse, "{options}: {}", record.error);
+        let words = format!("mount option {key:?} is not known");
+        assert!(record.error.contains(&words), "{}", record.error);
+        assert_eq!(room.output(), "");
+    }
 }
 
 fn command() {

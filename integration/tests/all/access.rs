@@ -1,7 +1,7 @@
 //! Users, tokens and rules with real clients: they log in, push and pull, and are kept out.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration::appliance::{Place, TestAppliance};
@@ -10,7 +10,10 @@ use integration::dockerd::Dockerd;
 use integration::folder::Folder;
 use integration::process::{Ran, run};
 use integration::{base_image, probe};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
+
+use super::pull::run_with_input;
 
 /// An appliance where ann may do everything, bob may pull `team/**`, and nobody else anything. Every
 /// password is the name and `-pw`.
@@ -158,6 +161,82 @@ fn docker_logs_in_pushes_and_pulls() {
         docker.run(&["rmi", &name]).ok();
         docker.run(&["logout", appliance.registry()]).ok();
         assert_ne!(docker.run(&["pull", &name]).code, 0, "pulled after logout");
+    }
+}
+
+/// Files with an authority's certificate, and with a server's certificate and key.
+fn certificates(folder: &Folder) -> [PathBuf; 3] {
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let authority = CertifiedIssuer::self_signed(parameters, key).unwrap();
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(names).unwrap();
+    let server = server.signed_by(&key, &authority).unwrap();
+    [
+        folder.write("ca.pem", authority.pem()),
+        folder.write("server.pem", server.pem()),
+        folder.write("server.key", key.serialize_pem()),
+    ]
+}
+
+#[test]
+fn we_log_in_at_our_own_registry_over_tls() {
+    let folder = Folder::new();
+    let image = folder.join("image");
+    if !probe::programs(&["skopeo"]) || !base_image::busybox(&image) {
+        return;
+    }
+    let [authority, certificate, key] = certificates(&folder);
+    for way in ["basic", "token"] {
+        let server = guarded(json!({
+            "auth": way, "tls_certificate": certificate, "tls_key": key,
+        }));
+        let host = server.registry().to_owned();
+        let trusting = |registries: Value| {
+            let place = Place::new();
+            fs::create_dir_all(place.home().join(".devpod")).unwrap();
+            let text = json!({ "remote": { "registries": registries } }).to_string();
+            fs::write(place.home().join(".devpod/config.json"), text).unwrap();
+            TestAppliance::start_at(place)
+        };
+        let client = trusting(json!([{ "host": host, "ca_file": authority }]));
+        let name = format!("{host}/team/app:1");
+        let path = image.display().to_string();
+        client.run(&["load", "-i", &path, "--name", &name]).ok();
+        let login = |appliance: &TestAppliance, user: &str, password: &str| {
+            let arguments = ["login", "--username", user, "--password-stdin", &host];
+            run_with_input(appliance.place(), &arguments, &format!("{password}\n"))
+        };
+        let kept = client.place().home().join(".docker/config.json");
+        client
+            .run(&["push", &name])
+            .failed(6)
+            .says(&format!("devpod login {host}"));
+        login(&client, "ann", "wrong")
+            .failed(6)
+            .says("nothing was changed");
+        assert!(!kept.exists());
+        login(&client, "ann", "ann-pw").ok();
+        assert!(kept.exists());
+        client.run(&["push", &name]).ok();
+        // Another user may fetch that, and push nothing.
+        login(&client, "bob", "bob-pw").ok();
+        client.run(&["pull", &name]).ok();
+        client.run(&["push", &name.replace(":1", ":2")]).failed(3);
+        client.run(&["tag", &name, &name.replace(":1", ":2")]).ok();
+        client.run(&["push", &name.replace(":1", ":2")]).failed(6);
+        client.run(&["logout", &host]).ok();
+        client.run(&["pull", &name]).failed(6);
+        // Whoever trusts another authority sends no password.
+        let elsewhere = Folder::new();
+        let [other, ..] = certificates(&elsewhere);
+        let stranger = trusting(json!([{ "host": host, "ca_file": other }]));
+        let ran = login(&stranger, "ann", "ann-pw");
+        assert_ne!(ran.code, 0, "{ran}");
+        ran.says("certificate");
+        assert!(!stranger.place().home().join(".docker/config.json").exists());
     }
 }
 

@@ -70,6 +70,8 @@ fn crane_pushes_copies_lists_and_deletes() {
     // crane wraps a layout of one entry in an index of its own: what it pushed is what counts.
     let pushed = crane(&["digest", &name]).ok().text().to_owned();
     assert_eq!(crane(&["digest", &copy]).ok().text(), pushed);
+    let shown = scene.appliance.run(&["inspect", "crane/app:1"]).ok().json();
+    assert_eq!(shown["digest"], pushed.as_str());
     let inner = crane(&["manifest", &name]).ok().stdout;
     assert_eq!(layout::digest(inner.as_bytes()), pushed);
     assert!(pushed == digest || inner.contains(&digest), "{inner}");

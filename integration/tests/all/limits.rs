@@ -590,3 +590,32 @@ fn docker_would_confine_it_the_same_way() {
         assert!(ours.contains(&line), "{line} in {ours:?}");
     }
 }
+
+/// CVE-2022-1227: whoever looks at a sandbox runs nothing of it.
+#[test]
+fn looking_at_a_sandbox_runs_none_of_its_programs() {
+    let Some(appliance) = as_root() else { return };
+    let script = "for name in ps top nsenter id getent newuidmap sh cat; do
+          busybox rm -f /bin/$name /usr/bin/$name
+          busybox printf '#!/bin/busybox sh\necho $0 >>/marks\n' >/bin/$name
+          busybox chmod 755 /bin/$name
+        done
+        echo ready; while :; do busybox sleep 0.1; done";
+    detached(&appliance, &["--name", "trap"], script);
+    eventually("its programs are others", Duration::from_secs(20), || {
+        appliance.run(&["sandbox", "logs", "trap"]).ok().text() == "ready"
+    });
+    for verb in ["top", "inspect", "logs"] {
+        appliance.run(&["sandbox", verb, "trap"]).ok();
+    }
+    appliance.run(&["sandbox", "ps"]).ok();
+    let marks = ["sandbox", "exec", "trap", "busybox", "cat", "/marks"];
+    let none = appliance.run(&marks);
+    assert_ne!(none.code, 0, "{none}");
+    // Only who asks for one gets it.
+    appliance.run(&["sandbox", "exec", "trap", "ps"]).ok();
+    assert_eq!(appliance.run(&marks).ok().text(), "/bin/ps");
+    appliance
+        .run(&["sandbox", "stop", "--time", "0", "trap"])
+        .ok();
+}

@@ -2,6 +2,7 @@
 //! whose account and which mirror is asked.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -70,8 +71,13 @@ fn unfinished(data: &Path) -> u64 {
 
 /// Starts a pull and waits until a good part of the large layer is here and no more comes.
 fn pull_a_part(place: &Place, relay: &Relay, name: &str) -> Child {
+    fetch_a_part(place, relay, &["pull", name])
+}
+
+/// As [`pull_a_part`], with another command that fetches.
+fn fetch_a_part(place: &Place, relay: &Relay, arguments: &[&str]) -> Child {
     relay.allow(12 * MIB);
-    let mut command = place.devpod(&["pull", name]);
+    let mut command = place.devpod(arguments);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -133,6 +139,75 @@ fn an_interrupted_command_goes_on_where_it_was() {
     process::signal(&pull, Signal::TERM);
     process::wait(&mut pull, SOON).expect("the command ends");
     pull_the_rest(&appliance, &relay, &name, &digest);
+}
+
+#[test]
+fn a_folder_is_as_it_was_when_the_download_fails() {
+    let Some((_other, relay, _digest)) = with_large_image() else {
+        return;
+    };
+    let name = format!("{}/large:1", relay.address());
+    let appliance = TestAppliance::start();
+    let folder = Folder::new();
+    let (full, new, empty) = (
+        folder.join("full"),
+        folder.join("new"),
+        folder.join("empty"),
+    );
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("mine"), "mine").unwrap();
+    // Before anything is fetched.
+    appliance
+        .run(&["unpack", &name, &full.display().to_string()])
+        .failed(2)
+        .says("is not empty")
+        .says("Choose a folder that is empty or does not exist.");
+    assert_eq!(relay.passed(), 0);
+    assert_eq!(fs::read_dir(&full).unwrap().count(), 1);
+    fs::create_dir(&empty).unwrap();
+    fs::set_permissions(&empty, fs::Permissions::from_mode(0o711)).unwrap();
+    let inner = new.join("inner");
+    for to in [&inner, &empty] {
+        let text = to.display().to_string();
+        let mut unpack = fetch_a_part(appliance.place(), &relay, &["unpack", &name, &text]);
+        process::eventually("something is unpacked", SOON, || to.join("noise").exists());
+        process::signal(&unpack, Signal::TERM);
+        process::wait(&mut unpack, SOON).expect("the command ends");
+        process::eventually("nothing is left", SOON, || match to == &inner {
+            true => !new.exists(),
+            false => {
+                let mode = fs::metadata(to).unwrap().permissions().mode();
+                fs::read_dir(to).unwrap().count() == 0 && mode & 0o7777 == 0o711
+            }
+        });
+        // The next one fetches from where this one was.
+        relay.allow(0);
+    }
+    relay.allow(u64::MAX);
+    appliance
+        .run(&["unpack", &name, &inner.display().to_string()])
+        .ok();
+    assert!(fs::read(inner.join("noise")).unwrap() == noise(LARGE));
+}
+
+#[test]
+fn an_unfinished_download_goes_when_the_image_comes_another_way() {
+    let Some((other, relay, digest)) = with_large_image() else {
+        return;
+    };
+    let name = format!("{}/large:1", relay.address());
+    let appliance = TestAppliance::start();
+    let mut pull = pull_a_part(appliance.place(), &relay, &name);
+    process::signal(&pull, Signal::TERM);
+    process::wait(&mut pull, SOON).expect("the command ends");
+    let folder = Folder::new();
+    let archive = folder.join("a.tar").display().to_string();
+    other.run(&["save", "large:1", "-o", &archive]).ok();
+    let loaded = appliance.run(&["load", "-i", &archive]).ok();
+    assert!(loaded.stdout.contains(&digest), "{loaded}");
+    process::eventually("nothing unfinished is left", SOON, || {
+        unfinished(&appliance.place().data()) == 0
+    });
 }
 
 /// How many layers are unpacked.
@@ -292,7 +367,7 @@ fn private(folder: &Folder) -> Option<(DockerRegistry, String)> {
 }
 
 /// Runs a command with a text on its standard input.
-fn run_with_input(place: &Place, arguments: &[&str], input: &str) -> process::Ran {
+pub(crate) fn run_with_input(place: &Place, arguments: &[&str], input: &str) -> process::Ran {
     let text = place.folder().write("input", input);
     let mut command = Command::new("sh");
     let mut devpod = place.devpod(arguments);
@@ -429,6 +504,80 @@ fn a_mirror_of_the_settings_is_asked_first() {
     assert_eq!(warned, 1, "{pulled}");
     let ran = appliance.run(&["sandbox", "run", "--rm", "busybox:1", "cat", "/etc/layer"]);
     assert_eq!(ran.ok().stdout, "second\n");
+}
+
+#[test]
+fn digests_are_those_of_other_clients() {
+    let folder = Folder::new();
+    if !probe::programs(&["skopeo"]) || !base_image::busybox(&folder.join("l")) {
+        return;
+    }
+    let (appliance, other) = (TestAppliance::start(), TestAppliance::start());
+    other.load(&folder.join("l"), "app:1");
+    let name = other.reference("app:1");
+    let pulled = appliance.run(&["pull", "--quiet", &name]).ok();
+    let shown = appliance.run(&["inspect", &name]).ok().json();
+    assert_eq!(shown["digest"], pulled.text());
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"]);
+    let theirs = run(skopeo.arg(format!("docker://{name}"))).ok();
+    assert_eq!(theirs.text(), pulled.text());
+    if probe::programs(&["crane"]) {
+        let mut crane = Command::new("crane");
+        let theirs = run(crane.args(["digest", "--insecure", &name])).ok();
+        assert_eq!(theirs.text(), pulled.text());
+    }
+}
+
+#[test]
+fn all_tags_are_pushed_or_those_that_are_not_are_named() {
+    let folder = Folder::new();
+    if !probe::programs(&["skopeo"]) || !base_image::busybox(&folder.join("l")) {
+        return;
+    }
+    let (appliance, other) = (TestAppliance::start(), TestAppliance::start());
+    let (repository, beside) = (other.reference("team/app"), other.reference("team/app2"));
+    let image = folder.join("l").display().to_string();
+    let first = format!("{repository}:1");
+    appliance
+        .run(&["load", "-i", &image, "--name", &first])
+        .ok();
+    for name in [&format!("{repository}:2"), &format!("{beside}:3")] {
+        appliance.run(&["tag", &first, name]).ok();
+    }
+    let pushed = appliance.run(&["push", "--all-tags", &repository]).ok();
+    let lines: Vec<&str> = pushed.text().lines().collect();
+    assert_eq!(lines.len(), 2, "{pushed}");
+    for (line, tag) in lines.iter().zip(["1", "2"]) {
+        assert!(
+            line.starts_with(&format!("Pushed {repository}:{tag}@sha256:")),
+            "{line}"
+        );
+    }
+    let here = other.run(&["images", "-o", "json"]).ok().json();
+    let names = here.as_array().unwrap().iter().map(|row| {
+        let text = |key: &str| row[key].as_str().unwrap().to_owned();
+        format!("{}:{}", text("repository"), text("tag"))
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    let own = |tag: &str| format!("{repository}:{tag}").replace("127.0.0.1", "localhost");
+    assert_eq!(names, [own("1"), own("2")]);
+    let json = appliance.run(&["push", "-a", &repository, "-o", "json"]);
+    assert_eq!(json.ok().json().as_array().unwrap().len(), 2);
+    appliance
+        .run(&["push", "-a", &first])
+        .failed(2)
+        .says("Write the name without a tag.");
+    appliance
+        .run(&["push", "-a", &format!("{repository}3")])
+        .failed(3)
+        .says("there is no tag of");
+    drop(other);
+    appliance
+        .run(&["push", "-a", &repository])
+        .failed(5)
+        .says(&format!("Not sent: {repository}:1, {repository}:2."));
 }
 
 #[test]

@@ -222,3 +222,23 @@ fn unsynced(place: &Place) -> Vec<PathBuf> {
     let markers = snapshots(place).into_iter().map(marker);
     markers.filter(|marker| marker.exists()).collect()
 }
+
+#[test]
+fn a_sandbox_whose_record_a_power_cut_took_is_started_again() {
+    let Some(appliance) = appliance() else { return };
+    let options = ["--name", "kept", "--restart", "always"];
+    let id = begin(&appliance, &options, TICKS);
+    let place = appliance.kill();
+    reboot(&place, &id);
+    // The file's name was durable, its bytes were not.
+    let folder = place.data().join("sandboxes").join(&id);
+    fs::write(folder.join("monitor.json"), "").unwrap();
+    let appliance = TestAppliance::start_at(place);
+    eventually("it runs again", REST, || {
+        status(&appliance, "kept") == "running"
+    });
+    appliance
+        .run(&["sandbox", "stop", "--time", "1", "kept"])
+        .ok();
+    appliance.run(&["sandbox", "rm", "kept"]).ok();
+}

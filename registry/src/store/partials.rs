@@ -4,7 +4,8 @@
 //! The name says which blob it will be, so whoever wants that blob next goes on where the last one
 //! stopped, also after a killed process. Nothing is believed of the bytes: they are hashed again when
 //! they are taken up, and the commit checks the whole. A power cut may leave zeros in place of them;
-//! then the digest is wrong, and the download begins anew.
+//! then the digest is wrong, and the download begins anew. When the blob is here, however it came,
+//! nobody needs its beginning: that goes at once, or with the writer that has it in hand.
 
 use std::fs::File;
 use std::io;
@@ -53,28 +54,45 @@ impl Blobs {
         Ok(found.map_or(0, |metadata| metadata.len()))
     }
 
-    /// Removes downloads that nobody went on with for a long time; answers how many.
+    /// Removes downloads whose blob is here by now, and those that nobody went on with for a long
+    /// time; answers how many.
     pub(crate) fn expire_partials(&self, now: SystemTime) -> io::Result<u64> {
         let mut expired = 0;
         for name in names(self.uploads())? {
-            if !is_partial(&name) {
+            let Some(digest) = digest_of_partial(&name) else {
                 continue;
-            }
+            };
             let Some(file) = self.open_partial(&name)? else {
                 continue;
             };
             let touched = file.metadata()?.modified()?;
-            let goes = !is_fresh(touched, now, KEPT_FOR) && is_ours(&file)?;
-            if goes && self.is_named(&file, &name)? {
-                unlinkat(self.uploads(), &name, AtFlags::empty())?;
-                expired += 1;
+            if !is_fresh(touched, now, KEPT_FOR) || self.stat(&digest)?.is_some() {
+                expired += u64::from(self.remove_partial(&file, &name)?);
             }
         }
         Ok(expired)
     }
 
-    /// Whether the name still means this file.
-    fn is_named(&self, file: &File, name: &str) -> io::Result<bool> {
+    /// The blob is here: removes what there is of an unfinished download of it, unless somebody has
+    /// it in hand. What cannot be removed now goes with the next that expire.
+    pub(super) fn forget_partial(&self, digest: &Digest) {
+        let name = partial_name(digest);
+        if let Ok(Some(file)) = self.open_partial(&name) {
+            let _ = self.remove_partial(&file, &name);
+        }
+    }
+
+    /// Removes an unfinished download that nobody has in hand; false where somebody has.
+    fn remove_partial(&self, file: &File, name: &str) -> io::Result<bool> {
+        let goes = is_ours(file)? && self.is_named(file, name)?;
+        if goes {
+            unlinkat(self.uploads(), name, AtFlags::empty())?;
+        }
+        Ok(goes)
+    }
+
+    /// Whether the name in the folder of unfinished content still means this file.
+    pub(super) fn is_named(&self, file: &File, name: &str) -> io::Result<bool> {
         match statat(self.uploads(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(stat.st_ino == file.metadata()?.ino()),
             Err(rustix::io::Errno::NOENT) => Ok(false),
@@ -101,11 +119,10 @@ fn partial_name(digest: &Digest) -> String {
     format!("{PARTIAL}{}-{}", digest.algorithm(), digest.digest())
 }
 
-fn is_partial(name: &str) -> bool {
-    let digest = name
-        .strip_prefix(PARTIAL)
-        .and_then(|rest| rest.split_once('-'));
-    digest.is_some_and(|(algorithm, hex)| parse_digest(&format!("{algorithm}:{hex}")).is_ok())
+/// The blob that an unfinished download will be; `None` for other names.
+pub(super) fn digest_of_partial(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.strip_prefix(PARTIAL)?.split_once('-')?;
+    parse_digest(&format!("{algorithm}:{hex}")).ok()
 }
 
 /// Whether nobody else has the file in hand; from now on it is in ours.
@@ -179,6 +196,60 @@ mod tests {
         first.write_all(b"tent").unwrap();
         first.commit(Some(&digest)).unwrap();
         assert!(blobs.is_whole(&digest).unwrap());
+    }
+
+    #[test]
+    fn the_name_of_the_next_download_survives_the_last_ones_end() {
+        let (_folder, blobs) = blobs();
+        let digest = digest_of(Algorithm::Sha256, b"content");
+        let mut first = blobs.partial(&digest).unwrap();
+        first.write_all(b"content").unwrap();
+        // As its commit does, before the writer itself is dropped.
+        first.discard_on_drop();
+        first.publish(&digest).unwrap();
+        // Somebody takes the blob away, and somebody else fetches it again.
+        blobs.unlink(&digest).unwrap();
+        let mut second = blobs.partial(&digest).unwrap();
+        second.write_all(b"con").unwrap();
+        drop(first);
+        assert_eq!(blobs.partial_size(&digest).unwrap(), 3);
+        second.write_all(b"tent").unwrap();
+        second.commit(Some(&digest)).unwrap();
+        assert!(blobs.is_whole(&digest).unwrap());
+    }
+
+    #[test]
+    fn what_came_another_way_needs_no_beginning() {
+        let (folder, blobs) = blobs();
+        let left = || {
+            std::fs::read_dir(folder.path().join("uploads"))
+                .unwrap()
+                .count()
+        };
+        let digest = digest_of(Algorithm::Sha256, b"content");
+        let begin = || {
+            let mut writer = blobs.partial(&digest).unwrap();
+            writer.write_all(b"con").unwrap();
+            writer
+        };
+        // Nobody has it in hand: it goes with the commit.
+        drop(begin());
+        assert_eq!(left(), 1);
+        blobs.put(b"content", Algorithm::Sha256).unwrap();
+        assert_eq!(left(), 0);
+        // Somebody has: it goes with that writer, and not before.
+        blobs.unlink(&digest).unwrap();
+        let held = begin();
+        blobs.put(b"content", Algorithm::Sha256).unwrap();
+        assert_eq!(blobs.partial_size(&digest).unwrap(), 3);
+        assert_eq!(blobs.expire_partials(SystemTime::now()).unwrap(), 0);
+        drop(held);
+        assert_eq!(left(), 0);
+        // A process that was killed in between left it: it goes with the next round.
+        let name = partial_name(&digest);
+        std::fs::write(folder.path().join("uploads").join(name), b"con").unwrap();
+        assert_eq!(blobs.expire_partials(SystemTime::now()).unwrap(), 1);
+        assert_eq!(left(), 0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::digest::{Algorithm, Digest, Hasher, digest_of};
 use crate::store::blobs::{Blobs, TEMPORARY, hash_file, random_hex};
 use crate::store::journal::Entry;
+use crate::store::partials::digest_of_partial;
 use crate::store::pool::stand_in;
 use crate::store::space::LOOK_EVERY;
 use crate::store::step::Step;
@@ -252,7 +253,7 @@ impl BlobWriter {
         }
     }
 
-    fn publish(&self, digest: &Digest) -> io::Result<()> {
+    pub(super) fn publish(&self, digest: &Digest) -> io::Result<()> {
         let steps = self.blobs.steps();
         steps.at(Step::Written)?;
         // A sweep counts its grace from the commit, not from the last byte that came.
@@ -269,7 +270,33 @@ impl BlobWriter {
         }
         steps.at(Step::Renamed)?;
         fsync(folder)?;
+        self.blobs.forget_partial(digest);
         steps.at(Step::Durable)
+    }
+
+    /// Whether the file stays for whoever goes on with it.
+    fn stays(&self) -> bool {
+        // The beginning of a blob that came another way is nobody's.
+        let came = || {
+            let digest = digest_of_partial(&self.name)?;
+            self.blobs.stat(&digest).ok()?
+        };
+        self.keep && came().is_none()
+    }
+
+    /// Takes the file's names away, unless they mean another file by now: when a download got its
+    /// final name, the next one of that digest may have its old one.
+    fn unlink(&self) {
+        let uploads = self.blobs.uploads();
+        for name in [Some(self.name.clone()), self.held_name()]
+            .into_iter()
+            .flatten()
+        {
+            // A name left by a failed unlink is swept at the next open.
+            if matches!(self.blobs.is_named(&self.file, &name), Ok(true)) {
+                let _ = unlinkat(uploads, name, AtFlags::empty());
+            }
+        }
     }
 }
 
@@ -296,13 +323,8 @@ impl Write for BlobWriter {
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        if !self.keep {
-            // After a commit the name is already gone; a name left by a failed unlink is swept at
-            // the next open.
-            let _ = unlinkat(self.blobs.uploads(), &self.name, AtFlags::empty());
-            if let Some(name) = self.held_name() {
-                let _ = unlinkat(self.blobs.uploads(), name, AtFlags::empty());
-            }
+        if !self.stays() {
+            self.unlink();
         }
     }
 }
@@ -358,6 +380,7 @@ impl Staged {
             let _ = unlinkat(writer.blobs.uploads(), held, AtFlags::empty());
         }
         named?;
+        self.writer.blobs.forget_partial(&self.digest);
         self.writer.blobs.steps().at(Step::Published)
     }
 }

@@ -161,7 +161,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         ports: started.published(),
     };
     record::remove(folder, EXIT)?;
-    // Never synced: what it tells is true in this boot only.
+    // Whoever started it makes it durable: the process waits for no disk.
     record::write(folder, MONITOR, &record)
 }
 

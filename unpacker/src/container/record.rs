@@ -127,21 +127,35 @@ pub(crate) fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(dir, flags, Mode::empty())?)
 }
 
-/// Reads a record; `None` where there is none.
-pub(crate) fn read<T: DeserializeOwned>(folder: impl AsFd, name: &str) -> io::Result<Option<T>> {
+/// What a sandbox folder has under a record's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found<T> {
+    Nothing,
+    /// It was written, and the host went down before its bytes were durable: the file is empty, or
+    /// has zeros in it. Nobody else sees a record that is not whole.
+    Lost,
+    Whole(T),
+}
+
+/// Looks for a record.
+pub(crate) fn find<T: DeserializeOwned>(folder: impl AsFd, name: &str) -> io::Result<Found<T>> {
     use std::io::Read;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(rustix::io::Errno::NOENT) => return Ok(Found::Nothing),
         fd => fd?,
     };
     let mut bytes = Vec::new();
     File::from(fd).take(LIMIT).read_to_end(&mut bytes)?;
-    if bytes.is_empty() {
-        // A crash of the host took what was not durable yet.
-        return Ok(None);
+    Ok(serde_json::from_slice(&bytes).map_or(Found::Lost, Found::Whole))
+}
+
+/// Reads a record; `None` where there is none, or none that is whole.
+pub(crate) fn read<T: DeserializeOwned>(folder: impl AsFd, name: &str) -> io::Result<Option<T>> {
+    match find(folder, name)? {
+        Found::Whole(record) => Ok(Some(record)),
+        Found::Nothing | Found::Lost => Ok(None),
     }
-    Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
 /// Writes a record so that readers see the old one or the new one, whole. Durable only after

@@ -29,7 +29,7 @@ use super::exit::Exit;
 use super::launch::{Launcher, Refusal};
 use super::log::LogReader;
 use super::network::Published;
-use super::record::{self, EXIT, Ended, MONITOR, Record};
+use super::record::{self, EXIT, Ended, Found, MONITOR, Record};
 use super::resources::Standing;
 use super::spec::{ContainerSpec, Process};
 use super::{exec as exec_helper, monitor, sys, wire};
@@ -43,7 +43,7 @@ pub enum State {
         pid: i32,
     },
     Exited(Exit),
-    /// It ran when the host went down.
+    /// It ran when the host went down, or what was written down of it went with the host.
     Stopped,
     /// It ran, and ended without a record: its monitor was killed.
     Lost,
@@ -128,7 +128,14 @@ fn launch(
     // It leaves at once; what goes on is no child of ours.
     child.wait()?;
     match wire.recv::<monitor::Answer>()? {
-        Some((monitor::Answer::Running(pid), _)) => Ok(State::Running { pid }),
+        Some((monitor::Answer::Running(pid), _)) => {
+            if !spec.rootfs.volatile {
+                // The process runs meanwhile. Whoever is answered may rely on it that the sandbox
+                // counts as one that ran, also after a crash of the host.
+                record::sync(&folder, MONITOR)?;
+            }
+            Ok(State::Running { pid })
+        }
         Some((monitor::Answer::Refused(refusal), _)) => Err(refusal.into()),
         None => Err(SuperviseError::Lost),
     }
@@ -182,8 +189,10 @@ enum Known {
 
 /// A container that ended counts as running until its monitor has told the end.
 fn running(folder: &OwnedFd) -> io::Result<Known> {
-    let Some(record) = record::read::<Record>(folder, MONITOR)? else {
-        return Ok(Known::Never);
+    let record = match record::find::<Record>(folder, MONITOR)? {
+        Found::Whole(record) => record,
+        Found::Lost => return Ok(Known::OfAnotherBoot),
+        Found::Nothing => return Ok(Known::Never),
     };
     if !record.is_of_this_boot() {
         return Ok(Known::OfAnotherBoot);
@@ -376,4 +385,38 @@ pub fn logs(
         std::thread::sleep(FOLLOW);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_a_crash_of_the_host_took_is_of_one_that_ran() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = record::open_folder(dir.path()).unwrap();
+        assert_eq!(state(dir.path()).unwrap(), State::Never);
+        // What file systems leave of a file that was renamed and never synced.
+        for left in [&b""[..], &[0; 300], b"{\"version\":1,\"boot\":\"x"] {
+            std::fs::write(dir.path().join(MONITOR), left).unwrap();
+            assert_eq!(state(dir.path()).unwrap(), State::Stopped);
+            assert_eq!(run(dir.path()).unwrap(), Run::default());
+            assert!(matches!(
+                signal(dir.path(), libc::SIGTERM),
+                Err(SuperviseError::NotRunning)
+            ));
+            // Nothing keeps it from being started again.
+            drop(hold(dir.path()).unwrap());
+        }
+        // Its end is told where that was durable, and passed over where it was not.
+        std::fs::write(dir.path().join(EXIT), [0; 100]).unwrap();
+        assert_eq!(state(dir.path()).unwrap(), State::Stopped);
+        let ended = Ended {
+            exit: Exit::Code(3),
+            at: record::now(),
+            out_of_memory: 0,
+        };
+        record::write(&folder, EXIT, &ended).unwrap();
+        assert_eq!(state(dir.path()).unwrap(), State::Exited(Exit::Code(3)));
+    }
 }

@@ -186,7 +186,7 @@ impl Remote {
     }
 
     /// The right to move one blob. The semaphore is never closed, so there is always one coming.
-    pub(super) async fn transfer(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn transfer(&self) -> Option<SemaphorePermit<'_>> {
         self.inner.transfers.acquire().await.ok()
     }
 

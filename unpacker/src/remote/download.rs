@@ -16,7 +16,7 @@ use super::client::Remote;
 use super::error::RemoteError;
 use super::exchange::{Call, Reply};
 use super::sink::Sink;
-use crate::arrival::Arrival;
+use crate::arrival::Turn;
 use crate::content::Content;
 use crate::digest::Digest;
 use crate::progress::{Event, Phase, Progress};
@@ -50,26 +50,26 @@ impl Remote {
         content: &Arc<dyn Content>,
         progress: &dyn Progress,
     ) -> Result<(), RemoteError> {
+        let _permit = self.transfer().await;
         self.download_for(reference, blob, content, None, progress)
             .await
     }
 
-    /// As [`Remote::download`], with readers that follow.
+    /// As [`Remote::download`], with readers that follow, and the right to transfer the caller's.
     pub(crate) async fn download_for(
         &self,
         reference: &Reference,
         blob: &BlobName,
         content: &Arc<dyn Content>,
-        arrival: Option<&Arc<Arrival>>,
+        turn: Option<&Turn>,
         progress: &dyn Progress,
     ) -> Result<(), RemoteError> {
-        let _permit = self.transfer().await;
         let mut download = Download {
             remote: self,
             reference: reference.clone(),
             blob,
             content,
-            arrival,
+            turn,
             progress,
             sink: None,
             received: 0,
@@ -98,7 +98,7 @@ struct Download<'a> {
     reference: Reference,
     blob: &'a BlobName,
     content: &'a Arc<dyn Content>,
-    arrival: Option<&'a Arc<Arrival>>,
+    turn: Option<&'a Turn>,
     progress: &'a dyn Progress,
     sink: Option<Sink>,
     /// Bytes that the sink has.
@@ -155,7 +155,7 @@ impl Download<'_> {
             return Ok(());
         }
         let content = Arc::clone(self.content);
-        let opened = Sink::open(content, self.blob.clone(), self.arrival.cloned()).await;
+        let opened = Sink::open(content, self.blob.clone(), self.turn.cloned()).await;
         let (sink, have) = opened.map_err(|source| self.content_error(source))?;
         self.sink = Some(sink);
         self.received = have;

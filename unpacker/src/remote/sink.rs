@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::download::BlobName;
-use crate::arrival::Arrival;
+use crate::arrival::Turn;
 use crate::content::{Content, ContentWriter};
 use crate::digest::Digest;
 
@@ -17,9 +17,12 @@ use crate::digest::Digest;
 const WORTH_KEEPING: u64 = 256 * 1024;
 /// Enough that network and disk overlap, little enough that a slow disk slows the network.
 const PIECES_IN_FLIGHT: usize = 16;
+/// Of all of them: over a fast line a piece has four hundred kilobytes, and blobs come side by side.
+const BYTES_IN_FLIGHT: u32 = 1024 * 1024;
 
 enum Piece {
-    Data(Bytes),
+    /// With the room that it takes.
+    Data(Bytes, OwnedSemaphorePermit),
     Commit,
     Discard,
 }
@@ -27,6 +30,7 @@ enum Piece {
 /// An uncommitted blob, fed from async code.
 pub(super) struct Sink {
     pieces: mpsc::Sender<Piece>,
+    room: Arc<Semaphore>,
     writer: JoinHandle<io::Result<Option<Digest>>>,
 }
 
@@ -35,17 +39,22 @@ impl Sink {
     pub(super) async fn open(
         content: Arc<dyn Content>,
         blob: BlobName,
-        arrival: Option<Arc<Arrival>>,
+        turn: Option<Turn>,
     ) -> io::Result<(Self, u64)> {
         let (pieces, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let (tell, told) = oneshot::channel();
         let writer = tokio::task::spawn_blocking(move || {
-            let begun = begin(&*content, &blob, arrival)?;
+            let begun = begin(&*content, &blob, turn)?;
             // Nobody listens where the download was given up meanwhile.
             let _ = tell.send(begun.have);
             begun.drain(receiver)
         });
-        let mut sink = Self { pieces, writer };
+        let room = Arc::new(Semaphore::new(BYTES_IN_FLIGHT as usize));
+        let mut sink = Self {
+            pieces,
+            room,
+            writer,
+        };
         match told.await {
             Ok(have) => Ok((sink, have)),
             Err(_) => Err(sink.failure().await),
@@ -54,7 +63,12 @@ impl Sink {
 
     /// An error of the store is met at the latest by the next `write` or by `commit`.
     pub(super) async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
-        match self.pieces.send(Piece::Data(bytes)).await {
+        // A piece that is larger than the room takes all of it.
+        let size = u32::try_from(bytes.len()).map_or(BYTES_IN_FLIGHT, |s| s.min(BYTES_IN_FLIGHT));
+        let room = Arc::clone(&self.room).acquire_many_owned(size);
+        // A writer that has stopped dropped what it was sent, and with that the room that it took.
+        let room = room.await.map_err(io::Error::other)?;
+        match self.pieces.send(Piece::Data(bytes, room)).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
@@ -94,32 +108,25 @@ fn stopped() -> io::Error {
     io::Error::other("the writer stopped before its blob was complete")
 }
 
-/// A blob's writer and who follows it.
+/// A blob's writer and who follows it. The writer is dropped before the turn is over, so that the
+/// next one can go on with what it leaves.
 struct Writing {
     writer: Box<dyn ContentWriter>,
-    arrival: Option<Arc<Arrival>>,
+    turn: Option<Turn>,
     have: u64,
 }
 
-fn begin(
-    content: &dyn Content,
-    blob: &BlobName,
-    arrival: Option<Arc<Arrival>>,
-) -> io::Result<Writing> {
+fn begin(content: &dyn Content, blob: &BlobName, turn: Option<Turn>) -> io::Result<Writing> {
     let (mut writer, mut have) = open(content, blob)?;
     if have > blob.size {
         // Whatever that is, it is not the beginning of this blob.
         writer.discard();
         (writer, have) = open(content, blob)?;
     }
-    if let Some(arrival) = &arrival {
-        arrival.begin(writer.reader()?, have);
+    if let Some(turn) = &turn {
+        turn.begin(writer.reader()?, have);
     }
-    Ok(Writing {
-        writer,
-        arrival,
-        have,
-    })
+    Ok(Writing { writer, turn, have })
 }
 
 fn open(content: &dyn Content, blob: &BlobName) -> io::Result<(Box<dyn ContentWriter>, u64)> {
@@ -134,7 +141,7 @@ impl Writing {
     fn drain(mut self, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Option<Digest>> {
         while let Some(piece) = pieces.blocking_recv() {
             match piece {
-                Piece::Data(bytes) => self.write(&bytes)?,
+                Piece::Data(bytes, _room) => self.write(&bytes)?,
                 Piece::Commit => return self.writer.commit().map(|(digest, _)| Some(digest)),
                 Piece::Discard => {
                     self.writer.discard();
@@ -148,8 +155,8 @@ impl Writing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.writer.write_all(bytes)?;
         self.have += bytes.len() as u64;
-        if let Some(arrival) = &self.arrival {
-            arrival.grow(self.have);
+        if let Some(turn) = &self.turn {
+            turn.grow(self.have);
         }
         Ok(())
     }

@@ -1,16 +1,20 @@
 //! One download for all who want a blob, and readers that follow it.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use config::name::Reference;
 use unpacker::arrival::Arrivals;
-use unpacker::content::Content;
-use unpacker::digest::sha256;
+use unpacker::content::{Blob, Content, ContentWriter};
+use unpacker::digest::{Digest, sha256};
 use unpacker::fetch::Wanted;
 use unpacker::progress::{Cancel, Silent};
 use unpacker::pull::{PullError, unless};
+use unpacker::remote::client::{Options, Remote};
+use unpacker::remote::credentials::Anonymous;
 
 use crate::clock::TestClock;
 use crate::faults::{name_of, payload, range_of, remote, remote_with};
@@ -127,6 +131,156 @@ async fn who_waits_takes_over_what_was_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_while_it_stood_in_line_is_not_fetched() {
+    let latch = Latch::default();
+    let wait = latch.clone();
+    let (first, second) = (payload(), payload()[4..].to_vec());
+    let body = first.clone();
+    let it = fixture(Server::start(move |_, _| {
+        wait.wait();
+        Answer::status(200).body(body.clone())
+    }));
+    unpacker::remote::install_crypto();
+    let options = Options {
+        transfers: 1,
+        ..Options::default()
+    };
+    let clock = Arc::new(TestClock::new());
+    let client = Remote::with_clock(options, Arc::new(Anonymous), clock).unwrap();
+    let start = |bytes: &[u8]| {
+        let wanted = Wanted::new(&it.arrivals, vec![name_of(bytes)]);
+        let (client, reference) = (client.clone(), it.reference.clone());
+        tokio::spawn(async move { wanted.fetch(&client, &reference, &Silent).await })
+    };
+    let fetching = start(&first);
+    while it.server.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let in_line = start(&second);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let content: &dyn Content = &*it.store;
+    content.put(&second).unwrap();
+    latch.open();
+    fetching.await.unwrap().unwrap();
+    in_line.await.unwrap().unwrap();
+    assert_eq!(it.server.requests().len(), 1);
+}
+
+/// A store whose first writer does not get on with its first bytes.
+struct Stuck {
+    store: Arc<Store>,
+    writers: AtomicUsize,
+    /// Opened by that writer.
+    reached: Latch,
+    go_on: Latch,
+}
+
+struct StuckWriter {
+    writer: Box<dyn ContentWriter>,
+    latches: Option<(Latch, Latch)>,
+}
+
+impl Content for Stuck {
+    fn open(&self, digest: &Digest) -> io::Result<Option<Blob>> {
+        self.store.open(digest)
+    }
+
+    fn writer(&self, expected: Option<&Digest>) -> io::Result<Box<dyn ContentWriter>> {
+        self.store.writer(expected)
+    }
+
+    fn resume(&self, expected: &Digest) -> io::Result<(Box<dyn ContentWriter>, u64)> {
+        let (writer, have) = self.store.resume(expected)?;
+        let first = self.writers.fetch_add(1, Ordering::SeqCst) == 0;
+        let latches = first.then(|| (self.reached.clone(), self.go_on.clone()));
+        Ok((Box::new(StuckWriter { writer, latches }), have))
+    }
+}
+
+impl Write for StuckWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some((reached, go_on)) = self.latches.take() {
+            reached.open();
+            go_on.wait();
+        }
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl ContentWriter for StuckWriter {
+    fn commit(self: Box<Self>) -> io::Result<(Digest, u64)> {
+        self.writer.commit()
+    }
+
+    fn reader(&self) -> io::Result<Option<File>> {
+        self.writer.reader()
+    }
+
+    fn discard(self: Box<Self>) {
+        self.writer.discard();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_begins_while_a_cancelled_writer_still_writes() {
+    let server = Server::start(|request, _| {
+        let whole = payload();
+        let start = range_of(request).unwrap_or(0);
+        match start {
+            0 => Answer::status(200)
+                .cut(whole.len(), &whole[..600_000])
+                .hang(),
+            _ => {
+                let range = format!("bytes {start}-{}/{}", whole.len() - 1, whole.len());
+                let answer = Answer::status(206).header("Content-Range", range);
+                answer.body(&whole[start..])
+            }
+        }
+    });
+    let stuck = Arc::new(Stuck {
+        store: Store::new(),
+        writers: AtomicUsize::new(0),
+        reached: Latch::default(),
+        go_on: Latch::default(),
+    });
+    let content: Arc<dyn Content> = stuck.clone();
+    let arrivals = Arrivals::new(content);
+    let reference: Reference = format!("{}/a:t", server.host).parse().unwrap();
+    let client = remote_with(&TestClock::new(), Duration::from_secs(60));
+    let blob = name_of(&payload());
+    let start = |cancel: Cancel| {
+        let wanted = Wanted::new(&arrivals, vec![blob.clone()]);
+        let (client, reference) = (client.clone(), reference.clone());
+        tokio::spawn(
+            async move { unless(&cancel, wanted.fetch(&client, &reference, &Silent)).await },
+        )
+    };
+    let cancel = Cancel::default();
+    let first = start(cancel.clone());
+    let reached = stuck.reached.clone();
+    tokio::task::spawn_blocking(move || reached.wait())
+        .await
+        .unwrap();
+    cancel.cancel();
+    assert!(first.await.unwrap().is_err());
+    // Nobody announces the blob any more, but for its writer.
+    let second = start(Cancel::default());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(stuck.writers.load(Ordering::SeqCst), 1);
+    stuck.go_on.open();
+    second.await.unwrap().unwrap();
+    // It went on with what the first had taken before it was stopped.
+    let starts: Vec<_> = server.requests().iter().map(range_of).collect();
+    assert!(matches!(starts[..], [None, Some(1..)]), "{starts:?}");
+    assert!(stuck.store.bytes(&blob.digest) == payload());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_follows_and_gets_the_end_last() {
     let latch = Latch::default();
     let wait = latch.clone();
@@ -176,7 +330,7 @@ async fn a_reader_never_gets_to_the_end_of_wrong_bytes() {
     let digest = blob.digest.clone();
     let reader = std::thread::spawn(move || {
         let stream = waiting.stream(&digest).unwrap();
-        stream.map(|mut stream| std::io::copy(&mut stream.reader, &mut std::io::sink()))
+        stream.map(|mut stream| io::copy(&mut stream.reader, &mut io::sink()))
     });
     let client = remote(&TestClock::new());
     let fetched = wanted.fetch(&client, &it.reference, &Silent).await;

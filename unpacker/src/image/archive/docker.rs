@@ -12,10 +12,10 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde::{Deserialize, Serialize};
 
 use super::entries::{Entries, Stored};
-use super::read::{MANIFEST, ReadError, json};
+use super::read::{Images, MANIFEST, ReadError, json};
 use super::{Name, NamedImage};
 use crate::content::Content;
-use crate::digest::{DiffId, Digest, Hasher};
+use crate::digest::{DiffId, Digest, Hasher, sha256};
 use crate::image::config::ImageConfig;
 use crate::image::read::{self, ImageError, MAX_CONFIG};
 use crate::layer::compress::{Compression, decoder};
@@ -55,7 +55,7 @@ pub(super) fn images(
     if items.len() > MAX_IMAGES {
         return Err(ReadError::TooManyEntries);
     }
-    let mut images: Vec<NamedImage> = Vec::new();
+    let mut images = Images::default();
     let mut layers = Layers {
         entries,
         content,
@@ -63,16 +63,15 @@ pub(super) fn images(
         known: HashMap::new(),
     };
     for item in &items {
+        cancel.check()?;
         let bytes = layers.manifest(item)?;
         let names = item.repo_tags.iter().flatten();
-        let names = names.filter_map(|text| Name::parse(text)).collect();
-        let made = NamedImage::new(names, MediaType::ImageManifest.to_string(), bytes);
-        match images.iter_mut().find(|image| image.digest == made.digest) {
-            Some(known) => known.names.extend(made.names),
-            None => images.push(made),
-        }
+        let names = names.filter_map(|text| Name::parse(text));
+        let kind = MediaType::ImageManifest.to_string();
+        let place = images.add(sha256(&bytes), kind, bytes)?;
+        images.name(place, names);
     }
-    Ok(images)
+    Ok(images.into_inner())
 }
 
 struct Layers<'a> {

@@ -11,6 +11,9 @@ use crate::digest::Digest;
 
 /// Longer names are attacks: the longest that a tool writes has some 140 bytes.
 const MAX_NAME: usize = 4096;
+/// Bytes of all names and targets of links together: two hundred thousand of the longest that a tool
+/// writes.
+pub(super) const MAX_NAMES: usize = 32 << 20;
 /// Links to links; docker never writes more than one.
 const MAX_HOPS: usize = 16;
 
@@ -30,10 +33,22 @@ enum Entry {
     Link(String),
 }
 
+impl Entry {
+    /// Bytes of the name that it holds.
+    fn name_len(&self) -> usize {
+        match self {
+            Self::Link(target) => target.len(),
+            Self::Blob(_) | Self::Document(_) => 0,
+        }
+    }
+}
+
 /// What was read so far.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     entries: HashMap<String, Entry>,
+    /// Bytes of their names and of what links name.
+    names: usize,
     /// A few names, for whoever must be told that this is no image.
     pub(super) first: Vec<String>,
 }
@@ -67,6 +82,10 @@ impl Entries {
             Some(known) if *known != entry => Err(ReadError::Twice { name }),
             Some(_) => Ok(()),
             None => {
+                self.names += name.len() + entry.name_len();
+                if self.names > MAX_NAMES {
+                    return Err(ReadError::TooManyNames);
+                }
                 self.entries.insert(name, entry);
                 Ok(())
             }

@@ -1,16 +1,19 @@
 //! `index.json` of an image layout: names and digests become images, byte for byte.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use config::name::Target;
 use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
-use super::read::{INDEX, ReadError, json};
+use super::read::{INDEX, Images, MAX_DOCUMENTS, ReadError, json};
 use super::{FULL_NAME, Name, NamedImage};
 use crate::content::Content;
 use crate::digest::{Digest, sha256};
 use crate::image::layout::REF_NAME;
-use crate::image::read::{self, ImageError, MAX_NESTING, Parsed, Platform};
-use crate::progress::{Event, Progress};
+use crate::image::read::{self, ImageError, MAX_MANIFEST, MAX_NESTING, Parsed, Platform};
+use crate::progress::{Cancel, Event, Progress};
 use crate::pull;
 
 #[derive(Deserialize)]
@@ -27,34 +30,32 @@ pub fn images(
     content: &dyn Content,
     platform: &Platform,
     progress: &dyn Progress,
+    cancel: &Cancel,
 ) -> Result<Vec<NamedImage>, ReadError> {
     let rows: Index = json(INDEX, index)?;
-    let mut images: Vec<NamedImage> = Vec::new();
+    let mut looking = Looking {
+        content,
+        platform,
+        progress,
+        cancel,
+        lacks: HashMap::new(),
+        left: 0,
+    };
+    let mut images = Images::default();
+    let mut known: HashMap<Key, usize> = HashMap::new();
     for row in &rows.manifests {
         let names = names(row, progress);
-        let (found, bytes) = whole(row, content, platform, progress)?;
-        match images
-            .iter_mut()
-            .find(|image| image.digest == *found.digest())
-        {
-            Some(known) => add(&mut known.names, names),
-            None => images.push(NamedImage {
-                names,
-                media_type: found.media_type().to_string(),
-                digest: found.digest().clone(),
-                bytes,
-            }),
-        }
+        let place = match known.entry(key(row)) {
+            Entry::Occupied(place) => *place.get(),
+            Entry::Vacant(place) => {
+                let (found, bytes) = looking.image(row)?;
+                let media_type = found.media_type().to_string();
+                *place.insert(images.add(found.digest().clone(), media_type, bytes)?)
+            }
+        };
+        images.name(place, names);
     }
-    Ok(images)
-}
-
-fn add(names: &mut Vec<Name>, more: Vec<Name>) {
-    for name in more {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
+    Ok(images.into_inner())
 }
 
 /// What an entry of the index is called, at most once.
@@ -85,77 +86,109 @@ fn joined(full: Option<Name>, name: Option<Name>) -> Option<Name> {
     }
 }
 
-/// A manifest with all its blobs, or an index with all its images, or what stands for it.
-fn whole(
-    row: &Descriptor,
-    content: &dyn Content,
-    platform: &Platform,
-    progress: &dyn Progress,
-) -> Result<(Descriptor, Vec<u8>), ReadError> {
-    let bytes = read::fetch(content, row, read::MAX_MANIFEST)?;
-    let Some(missing) = missing(content, &bytes, 0)? else {
-        return Ok((row.clone(), bytes));
-    };
-    let manifest = row.digest().clone();
-    let Parsed::Index(children) = read::parse(&bytes)? else {
-        let digest = missing;
-        return Err(ReadError::NoBlob { digest, manifest });
-    };
-    let mut here = Vec::new();
-    for child in children.iter().filter(|child| read::is_image(child)) {
-        if is_whole(content, child)? {
-            here.push(child);
-        }
-    }
-    let chosen = read::choose(&bytes, platform).ok();
-    let fitting = here.iter().find(|child| Some(**child) == chosen.as_ref());
-    let child = match (fitting, &here[..]) {
-        (Some(child), _) => *child,
-        (None, [only]) => *only,
-        _ => {
-            let digest = missing;
-            return Err(ReadError::NoBlob { digest, manifest });
-        }
-    };
-    let text = format!(
-        "only the image for {} of the index {manifest} is in the archive",
-        read::name_of_platform(child)
-    );
-    progress.event(Event::Warning { text });
-    whole(child, content, platform, progress)
+/// A document as somebody names it: of another size it is refused.
+type Key = (Digest, u64);
+
+fn key(document: &Descriptor) -> Key {
+    (document.digest().clone(), document.size())
 }
 
-fn is_whole(content: &dyn Content, child: &Descriptor) -> Result<bool, ReadError> {
-    match read::fetch(content, child, read::MAX_MANIFEST) {
-        Ok(bytes) => Ok(missing(content, &bytes, 1)?.is_none()),
-        Err(ImageError::Missing { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+/// What the documents of an archive need. Each is read once, however many name it: a few indexes that
+/// name each other many times are a graph of few documents and endless paths.
+struct Looking<'a> {
+    content: &'a dyn Content,
+    platform: &'a Platform,
+    progress: &'a dyn Progress,
+    cancel: &'a Cancel,
+    /// Something that a document needs and is not there.
+    lacks: HashMap<Key, Option<Digest>>,
+    /// Documents that the image at hand may still have.
+    left: usize,
 }
 
-/// Something that a manifest or an index names and `content` does not have.
-fn missing(
-    content: &dyn Content,
-    document: &[u8],
-    depth: usize,
-) -> Result<Option<Digest>, ReadError> {
-    if depth > MAX_NESTING {
-        return Err(ImageError::TooDeep.into());
+impl Looking<'_> {
+    /// A row's image: a manifest with all its blobs, or an index with all its images, or what stands
+    /// for it.
+    fn image(&mut self, row: &Descriptor) -> Result<(Descriptor, Vec<u8>), ReadError> {
+        self.left = MAX_DOCUMENTS;
+        let mut chosen = row.clone();
+        for _ in 0..=MAX_NESTING {
+            let bytes = read::fetch(self.content, &chosen, MAX_MANIFEST)?;
+            let Some(missing) = self.missing(&bytes, 0)? else {
+                return Ok((chosen, bytes));
+            };
+            chosen = self.stand_in(&chosen, &bytes, missing)?;
+        }
+        Err(ImageError::TooDeep.into())
     }
-    let Parsed::Index(children) = read::parse(document)? else {
-        return missing_blob(content, document);
-    };
-    for child in &children {
-        let bytes = match read::fetch(content, child, read::MAX_MANIFEST) {
-            Ok(bytes) => bytes,
-            Err(ImageError::Missing { digest }) => return Ok(Some(digest)),
+
+    /// Of an index whose images are not all there, the one that is used in its place.
+    fn stand_in(
+        &mut self,
+        index: &Descriptor,
+        bytes: &[u8],
+        missing: Digest,
+    ) -> Result<Descriptor, ReadError> {
+        let manifest = index.digest().clone();
+        let no_blob = |manifest| ReadError::NoBlob {
+            digest: missing,
+            manifest,
+        };
+        let Parsed::Index(children) = read::parse(bytes)? else {
+            return Err(no_blob(manifest));
+        };
+        let mut here = Vec::new();
+        for child in children.iter().filter(|child| read::is_image(child)) {
+            if self.lacks(child, 1)?.is_none() {
+                here.push(child);
+            }
+        }
+        let chosen = read::choose(bytes, self.platform).ok();
+        let fitting = here.iter().find(|child| Some(**child) == chosen.as_ref());
+        let child = match (fitting, &here[..]) {
+            (Some(child), _) => *child,
+            (None, [only]) => *only,
+            _ => return Err(no_blob(manifest)),
+        };
+        let text = format!(
+            "only the image for {} of the index {manifest} is in the archive",
+            read::name_of_platform(child)
+        );
+        self.progress.event(Event::Warning { text });
+        Ok(child.clone())
+    }
+
+    /// Something that a document names and `content` does not have, or the document itself.
+    fn lacks(&mut self, document: &Descriptor, depth: usize) -> Result<Option<Digest>, ReadError> {
+        if let Some(known) = self.lacks.get(&key(document)) {
+            return Ok(known.clone());
+        }
+        let lacks = match read::fetch(self.content, document, MAX_MANIFEST) {
+            Ok(bytes) => self.missing(&bytes, depth)?,
+            Err(ImageError::Missing { digest }) => Some(digest),
             Err(error) => return Err(error.into()),
         };
-        if let Some(digest) = missing(content, &bytes, depth + 1)? {
-            return Ok(Some(digest));
-        }
+        self.lacks.insert(key(document), lacks.clone());
+        Ok(lacks)
     }
-    Ok(None)
+
+    /// Something that a manifest or an index names and `content` does not have.
+    fn missing(&mut self, document: &[u8], depth: usize) -> Result<Option<Digest>, ReadError> {
+        self.cancel.check()?;
+        if depth > MAX_NESTING {
+            return Err(ImageError::TooDeep.into());
+        }
+        self.left = (self.left.checked_sub(1)).ok_or(ReadError::TooManyDocuments)?;
+        let Parsed::Index(children) = read::parse(document)? else {
+            return missing_blob(self.content, document);
+        };
+        for child in &children {
+            if let Some(digest) = self.lacks(child, depth + 1)? {
+                return Ok(Some(digest));
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn missing_blob(content: &dyn Content, manifest: &[u8]) -> Result<Option<Digest>, ReadError> {

@@ -3,22 +3,29 @@
 //! Tars say what they hold in any order, so every file that may be a blob is stored while it comes,
 //! and what the archive means is decided at its end.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Cursor, Read};
 
 use config::name::{NameError, parse_digest};
 
-use super::entries::{Entries, Stored, clean};
-use super::{NamedImage, docker, oci};
+use super::entries::{Entries, MAX_NAMES, Stored, clean};
+use super::{Name, NamedImage, docker, oci};
 use crate::content::Content;
 use crate::digest::{DiffId, Digest};
 use crate::image::read::{ImageError, MAX_MANIFEST, Platform};
 use crate::layer::archive::{Archive, ArchiveError, RawEntry};
 use crate::layer::compress::decoder;
 use crate::progress::{Cancel, Cancelled, Event, Phase, Progress};
-use crate::pull::BadManifest;
+use crate::pull::{self, BadManifest};
 
 /// The tar of a thousand images with a hundred layers each stays below; every entry costs memory.
 const MAX_ENTRIES: usize = 200_000;
+/// Documents of one image: as many as a pull takes.
+pub(super) const MAX_DOCUMENTS: usize = pull::MAX_PARTS;
+/// The images' own documents are held until all of them are known; a thousand images of a hundred
+/// layers have a third of it.
+const MAX_HELD: u64 = 64 << 20;
 const CHUNK: usize = 256 * 1024;
 /// Bytes between two events of progress.
 const REPORT_EVERY: u64 = 1 << 20;
@@ -64,6 +71,12 @@ pub enum ReadError {
     Name { name: String },
     #[error("the archive has more than {MAX_ENTRIES} entries")]
     TooManyEntries,
+    #[error("the names in the archive have more than {MAX_NAMES} bytes together")]
+    TooManyNames,
+    #[error("an image of the archive has more than {MAX_DOCUMENTS} manifests")]
+    TooManyDocuments,
+    #[error("the manifests of the archive's images have more than {MAX_HELD} bytes together")]
+    TooMuchHeld,
     #[error("entry {name:?} is {what}, which no image archive has")]
     Unsupported { name: String, what: &'static str },
     #[error("entry {name:?} stands twice in the archive, with different content")]
@@ -148,7 +161,7 @@ pub fn read(
     // Docker writes both; the first has the manifests byte for byte.
     if let Some(index) = entries.get_document(INDEX).filter(|_| is_layout(&entries)) {
         check_version(&entries)?;
-        let images = oci::images(index, content, &options.platform, progress)?;
+        let images = oci::images(index, content, &options.platform, progress, cancel)?;
         if !images.is_empty() {
             return Ok(images);
         }
@@ -158,6 +171,58 @@ pub fn read(
         None => Err(ReadError::NoImages {
             found: entries.first,
         }),
+    }
+}
+
+/// The images of an archive, in its order, each once.
+#[derive(Default)]
+pub(super) struct Images {
+    images: Vec<NamedImage>,
+    /// Where each is among them.
+    places: HashMap<Digest, usize>,
+    /// Bytes of all of them.
+    held: u64,
+}
+
+impl Images {
+    /// Where the image is, without names at first.
+    pub(super) fn add(
+        &mut self,
+        digest: Digest,
+        media_type: String,
+        bytes: Vec<u8>,
+    ) -> Result<usize, ReadError> {
+        let place = match self.places.entry(digest) {
+            Entry::Occupied(place) => return Ok(*place.get()),
+            Entry::Vacant(place) => place,
+        };
+        self.held += bytes.len() as u64;
+        if self.held > MAX_HELD {
+            return Err(ReadError::TooMuchHeld);
+        }
+        self.images.push(NamedImage {
+            names: Vec::new(),
+            media_type,
+            digest: place.key().clone(),
+            bytes,
+        });
+        Ok(*place.insert(self.images.len() - 1))
+    }
+
+    /// Adds the names that the image does not have yet.
+    pub(super) fn name(&mut self, place: usize, names: impl IntoIterator<Item = Name>) {
+        let Some(image) = self.images.get_mut(place) else {
+            return;
+        };
+        for name in names {
+            if !image.names.contains(&name) {
+                image.names.push(name);
+            }
+        }
+    }
+
+    pub(super) fn into_inner(self) -> Vec<NamedImage> {
+        self.images
     }
 }
 

@@ -1,5 +1,7 @@
 //! Archives that our writer wrote, that docker's would, and that nobody should have.
 
+mod bounds;
+
 use std::io::{self, Write};
 
 use serde_json::{Value, json};

@@ -84,6 +84,9 @@ enum Part {
 pub struct Plan {
     parts: Vec<Part>,
     seen: HashSet<String>,
+    /// Manifests and indexes whose parts are among them: however many indexes name one, it is read
+    /// once.
+    documents: HashSet<Digest>,
 }
 
 // oci-archive.
@@ -124,10 +127,14 @@ impl Plan {
         if depth > MAX_NESTING {
             return Err(ImageError::TooDeep.into());
         }
+        self.documents.insert(digest.clone());
         self.stored(digest, bytes.len() as u64);
         match read::parse(bytes)? {
             Parsed::Index(children) => {
                 for child in children {
+                    if self.documents.contains(child.digest()) {
+                        continue;
+                    }
                     let bytes = read::fetch(content, &child, MAX_MANIFEST)?;
                     self.document(child.digest(), &bytes, content, depth + 1)?;
                 }

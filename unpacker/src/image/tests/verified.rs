@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::digest::{ChainId, DiffId, Hasher};
+use crate::image::Image;
+use crate::image::unpack::destination::Destination;
+use crate::layer::root::Root;
+use crate::layer::root::metadata::Timestamp;
 
 fn sha512(bytes: &[u8]) -> DiffId {
     let like = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
@@ -32,24 +36,68 @@ fn diff_ids_of_both_algorithms_are_verified() {
     assert!(unpacked(sha512(&tar)).is_ok());
 }
 
-#[test]
-fn a_folder_is_empty_where_a_layer_was_not_the_right_one() {
-    let tars = [tar_of(&[file("a/b", "x")]), tar_of(&[file("c", "x")])];
+/// An image whose upper layer is not what its configuration says.
+fn wrong() -> (Made, Image) {
+    let root = dir(".").mode(0o1777).mtime(5, 0).xattr("user.k", "v");
+    let tars = [tar_of(&[root, file("a/b", "x")]), tar_of(&[file("c", "x")])];
     let made = image_of(&tars, Compression::Gzip);
     let mut image = load(&made.layout, &made.manifest).unwrap();
     image.layers[1].diff_id = sha256(b"other").to_string().parse().unwrap();
-    let destination = made.dir.path().join("flat");
-    let options = ApplyOptions::default();
-    let result = unpack_to(
-        &image,
-        &made.layout,
-        &destination,
-        &options,
-        &Silent,
-        &Cancel::default(),
+    (made, image)
+}
+
+fn unpack_wrong(made: &Made, image: &Image, to: &Path) -> UnpackError {
+    let (options, cancel) = (ApplyOptions::default(), Cancel::default());
+    let result = unpack_to(image, &made.layout, to, &options, &Silent, &cancel);
+    result.unwrap_err()
+}
+
+#[test]
+fn folders_that_were_made_are_gone_where_a_layer_was_not_the_right_one() {
+    let (made, image) = wrong();
+    let above = made.dir.path().join("above");
+    std::fs::create_dir(&above).unwrap();
+    let error = unpack_wrong(&made, &image, &above.join("new/flat"));
+    assert!(matches!(error, UnpackError::DiffId { .. }), "{error:?}");
+    assert_eq!(above.read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn a_folder_is_as_it_was_where_a_layer_was_not_the_right_one() {
+    let (made, image) = wrong();
+    let to = made.dir.path().join("there");
+    std::fs::create_dir(&to).unwrap();
+    let root = Root::open(&to).unwrap();
+    let top = Path::new("");
+    root.set_mode(top, 0o750).unwrap();
+    root.set_xattr(top, "user.mine".as_ref(), b"1").unwrap();
+    root.set_mtime(top, Timestamp::from_seconds(1234)).unwrap();
+    let told = || (root.metadata(top).unwrap(), root.xattrs(top).unwrap());
+    let before = told();
+    let error = unpack_wrong(&made, &image, &to);
+    assert!(matches!(error, UnpackError::DiffId { .. }), "{error:?}");
+    assert_eq!(to.read_dir().unwrap().count(), 0);
+    assert_eq!(told(), before);
+}
+
+#[test]
+fn a_folder_of_other_things_or_of_somebody_else_is_left_alone() {
+    let made = image_of(&[tar_of(&[file("a", "x")])], Compression::Gzip);
+    let to = made.dir.path().join("to");
+    let first = Destination::prepare(&to).unwrap();
+    let busy = flat(&made, &to);
+    assert!(matches!(busy, Err(UnpackError::Busy { .. })), "{busy:?}");
+    assert!(to.exists());
+    drop(first);
+    assert!(!to.exists());
+    std::fs::create_dir(&to).unwrap();
+    std::fs::write(to.join("mine"), "mine").unwrap();
+    let full = flat(&made, &to);
+    assert!(
+        matches!(full, Err(UnpackError::NotEmpty { .. })),
+        "{full:?}"
     );
-    assert!(matches!(result, Err(UnpackError::DiffId { .. })));
-    assert_eq!(destination.read_dir().unwrap().count(), 0);
+    assert_eq!(std::fs::read_to_string(to.join("mine")).unwrap(), "mine");
 }
 
 /// What follows an archive belongs to its diffID, and is nothing else.

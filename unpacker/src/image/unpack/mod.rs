@@ -7,6 +7,7 @@
 
 mod beside;
 mod blob;
+pub mod destination;
 mod stack;
 
 use std::io;
@@ -16,13 +17,13 @@ use super::Image;
 use crate::content::Content;
 use crate::digest::{DiffId, Digest};
 use crate::layer::apply::{ApplyError, ApplyOptions, Form, apply};
-use crate::layer::root::Root;
 use crate::layer::root::metadata::{Owner, Timestamp};
 use crate::progress::{Cancel, Cancelled, Progress};
 use crate::snapshot::id::SnapshotId;
 use crate::snapshot::store::Snapshots;
 use crate::verify::Mismatch;
 use blob::Source;
+use destination::Destination;
 use stack::Stack;
 
 /// An image that could not be unpacked.
@@ -48,6 +49,8 @@ pub enum UnpackError {
     Destination { path: PathBuf, source: io::Error },
     #[error("{path:?} is not empty")]
     NotEmpty { path: PathBuf },
+    #[error("somebody else unpacks into {path:?}")]
+    Busy { path: PathBuf },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -106,7 +109,7 @@ pub fn unpacked(image: &Image, snapshots: &Snapshots) -> io::Result<Vec<Snapshot
 }
 
 /// Unpacks an image into one folder, which is made, or empty. Layers are written before they are
-/// known to be the right ones; where one is not, or something else fails, the folder is emptied.
+/// known to be the right ones; where one is not, or something else fails, the folder is what it was.
 pub fn unpack_to(
     image: &Image,
     content: &dyn Content,
@@ -115,47 +118,55 @@ pub fn unpack_to(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<(), UnpackError> {
-    let failed = |source| UnpackError::Destination {
-        path: destination.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(destination).map_err(failed)?;
-    let root = Root::open(destination).map_err(failed)?;
-    let top = Path::new("");
-    if !root.read_dir(top).map_err(failed)?.is_empty() {
-        return Err(UnpackError::NotEmpty {
-            path: destination.to_owned(),
-        });
-    }
-    // What the root is like where no layer describes it.
-    (options.ownership)
-        .give(&root, top, Owner::default(), 0o755)
-        .and_then(|()| root.set_mtime(top, Timestamp::default()))
-        .map_err(failed)?;
+    let destination = Destination::prepare(destination)?;
+    unpack_into(image, content, &destination, options, progress, cancel)?;
+    destination.keep();
+    Ok(())
+}
+
+/// As [`unpack_to`], into a folder that is prepared; after an error it is empty again, and the next
+/// try may use it.
+pub fn unpack_into(
+    image: &Image,
+    content: &dyn Content,
+    destination: &Destination,
+    options: &ApplyOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<(), UnpackError> {
     let source = Source {
         content,
         options,
         progress,
     };
-    for layer in &image.layers {
-        let applied = source.read(layer, |tar| {
-            apply(tar, &root, Form::Flat, options, progress, cancel)
-        });
-        if let Err(error) = applied {
-            // What went wrong first is what counts.
-            let _ = empty(&root);
-            return Err(error);
-        }
-        source.finished(layer, None);
+    let filled = fill(image, &source, destination, cancel);
+    if filled.is_err() {
+        // What went wrong first is what counts.
+        let _ = destination.reset();
     }
-    Ok(())
+    filled
 }
 
-/// Removes everything from a folder.
-fn empty(root: &Root) -> io::Result<()> {
-    root.set_mode(Path::new(""), 0o700)?;
-    for entry in root.read_dir(Path::new(""))? {
-        root.remove_all(Path::new(&entry.name))?;
+fn fill(
+    image: &Image,
+    source: &Source<'_>,
+    destination: &Destination,
+    cancel: &Cancel,
+) -> Result<(), UnpackError> {
+    let (root, top) = (&destination.root, Path::new(""));
+    let Source {
+        options, progress, ..
+    } = source;
+    // What the root is like where no layer describes it.
+    (options.ownership)
+        .give(root, top, Owner::default(), 0o755)
+        .and_then(|()| root.set_mtime(top, Timestamp::default()))
+        .map_err(|source| destination.failed(source))?;
+    for layer in &image.layers {
+        source.read(layer, |tar| {
+            apply(tar, root, Form::Flat, options, *progress, cancel)
+        })?;
+        source.finished(layer, None);
     }
     Ok(())
 }

@@ -88,13 +88,31 @@ impl Layer<'_> {
     /// Deepest first: a directory's time changes when something in it is created, not when the
     /// mode of something in it changes, but without search permission nothing below is reached.
     pub(super) fn finish_folders(&mut self) -> Result<(), ApplyError> {
-        for (path, deferred) in self.tree.take_deferred().iter().rev() {
-            let done = (self.tree.budget.check().map_err(TreeError::from))
-                .and_then(|()| Ok(self.finish_list(path)?))
-                .and_then(|()| Ok(self.finish_folder(path, deferred)?));
-            done.map_err(|error| finishing(path, error))?;
+        while let Some((path, deferred)) = self.tree.pop_deferred() {
+            self.finish_one(&path, &deferred)?;
         }
         Ok(())
+    }
+
+    /// In the middle of the layer, so that not every directory of an image is held in memory.
+    pub(super) fn finish_early(&mut self) -> Result<(), ApplyError> {
+        let mut root = None;
+        while let Some((path, deferred)) = self.tree.pop_deferred() {
+            match path.as_os_str().is_empty() {
+                // Nothing looks at the root again.
+                true => root = Some(deferred),
+                false => self.finish_one(&path, &deferred)?,
+            }
+        }
+        let kept = self.tree.begin_anew(root);
+        kept.map_err(|error| finishing(Path::new(""), error))
+    }
+
+    fn finish_one(&mut self, path: &Path, deferred: &Deferred) -> Result<(), ApplyError> {
+        let done = (self.tree.budget.check().map_err(TreeError::from))
+            .and_then(|()| Ok(self.finish_list(path)?))
+            .and_then(|()| Ok(self.finish_folder(path, deferred)?));
+        done.map_err(|error| finishing(path, error))
     }
 
     /// Gives a directory the access control list of what is created in it.

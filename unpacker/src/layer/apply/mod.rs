@@ -150,8 +150,10 @@ struct Layer<'a> {
     ownership: Ownership,
     /// Links whose target was not there yet: path and target.
     pending: Vec<(PathBuf, PathBuf)>,
-    /// In the flat form: what this layer brought, so that its own whiteouts spare it.
+    /// In the flat form: what this layer brought, so that its own whiteouts spare it. Of the first
+    /// layer nobody need know: there is nothing older that its whiteouts could mean.
     touched: Paths,
+    is_first: bool,
     /// Kinds of trouble that were told already.
     warned: HashSet<String>,
     describes_root: bool,
@@ -167,6 +169,7 @@ impl<'a> Layer<'a> {
             ownership: options.ownership,
             pending: Vec::new(),
             touched: HashSet::new(),
+            is_first: false,
             warned: HashSet::new(),
             describes_root: false,
             progress,
@@ -193,6 +196,9 @@ impl Layer<'_> {
                 source,
             })?;
             self.change(change, &mut archive)?;
+            if self.tree.is_crowded() {
+                self.finish_early()?;
+            }
         }
         applied.bytes = archive.drain()?;
         applied.opaque_root = self.finish()?;
@@ -201,13 +207,18 @@ impl Layer<'_> {
     }
 
     fn start(&mut self) -> Result<(), ApplyError> {
-        let top = Path::new("");
         let done = match self.flat {
             false => self.tree.inherit_root(),
-            true => (self.tree.upper.metadata(top).map_err(TreeError::from))
-                .and_then(|found| self.tree.keep_attributes(top, &found)),
+            true => self.start_flat(),
         };
         done.map_err(|source| creating(Path::new("/"), source))
+    }
+
+    fn start_flat(&mut self) -> Result<(), TreeError> {
+        let top = Path::new("");
+        self.is_first = self.tree.upper.read_dir(top)?.is_empty();
+        let found = self.tree.upper.metadata(top)?;
+        self.tree.keep_attributes(top, &found)
     }
 
     fn change(&mut self, change: Change, archive: &mut Archive<'_>) -> Result<(), ApplyError> {
@@ -237,6 +248,9 @@ impl Layer<'_> {
         let Some(folder) = self.tree.find_folder(folder)? else {
             return Ok(());
         };
+        if self.is_first {
+            return Ok(());
+        }
         let path = folder.join(name);
         if !self.flat {
             self.tree.give_back(&path, true)?;
@@ -252,6 +266,9 @@ impl Layer<'_> {
         let Some(folder) = self.tree.find_folder(path)? else {
             return Ok(());
         };
+        if self.is_first {
+            return Ok(());
+        }
         if self.flat {
             return self.remove_older(&folder);
         }
@@ -295,6 +312,9 @@ impl Layer<'_> {
     fn touch(&mut self, path: &Path) -> Result<(), TreeError> {
         if !self.flat {
             self.tree.own(path);
+            return Ok(());
+        }
+        if self.is_first {
             return Ok(());
         }
         for part in path.ancestors() {

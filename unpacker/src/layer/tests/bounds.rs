@@ -61,6 +61,42 @@ fn inside() {
     assert!(root.read_dir(Path::new("")).unwrap().is_empty());
 }
 
+/// Only few directories are noted at a time; what comes into one that is finished changes nothing of
+/// what its entry said.
+#[test]
+fn directories_that_are_finished_early_are_what_their_entries_say() {
+    let name = |n: i64| format!("d{n}");
+    let mut items = vec![dir(".").mode(0o755).mtime(7, 0)];
+    items.extend((0..20).map(|n| dir(&name(n)).mode(0o500).mtime(1000 + n, 5)));
+    for round in 0..2 {
+        items.extend((0..20).map(|n| file(&format!("{}/f{round}", name(n)), "x")));
+    }
+    items.push(dir("d3").mode(0o1711).mtime(9, 0));
+    items.push(hard("d4/link", "d5/f0"));
+    items.extend((0..20).map(|n| file(&format!("implied{n}/a/f"), "x")));
+    for form in [Form::Flat, Form::Overlay { parents: &[] }] {
+        let folder = TempDir::new().unwrap();
+        let root = open(folder.path());
+        let options = options(Ownership::Recorded);
+        apply_bytes(&tar_of(&items), &root, form, &options).unwrap();
+        let said = |path: &str| {
+            let found = root.metadata(Path::new(path)).unwrap();
+            (found.mode, found.mtime.seconds, found.mtime.nanos)
+        };
+        assert_eq!(said(""), (0o755, 7, 0));
+        for n in 0..20 {
+            let expected = match n {
+                3 => (0o1711, 9, 0),
+                n => (0o500, 1000 + n, 5),
+            };
+            assert_eq!(said(&name(n)), expected, "{n}");
+            for path in [format!("implied{n}"), format!("implied{n}/a")] {
+                assert_eq!(said(&path), (0o755, 0, 0), "{path}");
+            }
+        }
+    }
+}
+
 #[test]
 fn depth_is_limited() {
     let deep = |parts: usize| format!("{}f", "d/".repeat(parts - 1));

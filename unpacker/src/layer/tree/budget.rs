@@ -36,7 +36,7 @@ impl From<Errno> for TreeError {
     }
 }
 
-/// Counts down; what is charged is never given back.
+/// Counts down; what is charged is given back only for names that are forgotten.
 pub(crate) struct Budget<'a> {
     cancel: &'a Cancel,
     max_entries: u64,
@@ -90,6 +90,12 @@ impl<'a> Budget<'a> {
         self.remember_bytes(path.as_os_str().len() as u64 + OVERHEAD)
     }
 
+    /// A name that was remembered is not any more.
+    pub(crate) fn forget(&mut self, path: &Path) {
+        let bytes = path.as_os_str().len() as u64 + OVERHEAD;
+        self.remembered = self.remembered.saturating_sub(bytes);
+    }
+
     pub(crate) fn remember_bytes(&mut self, bytes: u64) -> Result<(), TreeError> {
         self.remembered += bytes;
         match self.remembered > MAX_REMEMBERED {
@@ -110,6 +116,10 @@ mod tests {
         let long = "x/".repeat(2000);
         let kept = (0..100_000).take_while(|_| budget.remember(Path::new(&long)).is_ok());
         assert_eq!(kept.count() as u64, MAX_REMEMBERED / (4000 + OVERHEAD));
+        budget.forget(Path::new(&long));
+        budget.forget(Path::new(&long));
+        assert!(budget.remember(Path::new(&long)).is_ok());
+        assert!(budget.remember(Path::new(&long)).is_err());
         cancel.cancel();
         assert!(matches!(budget.entry(), Err(TreeError::Cancelled(_))));
     }

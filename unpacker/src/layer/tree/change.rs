@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, SeekFrom, mkdirat, openat};
 use rustix::io::Errno;
 
-use super::{Deferred, Folder, Level, Seen, Tree, TreeError};
+use super::{Deferred, Folder, Level, MAX_DEFERRED, Seen, Tree, TreeError};
 use crate::layer::Ownership;
 use crate::layer::ownership::OVERRIDE_STAT;
 use crate::layer::root::attributes::{
@@ -106,9 +106,27 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// What was noted, sorted by path; nothing is after that.
-    pub(crate) fn take_deferred(&mut self) -> Vec<(PathBuf, Deferred)> {
-        std::mem::take(&mut self.deferred).into_iter().collect()
+    /// What was noted of the last directory in the order of paths; it is not noted after that.
+    pub(crate) fn pop_deferred(&mut self) -> Option<(PathBuf, Deferred)> {
+        let (path, deferred) = self.deferred.pop_last()?;
+        self.budget.forget(&path);
+        Some((path, deferred))
+    }
+
+    /// Whether enough directories are noted to finish them before the layer's end. What was borrowed
+    /// may be taken out of them again without a look at them.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.deferred.len() > MAX_DEFERRED && self.borrowed.is_empty()
+    }
+
+    /// Lets go of all directories but the root: whatever comes into one of them next looks at what it
+    /// is like then.
+    pub(crate) fn begin_anew(&mut self, root: Option<Deferred>) -> Result<(), TreeError> {
+        self.cache.clear();
+        match root {
+            Some(deferred) => self.defer(Path::new(""), deferred),
+            None => Ok(()),
+        }
     }
 
     /// Gives a directory of a lower layer a place in this one, with everything it says.

@@ -31,6 +31,10 @@ pub(crate) use view::{Level, Seen};
 
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
+/// Directories that are noted at a time; after that they are finished, and those that something comes
+/// into later are noted anew. Few in tests, so that every test of a layer is one of this.
+const MAX_DEFERRED: usize = if cfg!(test) { 4 } else { 8192 };
+
 /// Mode and time of a directory, set when nothing is created in it any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deferred {

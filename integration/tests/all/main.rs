@@ -28,6 +28,7 @@ mod limits;
 mod mirror;
 mod network;
 mod platform;
+mod prompt;
 mod prune;
 mod pull;
 mod registry_commands;

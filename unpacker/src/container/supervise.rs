@@ -148,12 +148,27 @@ pub fn hold(dir: &Path) -> Result<Held, SuperviseError> {
             return Err(SuperviseError::Running { pid });
         }
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Held(folder)),
+            Ok(()) => {
+                release(&folder)?;
+                return Ok(Held(folder));
+            }
             Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(MOMENT),
             Err(Errno::WOULDBLOCK) => return Err(SuperviseError::Busy),
             Err(error) => return Err(io::Error::from(error).into()),
         }
     }
+}
+
+/// Takes away what a monitor that was killed could not: the control groups of its container, which
+/// died with it.
+fn release(folder: &OwnedFd) -> io::Result<()> {
+    let Some(record) = record::read::<Record>(folder, MONITOR)? else {
+        return Ok(());
+    };
+    if record.is_of_this_boot() && record::read::<Ended>(folder, EXIT)?.is_none() {
+        record.held.end();
+    }
+    Ok(())
 }
 
 /// What is known of the container in `dir`; asks the kernel, never only a file.

@@ -347,6 +347,9 @@ pub enum Sandbox {
         /// Also when it runs
         #[arg(long, short)]
         force: bool,
+        /// With the volumes that have no name and no other sandbox
+        #[arg(long, short)]
+        volumes: bool,
     },
     /// Show what a sandbox printed
     Logs {

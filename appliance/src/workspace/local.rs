@@ -25,6 +25,7 @@ use crate::sandbox::local::Sandboxes;
 use crate::sandbox::options::{Keeping, RunOptions};
 use crate::sandbox::plan::check_name;
 use crate::sandbox::record::{Record, WORKSPACE};
+use crate::sandbox::removal::Removal;
 
 /// A Dockerfile is text that people write.
 const MAX_DOCKERFILE: u64 = 4 << 20;
@@ -182,7 +183,7 @@ impl Backend for Local {
         };
         let record = self
             .sandboxes
-            .create_with(&runnable, &request, &plan.mounts)
+            .create_with(&runnable, &request, &plan.mounts, &Cancel::default())
             .map_err(fault)?;
         Ok(record.id)
     }
@@ -205,7 +206,10 @@ impl Backend for Local {
 
     fn remove_sandbox(&self, name: &str) -> Result<(), Fault> {
         match self.find(name)? {
-            Some(record) => self.sandboxes.remove(&record, true).map_err(fault),
+            // With what its image's `VOLUME`s held, as everything else that it changed.
+            Some(record) => (self.sandboxes)
+                .remove(&record, Removal::WHOLE)
+                .map_err(fault),
             None => Ok(()),
         }
     }

@@ -303,8 +303,12 @@ fn volumes_keep_what_sandboxes_leave() {
         appliance.run(&["volume", "create", "other"]).ok();
         appliance.run(&["volume", "rm", "data"]).ok();
         appliance.run(&["volume", "inspect", "data"]).failed(3);
-        // What nobody named goes first.
+        // What nobody named goes first; with a `--rm` sandbox it goes at once.
         run(&appliance, &["-v", "/anonymous"], "touch /anonymous/file").ok();
+        let unnamed = ["sandbox", "run", "--name", "unnamed", "-v", "/anonymous"];
+        let ran = appliance.run(&[&unnamed[..], &["busybox:1", "true"]].concat());
+        ran.ok();
+        appliance.run(&["sandbox", "rm", "unnamed"]).ok();
         assert_eq!(
             appliance
                 .run(&["volume", "prune"])
@@ -367,7 +371,7 @@ fn the_surroundings_are_as_asked() {
     let id = folder.join("id");
     let cidfile = ["--cidfile", id.to_str().unwrap()];
     run(&appliance, &cidfile, "true").ok();
-    assert_eq!(std::fs::read_to_string(&id).unwrap().len(), 12);
+    assert_eq!(fs::read_to_string(&id).unwrap().len(), 12);
     run(&appliance, &cidfile, "true").failed(2);
     assert_eq!(run(&appliance, &["--no-init"], "echo $$").ok().text(), "1");
 }

@@ -36,4 +36,5 @@ mod restart;
 mod rootless;
 mod sandbox;
 mod stress;
+mod volumes;
 mod workspace;

@@ -125,6 +125,9 @@ pub struct Up {
     /// Build anew and replace the sandbox; files stay
     #[arg(long)]
     pub recreate: bool,
+    /// Let a cloned repository mount this file or folder of the host, and what lies below
+    #[arg(long, value_name = "PATH")]
+    pub allow_mount: Vec<PathBuf>,
     /// Open a shell in the workspace when it is up
     #[arg(long)]
     pub ssh: bool,

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use builder::request::{BuildRequest, DockerfileSource};
 use config::name::Reference;
+use config::project::Limits;
+use config::quantity::Seconds;
+use unpacker::container::resources::Resources;
 use unpacker::container::spec::{Mount, Process};
 use unpacker::container::stream::{self, Frame};
 use unpacker::layer::root::Root;
@@ -114,7 +117,18 @@ impl Backend for Local {
         request.target.clone_from(&build.target);
         request.no_cache = build.no_cache;
         request.compression = self.compression;
-        request.timeout = self.timeout;
+        let Limits {
+            cpu,
+            memory,
+            timeout,
+        } = build.limits;
+        let usual = &self.images.build_limits;
+        request.resources.cpus = cpu.map(|cpu| cpu.0).or(usual.cpus);
+        request.resources.memory = memory.map(|memory| memory.0).or(usual.memory);
+        request.timeout = match timeout {
+            Some(Seconds(seconds)) => (seconds > 0).then(|| Duration::from_secs(seconds)),
+            None => self.timeout,
+        };
         for tag in &build.tags {
             request
                 .names
@@ -155,11 +169,11 @@ impl Backend for Local {
         }
     }
 
-    fn create_sandbox(&self, plan: &SandboxPlan) -> Result<String, Fault> {
+    fn create_sandbox(&self, plan: &SandboxPlan, cancel: &Cancel) -> Result<String, Fault> {
         let silent = unpacker::progress::Silent;
         let runnable = self
             .images
-            .runnable(&plan.image, None, &silent, &Cancel::default())
+            .runnable(&plan.image, None, &silent, cancel)
             .map_err(fault)?;
         let wait = plan
             .override_command
@@ -173,7 +187,13 @@ impl Backend for Local {
             env: plan.env.clone(),
             user: plan.user.clone(),
             options: RunOptions {
+                resources: Resources {
+                    cpus: plan.limits.cpu.map(|cpu| cpu.0),
+                    memory: plan.limits.memory.map(|memory| memory.0),
+                    ..Resources::default()
+                },
                 keeping: Keeping {
+                    idle_timeout: plan.limits.timeout.map(|seconds| seconds.0),
                     labels: [(WORKSPACE.to_owned(), plan.name.clone())].into(),
                     ..Keeping::default()
                 },
@@ -183,7 +203,7 @@ impl Backend for Local {
         };
         let record = self
             .sandboxes
-            .create_with(&runnable, &request, &plan.mounts, &Cancel::default())
+            .create_with(&runnable, &request, &plan.mounts, cancel)
             .map_err(fault)?;
         Ok(record.id)
     }
@@ -323,9 +343,12 @@ fn is_pause(error: &std::io::Error) -> bool {
 /// A folder that was moved away since is the usual reason, and a mount error says it badly.
 fn missing_mounts(record: &Record) -> Result<(), Fault> {
     for mount in &record.spec.mounts {
-        if let Mount::Bind { source, .. } = mount
-            && !source.exists()
-        {
+        let source = match mount {
+            Mount::Bind { source, .. } => source.clone(),
+            Mount::Beneath { root, place, .. } => root.join(place),
+            Mount::Tmpfs { .. } => continue,
+        };
+        if !source.exists() {
             let message = format!("{} is gone", source.display());
             return Err(Fault::new(Class::NotFound, message)
                 .suggest("Put it back, or run `devpod up --recreate`."));

@@ -260,7 +260,7 @@ impl Backend for Local {
             .exec_process(&record, process)
             .map_err(fault)?;
         let broken = |error: std::io::Error| Fault::io("the command's stream broke", &error);
-        stream::write(&mut stream, &Frame::CloseStdin).map_err(broken)?;
+        close_stdin(&mut stream).map_err(broken)?;
         // So that a cancel is noticed while the command says nothing.
         stream
             .set_read_timeout(Some(Duration::from_millis(200)))
@@ -313,6 +313,15 @@ impl Backend for Local {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+/// Tells a command that it is given nothing. One that has ended already needs not be told; what it said
+/// and how it ended is still to be read.
+fn close_stdin(stream: &mut UnixStream) -> std::io::Result<()> {
+    match stream::write(stream, &Frame::CloseStdin) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 
@@ -381,4 +390,25 @@ fn build_fault(failure: Failure) -> Fault {
         fault.class = Class::Dockerfile;
     }
     fault
+}
+
+#[cfg(test)]
+mod tests {
+    use unpacker::container::exit::Exit;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_has_ended_already_is_still_heard() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        stream::write(&mut theirs, &Frame::Exit(Exit::Code(7))).unwrap();
+        drop(theirs);
+        close_stdin(&mut ours).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut ours, &mut bytes).unwrap();
+        let mut decoder = stream::Decoder::default();
+        decoder.push(&bytes);
+        let told = decoder.next_frame().unwrap();
+        assert!(matches!(told, Some(Frame::Exit(Exit::Code(7)))), "{told:?}");
+    }
 }

@@ -27,6 +27,7 @@ use crate::options::Options;
 use crate::sandbox::keeper;
 use crate::sandbox::local::{Defaults, Sandboxes};
 use crate::sandbox::record::Record;
+use crate::sandbox::removal::Removal;
 use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::volumes::Volumes;
 use crate::workspace::service::Workspaces;
@@ -209,7 +210,7 @@ impl App {
             while sandboxes.is_running(&record).unwrap_or(false) {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
             }
-            let swept = tokio::task::spawn_blocking(move || sandboxes.remove(&record, true)).await;
+            let swept = tokio::task::spawn_blocking(move || sandboxes.remove(&record, Removal::WHOLE)).await;
             if let Ok(Err(failure)) = swept {
                 tracing::warn!(failure = ?failure.to_string(), "a finished sandbox could not be removed");
             }

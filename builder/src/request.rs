@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use config::name::Reference;
 use unpacker::container::launch::Launcher;
 use unpacker::container::network::spec::Wiring;
+use unpacker::container::resources::Resources;
 use unpacker::container::spec::Network;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
@@ -59,6 +60,8 @@ pub struct BuildRequest {
     pub secrets: BTreeMap<String, PathBuf>,
     /// For the whole build.
     pub timeout: Option<Duration>,
+    /// Of each RUN.
+    pub resources: Resources,
 }
 
 impl BuildRequest {
@@ -81,6 +84,7 @@ impl BuildRequest {
             source_date_epoch: None,
             secrets: BTreeMap::new(),
             timeout: None,
+            resources: Resources::default(),
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Devcontainer {
 }
 
 /// `None` leaves the setting of the same name in force.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     pub cpu: Option<Cpu>,
     pub memory: Option<ByteSize>,

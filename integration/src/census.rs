@@ -38,6 +38,8 @@ pub struct Census {
     pub mounts: BTreeSet<String>,
     /// Files and folders of work under way, below the data folder.
     pub work: BTreeSet<PathBuf>,
+    /// Control groups of containers whose maker is one of those processes, or has ended.
+    pub groups: BTreeSet<PathBuf>,
 }
 
 impl Census {
@@ -49,6 +51,7 @@ impl Census {
             namespaces: namespaces(&processes),
             mounts: mounts(&place.data()),
             work: work(&place.data()),
+            groups: groups(&processes),
             processes,
         }
     }
@@ -59,7 +62,7 @@ impl Census {
             .processes
             .iter()
             .all(|process| process.pid as u32 == pid);
-        alone && self.mounts.is_empty() && self.work.is_empty()
+        alone && self.mounts.is_empty() && self.work.is_empty() && self.groups.is_empty()
     }
 }
 
@@ -142,6 +145,48 @@ fn mounts(data: &Path) -> BTreeSet<String> {
         found.extend(of_place.map(str::to_owned));
     }
     found
+}
+
+/// A group is called as the process that made it: `<pid>-<start time>`. One whose maker has ended is a
+/// leftover, whoever's: it goes with its sandbox, or when any daemon starts.
+fn groups(processes: &[Process]) -> BTreeSet<PathBuf> {
+    let is_ours = |pid: i32| processes.iter().any(|process| process.pid == pid);
+    let counts = |folder: &PathBuf| {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let maker = name.and_then(|name| name.split_once('-'));
+        maker.is_some_and(|(pid, start)| match pid.parse() {
+            Ok(pid) => is_ours(pid) || start_time(pid).is_none_or(|time| time != start),
+            Err(_) => false,
+        })
+    };
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let hierarchies = table.lines().filter(|line| line.contains(" - cgroup"));
+    let mut found = BTreeSet::new();
+    for mount in hierarchies.filter_map(|line| line.split(' ').nth(4)) {
+        let mut folders = vec![PathBuf::from(mount)];
+        while let Some(folder) = folders.pop() {
+            let below = below(&folder);
+            match folder.ends_with("devpod") {
+                true => found.extend(below.into_iter().filter(counts)),
+                false => folders.extend(below),
+            }
+        }
+    }
+    found
+}
+
+/// Groups come and go while this looks.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the program's name before it may hold anything.
+fn start_time(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19).map(str::to_owned)
 }
 
 fn work(data: &Path) -> BTreeSet<PathBuf> {

@@ -7,6 +7,7 @@
 pub mod arrival;
 pub mod container;
 pub mod content;
+pub mod crash;
 pub mod digest;
 pub mod fetch;
 pub mod image;

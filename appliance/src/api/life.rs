@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::error::Outcome;
 use crate::sandbox::inspect;
 use crate::sandbox::record::Record;
+use crate::sandbox::removal::Removal;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -129,7 +130,7 @@ async fn prune(State(app): State<Arc<App>>) -> Response {
             if app.sandboxes.is_running(&record)? || record.is_of_workspace() {
                 continue;
             }
-            app.sandboxes.remove(&record, false)?;
+            app.sandboxes.remove(&record, Removal::default())?;
             removed.push(json!({ "id": record.id, "name": record.name }));
         }
         Ok(removed)

@@ -19,6 +19,7 @@ use crate::api::types::{ExecRequest, SandboxRequest, StopRequest};
 use crate::app::App;
 use crate::error::{Failure, Kind, Outcome};
 use crate::sandbox::record::Record;
+use crate::sandbox::removal::Removal;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -61,10 +62,10 @@ async fn run(
             true => app.sandboxes.start_attached(record).map(Some),
             false => app.sandboxes.start(record).map(|()| None),
         };
-        let (record, stream) = app.sandboxes.run(&runnable, &request, start)?;
+        let (record, stream) = app.sandboxes.run(&runnable, &request, &cancel, start)?;
         if let Err(cancelled) = cancel.check() {
             // Whoever wanted it went away and does not know what it is called.
-            app.sandboxes.remove(&record, true)?;
+            app.sandboxes.remove(&record, Removal::WHOLE)?;
             return Err(Failure::from_error(Kind::Cancelled, &cancelled));
         }
         // Before anybody removes it: it may have ended already.
@@ -153,6 +154,8 @@ async fn stop(
 struct RemoveQuery {
     #[serde(default)]
     force: bool,
+    #[serde(default)]
+    volumes: bool,
 }
 
 async fn remove(
@@ -165,7 +168,8 @@ async fn remove(
             Err(_) if app.sandboxes.remove_broken(&name)? => return Ok(json!({ "id": name })),
             found => found?,
         };
-        app.sandboxes.remove(&record, query.force)?;
+        let RemoveQuery { force, volumes } = query;
+        app.sandboxes.remove(&record, Removal { force, volumes })?;
         Ok(json!({ "id": record.id }))
     })
     .await

@@ -373,6 +373,9 @@ pub struct UpRequest {
     pub name: Option<String>,
     pub branch: Option<String>,
     pub recreate: bool,
+    /// What a cloned repository may mount of this host; absolute.
+    #[serde(default)]
+    pub allowed_mounts: Vec<PathBuf>,
     /// The caller's environment, for `${localEnv:…}` and for git's credentials. Never stored.
     pub env: BTreeMap<String, String>,
 }

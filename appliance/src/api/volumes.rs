@@ -13,8 +13,8 @@ use unpacker::container::spec::Mount;
 
 use crate::api::stream::blocking;
 use crate::app::App;
-use crate::error::{Failure, Outcome};
-use crate::sandbox::volumes::Volume;
+use crate::error::{Failure, Kind, Outcome};
+use crate::sandbox::volumes::{Volume, Withdrawn};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -41,7 +41,7 @@ pub struct PruneVolumes {
 /// A volume, where it lies, and the sandboxes that have it.
 fn row(app: &App, volume: &Volume) -> Outcome<Value> {
     let place = app.sandboxes.volumes.data(&volume.name);
-    let has = |mount: &Mount| matches!(mount, Mount::Bind { source, .. } if *source == place);
+    let has = |mount: &Mount| mount.shows(&place);
     let records = app.sandboxes.list()?;
     let users: Vec<_> = (records.iter())
         .filter(|record| record.spec.mounts.iter().any(has))
@@ -86,30 +86,39 @@ fn used_by(row: &Value) -> Vec<&str> {
 
 async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
     blocking(move || {
-        // Nobody may take it up while it goes.
-        let _alone = app.sandboxes.alone();
-        let row = row(&app, &app.sandboxes.volumes.find(&name)?)?;
-        if let Some(user) = used_by(&row).first() {
-            let message = format!("volume {name:?} belongs to sandbox {user:?}");
-            return Err(Failure::conflict(message)
-                .hint(format!("Remove that first: devpod sandbox rm {user}.")));
-        }
-        app.sandboxes.volumes.remove(&name)?;
+        let withdrawn = withdraw(&app, &name)?;
+        withdrawn.delete()?;
         Ok(json!({ "name": name }))
     })
     .await
 }
 
+/// Nobody may take it up while this looks; its files go afterwards, which can take long.
+fn withdraw(app: &App, name: &str) -> Outcome<Withdrawn> {
+    let _alone = app.sandboxes.alone();
+    let row = row(app, &app.sandboxes.volumes.find(name)?)?;
+    if let Some(user) = used_by(&row).first() {
+        let message = format!("volume {name:?} belongs to sandbox {user:?}");
+        return Err(Failure::conflict(message)
+            .hint(format!("Remove that first: devpod sandbox rm {user}.")));
+    }
+    app.sandboxes.volumes.withdraw(name)
+}
+
 async fn prune(State(app): State<Arc<App>>, Json(request): Json<PruneVolumes>) -> Response {
     blocking(move || {
-        let _alone = app.sandboxes.alone();
         let mut removed = Vec::new();
         for volume in app.sandboxes.volumes.list()? {
-            let unused = used_by(&row(&app, &volume)?).is_empty();
-            if unused && (request.all || volume.anonymous) {
-                app.sandboxes.volumes.remove(&volume.name)?;
-                removed.push(json!({ "name": volume.name }));
+            if !request.all && !volume.anonymous {
+                continue;
             }
+            match withdraw(&app, &volume.name) {
+                Ok(withdrawn) => withdrawn.delete()?,
+                // In use, or gone meanwhile.
+                Err(failure) if matches!(failure.kind, Kind::Conflict | Kind::NotFound) => continue,
+                Err(failure) => return Err(failure),
+            }
+            removed.push(json!({ "name": volume.name }));
         }
         Ok(removed)
     })

@@ -125,6 +125,9 @@ pub struct Up {
     /// Build anew and replace the sandbox; files stay
     #[arg(long)]
     pub recreate: bool,
+    /// Let a cloned repository mount this file or folder of the host, and what lies below
+    #[arg(long, value_name = "PATH")]
+    pub allow_mount: Vec<PathBuf>,
     /// Open a shell in the workspace when it is up
     #[arg(long)]
     pub ssh: bool,
@@ -350,6 +353,9 @@ pub enum Sandbox {
         /// Also when it runs
         #[arg(long, short)]
         force: bool,
+        /// With the volumes that have no name and no other sandbox
+        #[arg(long, short)]
+        volumes: bool,
     },
     /// Show what a sandbox printed
     Logs {

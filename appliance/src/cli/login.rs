@@ -55,7 +55,7 @@ pub(super) async fn login(session: &Session, wanted: Login) -> Outcome<u8> {
             "a user name has no colon and no control character",
         ));
     }
-    let password = secret::read(&format!("Password of {username} at {host}: "))?;
+    let password = secret::read(&format!("Password of {username} at {host}: ")).await?;
     let password = Secret::new(password);
     let entry = check(session, &host, &username, &password).await?;
     let machine = environment::caller().machine();

@@ -55,7 +55,8 @@ async fn add(session: &Session, wanted: Add) -> Outcome<u8> {
         password: secret::read(&format!(
             "Password of {} at {}: ",
             wanted.username, wanted.host
-        ))?,
+        ))
+        .await?,
         host: wanted.host,
         username: wanted.username,
     };

@@ -29,7 +29,11 @@ pub(super) async fn run(session: &Session, verb: Sandbox) -> Outcome<u8> {
         Sandbox::Ps => list(session).await,
         Sandbox::Port { sandbox, port } => show_ports(session, &sandbox, port.as_deref()).await,
         Sandbox::Stop { sandboxes, time } => stop(session, sandboxes, time).await,
-        Sandbox::Rm { sandboxes, force } => remove(session, sandboxes, force).await,
+        Sandbox::Rm {
+            sandboxes,
+            force,
+            volumes,
+        } => remove(session, &sandboxes, force, volumes).await,
         Sandbox::Logs { sandbox, wanted } => logs(session, &sandbox, &wanted).await,
         Sandbox::Life(verb) => sandbox_life::run(session, verb).await,
     }
@@ -234,12 +238,18 @@ async fn stop(session: &Session, sandboxes: Vec<String>, time: Option<u64>) -> O
     Ok(0)
 }
 
-async fn remove(session: &Session, sandboxes: Vec<String>, force: bool) -> Outcome<u8> {
+async fn remove(
+    session: &Session,
+    sandboxes: &[String],
+    force: bool,
+    volumes: bool,
+) -> Outcome<u8> {
     let client = session.daemon().await?;
     for sandbox in sandboxes {
-        let path = format!("/v1/sandboxes/{}?force={force}", segment(&sandbox)?);
+        let name = segment(sandbox)?;
+        let path = format!("/v1/sandboxes/{name}?force={force}&volumes={volumes}");
         let done: Value = client.delete(&path).await?;
-        tell(session, &sandbox, &done);
+        tell(session, sandbox, &done);
     }
     Ok(0)
 }

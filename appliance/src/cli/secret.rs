@@ -1,29 +1,28 @@
 //! Passwords as they are typed or piped in: never from an argument, which every user of the machine
-//! could read, and never shown.
+//! could read, and never shown. Whoever gives up at the prompt gets the terminal back as it was.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Kind, Outcome};
 use crate::ui;
 
 /// Longer than any password, short enough for a mistaken file.
 const MAX_INPUT: u64 = 64 * 1024;
 
 /// Asks for a password on a terminal; elsewhere standard input is the password.
-pub(super) fn read(prompt: &str) -> Outcome<String> {
+pub(super) async fn read(prompt: &str) -> Outcome<String> {
     let stdin = io::stdin();
-    let mut text = String::new();
-    if stdin.is_terminal() {
-        ui::raw_stderr(prompt.as_bytes());
-        let _silence = Silence::enter();
-        stdin.lock().take(MAX_INPUT).read_line(&mut text)?;
-        ui::raw_stderr(b"\n");
+    let text = if stdin.is_terminal() {
+        read_unseen(prompt).await?
     } else {
+        let mut text = String::new();
         stdin.lock().take(MAX_INPUT).read_to_string(&mut text)?;
-    }
+        text
+    };
     // The line's end is no part of it; anything else may be.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
@@ -32,6 +31,50 @@ pub(super) fn read(prompt: &str) -> Outcome<String> {
             .hint("Type it when asked, or pass it on standard input."));
     }
     Ok(text.to_owned())
+}
+
+/// A signal that would end this process ends the question instead, so that what hides the answer is
+/// undone. A read of a terminal cannot be cancelled, but it does not hold up the end either.
+async fn read_unseen(prompt: &str) -> Outcome<String> {
+    let mut ends = Ends::catch()?;
+    let silence = Silence::enter();
+    ui::raw_stderr(prompt.as_bytes());
+    let line = tokio::task::spawn_blocking(|| {
+        let mut text = String::new();
+        let read = io::stdin().lock().take(MAX_INPUT).read_line(&mut text);
+        read.map(|_| text)
+    });
+    let answer = tokio::select! {
+        line = line => line.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Failure::from),
+        () = ends.any() => Err(Failure::new(Kind::Cancelled, "no password was given")),
+    };
+    drop(silence);
+    ui::raw_stderr(b"\n");
+    answer
+}
+
+/// The signals that end a process at a terminal.
+struct Ends([Signal; 4]);
+
+impl Ends {
+    fn catch() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::quit())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn any(&mut self) {
+        let [interrupt, quit, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 /// Asks for one line that may be seen; `None` where there is no terminal to ask on.

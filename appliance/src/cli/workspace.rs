@@ -18,6 +18,9 @@ pub(super) async fn up(session: &Session, up: Up) -> Outcome<u8> {
         name: up.name,
         branch: up.branch,
         recreate: up.recreate,
+        allowed_mounts: (up.allow_mount.iter())
+            .map(|path| image::absolute(path))
+            .collect::<Outcome<_>>()?,
         env: options::environment().collect(),
     };
     let workspace: Value = client.watch("/v1/workspaces", &request).await?;
@@ -199,6 +202,7 @@ mod tests {
             branch: None,
             name: None,
             recreate: false,
+            allow_mount: Vec::new(),
             ssh: false,
         })
     }

@@ -17,7 +17,7 @@ use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use unpacker::container::idmap;
+use unpacker::container::{cgroup, idmap};
 
 use crate::api;
 use crate::api::types::DaemonStatus;
@@ -70,6 +70,13 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     } else {
         lock::acquire(&folder)?
     };
+    // Before the first sandbox, which would otherwise keep the group from being divided later.
+    match cgroup::make_room() {
+        Ok(Some(leaf)) => tracing::info!(?leaf, "went into a leaf of the control group"),
+        Ok(None) => {}
+        // Sandboxes without limits need none of it, and the others say what does not hold.
+        Err(error) => tracing::warn!(%error, "cannot make room in the control group"),
+    }
     folder.sweep()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -9,6 +9,7 @@ use builder::request::{BuildRequest, DockerfileSource, Env};
 use builder::sink::{Publication, Sink};
 use builder::solve;
 use config::name::{Reference, Target};
+use unpacker::container::cgroup;
 use unpacker::image::read::Platform;
 use unpacker::layer::Ownership;
 use unpacker::layer::compress::Compression;
@@ -68,6 +69,9 @@ impl Images {
         cancel: &Cancel,
     ) -> Outcome<builder::request::Built> {
         let _pass = self.gate.pass();
+        for text in cgroup::shortfalls(&request.resources) {
+            progress.event(Event::Warning { text });
+        }
         let env = Env {
             snapshots: &self.snapshots,
             content: self.content.as_ref(),
@@ -101,6 +105,7 @@ impl Images {
         }
         request.network = crate::sandbox::plan::network(wanted.network.as_deref())?;
         request.source_date_epoch = epoch(wanted)?;
+        request.resources.clone_from(&self.build_limits);
         Ok(request)
     }
 

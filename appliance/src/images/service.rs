@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use unpacker::arrival::Arrivals;
 use unpacker::container::launch::Launcher;
 use unpacker::container::network::spec::Wiring;
+use unpacker::container::resources::Resources;
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::Image;
@@ -62,6 +63,8 @@ pub struct Shared {
     pub(crate) launcher: Launcher,
     /// What goes through the private networks of builds.
     pub(crate) wiring: Wiring,
+    /// What each step of a build may use, where nothing else is said.
+    pub(crate) build_limits: Resources,
     pub(crate) folder: DataFolder,
     remote: Remote,
     remotes: Remotes,
@@ -128,6 +131,11 @@ impl Images {
             snapshots,
             launcher: processes.launcher,
             wiring: processes.wiring,
+            build_limits: Resources {
+                cpus: options.settings.builder.cpu.map(|cpu| cpu.0),
+                memory: options.settings.builder.memory.map(|memory| memory.0),
+                ..Resources::default()
+            },
             folder,
             remote,
             remotes: Remotes::new(options),

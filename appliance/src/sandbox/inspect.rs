@@ -29,6 +29,7 @@ pub fn show(sandboxes: &Sandboxes, record: &Record) -> Outcome<Value> {
         "resources": record.spec.resources,
         "surroundings": record.spec.surroundings,
         "mounts": record.spec.mounts,
+        "anonymousVolumes": record.volumes,
         "network": record.spec.network,
         "hostname": record.spec.hostname,
         "init": record.spec.init,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Outcome;
 use crate::sandbox::local::Sandboxes;
 use crate::sandbox::options::RestartPolicy;
-use crate::sandbox::record::{self, Record};
+use crate::sandbox::record::Record;
 
 /// How often a sandbox is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -157,14 +157,10 @@ fn look(sandboxes: &Sandboxes, id: &str, is_first: bool, begun: Instant) -> Outc
         stop_when_idle(sandboxes, &record, begun)?;
         return Ok(Look::Running);
     }
-    let stopped = record::is_stopped(&sandboxes.folder(&record));
-    let policy = record.keeping.restart;
-    let times = record::restarts(&sandboxes.folder(&record));
-    if !policy.restarts(sandboxes.state(&record)?, stopped, times, is_first) {
-        return Ok(Look::Over);
+    match sandboxes.start_again(&record, is_first)? {
+        Some(()) => Ok(Look::Restarted),
+        None => Ok(Look::Over),
     }
-    tracing::info!(id = record.id, %policy, times, "starting a sandbox again");
-    sandboxes.start_again(&record).map(|()| Look::Restarted)
 }
 
 fn stop_when_idle(sandboxes: &Sandboxes, record: &Record, begun: Instant) -> Outcome<()> {

@@ -1,18 +1,18 @@
 //! The sandboxes of this host.
 
+use std::collections::HashSet;
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
 use unpacker::container::resources::{Resources, Standing};
 use unpacker::container::spec::{Confinement, ContainerSpec, Mount, Process, RootFs, Seccomp};
-use unpacker::container::supervise::{self, LogLine, LogOptions, State, SuperviseError};
+use unpacker::container::supervise::{self, LogLine, LogOptions, State};
 use unpacker::container::user::Resolved;
+use unpacker::crash;
 use unpacker::image::config::Execution;
 use unpacker::progress::Cancel;
 use unpacker::snapshot::id::SnapshotId;
@@ -23,21 +23,15 @@ use crate::clock;
 use crate::error::{Failure, Kind, Outcome};
 use crate::images::gate::Pass;
 use crate::sandbox::keeper::Activity;
-use crate::sandbox::options::RunOptions;
+use crate::sandbox::options::TmpfsMount;
+use crate::sandbox::provision::{Given, seen};
 use crate::sandbox::record::Record;
-use crate::sandbox::refusal::{not_usable, start_failed};
-use crate::sandbox::removal::{end, remove_files, remove_tree, sweep};
+use crate::sandbox::refusal::not_usable;
+use crate::sandbox::removal::{Removal, end, remove_files, remove_tree, sweep};
 use crate::sandbox::surroundings::Surroundings;
-use crate::sandbox::users::{further_groups, resolve_user, stacked};
+use crate::sandbox::users::{further_groups, resolve_user};
 use crate::sandbox::volumes::Volumes;
 use crate::sandbox::{plan, ports, record};
-
-/// How often a waiting call looks whether its caller is still there.
-const LOOK: Duration = Duration::from_millis(500);
-/// What is told of a sandbox whose end nobody saw: the host was restarted.
-const LOST_CODE: i32 = 255;
-/// How long a process has between its stop signal and SIGKILL when nobody says.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Of a sandbox's id, in hexadecimal digits.
 const ID_LENGTH: usize = 12;
@@ -64,15 +58,17 @@ struct Names {
 /// All sandboxes of one data folder.
 #[derive(Debug)]
 pub struct Sandboxes {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     snapshots: std::sync::Arc<Snapshots>,
-    launcher: Launcher,
+    pub(super) launcher: Launcher,
     surroundings: Surroundings,
     /// Names are given out and taken back one at a time.
     naming: Mutex<()>,
     pub volumes: Volumes,
     defaults: Defaults,
     pub(super) activity: Activity,
+    /// Ids of those that somebody stopped since this daemon began.
+    pub(super) stopped: Mutex<HashSet<String>>,
 }
 
 /// What the settings say of sandboxes that say nothing themselves.
@@ -102,15 +98,22 @@ impl Sandboxes {
             volumes,
             defaults,
             activity: Activity::default(),
+            stopped: Mutex::default(),
         };
         unpacker::container::cgroup::sweep();
         for folder in record::folders(&sandboxes.root)? {
             let unwanted = match Record::load(&folder) {
-                Ok(None) => true,
-                Ok(Some(record)) => !sandboxes.survives(&folder, &record),
-                Err(_) => false,
+                Ok(None) => Some((Vec::new(), String::new())),
+                Ok(Some(record)) => {
+                    let survives = sandboxes.survives(&folder, &record);
+                    (!survives).then_some((record.volumes, record.id))
+                }
+                Err(_) => None,
             };
-            if unwanted && let Err(failure) = sweep(&folder) {
+            if let Some((volumes, id)) = unwanted
+                && let Err(failure) =
+                    sweep(&folder, || sandboxes.delete_volumes(&volumes, Some(&id)))
+            {
                 // One that cannot be swept must not keep the others from being used.
                 let failure = failure.to_string();
                 tracing::warn!(?folder, ?failure, "a left-over sandbox cannot be removed");
@@ -150,7 +153,7 @@ impl Sandboxes {
 
     /// Removes a sandbox whose record cannot be read, by its id. False where there is none.
     pub fn remove_broken(&self, id: &str) -> Outcome<bool> {
-        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.alone();
         if !self.broken()?.iter().any(|row| row.id == id) {
             return Ok(false);
         }
@@ -192,9 +195,10 @@ impl Sandboxes {
         &self,
         runnable: &Runnable,
         request: &SandboxRequest,
+        cancel: &Cancel,
         start: impl FnOnce(&Record) -> Outcome<T>,
     ) -> Outcome<(Record, T)> {
-        let record = self.make(runnable, request, &[])?;
+        let record = self.make(runnable, request, &[], cancel)?;
         let settle = |started| match record.remove {
             // Removed after a crash of the host in any case.
             true => Ok(started),
@@ -203,7 +207,7 @@ impl Sandboxes {
         match start(&record).and_then(settle) {
             Ok(started) => Ok((record, started)),
             Err(failure) => {
-                self.remove(&record, true)?;
+                self.remove(&record, Removal::WHOLE)?;
                 Err(failure)
             }
         }
@@ -215,8 +219,9 @@ impl Sandboxes {
         runnable: &Runnable,
         request: &SandboxRequest,
         mounts: &[Mount],
+        cancel: &Cancel,
     ) -> Outcome<Record> {
-        let record = self.make(runnable, request, mounts)?;
+        let record = self.make(runnable, request, mounts, cancel)?;
         self.settle(&record)?;
         Ok(record)
     }
@@ -252,14 +257,37 @@ impl Sandboxes {
         runnable: &Runnable,
         request: &SandboxRequest,
         mounts: &[Mount],
+        cancel: &Cancel,
     ) -> Outcome<Record> {
-        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at before anything is copied, and again when the name is given out.
+        {
+            let _one_at_a_time = self.alone();
+            self.free_name(request.name.as_deref(), "")?;
+        }
+        // What volumes begin with can take long to copy, so nobody else waits for it.
+        let volumes = self.volumes_of(runnable, request, mounts, cancel)?;
+        let made = self.make_with(runnable, request, mounts, &volumes);
+        if made.is_err() {
+            self.give_back(volumes)?;
+        }
+        made
+    }
+
+    fn make_with(
+        &self,
+        runnable: &Runnable,
+        request: &SandboxRequest,
+        mounts: &[Mount],
+        volumes: &[Given<'_>],
+    ) -> Outcome<Record> {
+        let _one_at_a_time = self.alone();
         let id = new_id()?;
         let name = self.free_name(request.name.as_deref(), &id)?;
         let folder = self.root.join(&id);
         fs::create_dir(&folder)?;
+        crash::point("sandbox-before-row");
         let names = Names { id, name };
-        let made = self.fill(&folder, names, runnable, request, mounts);
+        let made = self.fill(&folder, names, runnable, request, mounts, volumes);
         if made.is_err() {
             remove_files(&folder)?;
         }
@@ -273,6 +301,7 @@ impl Sandboxes {
         runnable: &Runnable,
         request: &SandboxRequest,
         mounts: &[Mount],
+        volumes: &[Given<'_>],
     ) -> Outcome<Record> {
         let Names { id, name } = names;
         for part in ["upper", "work"] {
@@ -286,9 +315,12 @@ impl Sandboxes {
             volatile: request.remove,
         };
         let mut spec = spec(&id, rootfs, &runnable.config, request)?;
+        spec.mounts.extend(volumes.iter().map(seen));
         spec.mounts
-            .extend(self.option_mounts(&spec, &request.options)?);
+            .extend(request.options.tmpfs.iter().map(TmpfsMount::mount));
         spec.mounts.extend_from_slice(mounts);
+        // Whatever lies in another comes after it; docker's order too.
+        (spec.mounts).sort_by_key(|mount| mount.target().components().count());
         let limits = &self.defaults.resources;
         spec.resources.cpus = spec.resources.cpus.or(limits.cpus);
         spec.resources.memory = spec.resources.memory.or(limits.memory);
@@ -304,6 +336,10 @@ impl Sandboxes {
             spec,
             stop_signal: (keeping.stop_signal.clone()).or(runnable.config.stop_signal.clone()),
             remove: request.remove,
+            volumes: (volumes.iter())
+                .filter(|(_, provided)| provided.anonymous)
+                .map(|(_, provided)| provided.name.clone())
+                .collect(),
             keeping,
             created_at: clock::now_rfc3339(),
             id,
@@ -312,32 +348,11 @@ impl Sandboxes {
             record::set_unsettled(folder)?;
         }
         record.save(folder)?;
+        crash::point("sandbox-after-row");
         Ok(record)
     }
 
-    /// Named volumes and file systems in memory, in the order of docker: binds came before.
-    fn option_mounts(&self, spec: &ContainerSpec, options: &RunOptions) -> Outcome<Vec<Mount>> {
-        let mut mounts = Vec::new();
-        for volume in &options.volumes {
-            let image = stacked(&spec.rootfs)?;
-            let image = (!volume.no_copy).then(|| image.as_fd());
-            let name = volume.volume.as_deref();
-            mounts.push(Mount::Bind {
-                source: self.volumes.provide(name, image, &volume.target)?,
-                target: volume.target.clone(),
-                read_only: volume.read_only,
-            });
-        }
-        mounts.extend(options.tmpfs.iter().map(|tmpfs| Mount::Tmpfs {
-            target: tmpfs.target.clone(),
-            size: tmpfs.size,
-            mode: tmpfs.mode,
-            read_only: tmpfs.read_only,
-        }));
-        Ok(mounts)
-    }
-
-    fn lower(&self, stack: &[SnapshotId]) -> Outcome<Vec<PathBuf>> {
+    pub(super) fn lower(&self, stack: &[SnapshotId]) -> Outcome<Vec<PathBuf>> {
         stack
             .iter()
             .map(|id| match self.snapshots.get(id)? {
@@ -368,36 +383,8 @@ impl Sandboxes {
         Ok(wanted.to_owned())
     }
 
-    /// Starts a sandbox that does not run; what it changed before is still there.
-    pub fn start(&self, record: &Record) -> Outcome<()> {
-        record::set_stopped(&self.folder(record), false)?;
-        record::set_restarts(&self.folder(record), 0)?;
-        self.launch(record)
-    }
-
-    /// Starts it as its restart policy says.
-    pub fn start_again(&self, record: &Record) -> Outcome<()> {
-        let folder = self.folder(record);
-        // Counted first: a crash in between makes one start too few, and never too many.
-        record::set_restarts(&folder, record::restarts(&folder).saturating_add(1))?;
-        record::set_stopped(&folder, false)?;
-        self.launch(record)
-    }
-
-    fn launch(&self, record: &Record) -> Outcome<()> {
-        supervise::start(&self.launcher, &self.folder(record), &self.wired(record))
-            .map(|_| ())
-            .map_err(|error| start_failed(record, &error))
-    }
-
-    /// Starts it with a stream to its first process that misses nothing.
-    pub fn start_attached(&self, record: &Record) -> Outcome<UnixStream> {
-        supervise::start_attached(&self.launcher, &self.folder(record), &self.wired(record))
-            .map_err(|error| start_failed(record, &error))
-    }
-
     /// The specification with what this daemon, and no earlier one, says of networks.
-    fn wired(&self, record: &Record) -> ContainerSpec {
+    pub(super) fn wired(&self, record: &Record) -> ContainerSpec {
         let mut spec = record.spec.clone();
         self.surroundings.wire(&mut spec.wiring);
         spec
@@ -506,57 +493,9 @@ impl Sandboxes {
         resolve_user(&record.spec.rootfs, text)
     }
 
-    pub fn stop(&self, record: &Record, grace: Option<Duration>) -> Outcome<()> {
-        // Noted first, so that nobody starts it again in between.
-        record::set_stopped(&self.folder(record), true)?;
-        if !self.is_running(record)? {
-            return Ok(());
-        }
-        let signal = plan::signal(record.stop_signal.as_deref());
-        let own = record.keeping.stop_timeout.map(Duration::from_secs);
-        let grace = grace.or(own).unwrap_or(GRACE);
-        match supervise::stop(&self.folder(record), signal, grace) {
-            // It ended by itself a moment ago.
-            Ok(_) | Err(SuperviseError::NotRunning) => Ok(()),
-            Err(error) => Err(not_usable(record, &error)),
-        }
-    }
-
-    /// Sends a signal to the first process. One that ends it counts as stopping on purpose.
-    pub fn signal(&self, record: &Record, text: &str) -> Outcome<()> {
-        let signal = plan::known_signal(text)?;
-        let ends = [
-            libc::SIGKILL,
-            libc::SIGTERM,
-            plan::signal(record.stop_signal.as_deref()),
-        ];
-        if ends.contains(&signal) {
-            record::set_stopped(&self.folder(record), true)?;
-        }
-        supervise::signal(&self.folder(record), signal).map_err(|error| not_usable(record, &error))
-    }
-
-    /// Waits for the end; the exit code. Of one that does not run, that of its last run.
-    pub fn wait(&self, record: &Record, cancel: &Cancel) -> Outcome<i32> {
-        while self.is_running(record)? {
-            cancel
-                .check()
-                .map_err(|error| Failure::from_error(Kind::Cancelled, &error))?;
-            supervise::wait_a_while(&self.folder(record), LOOK)?;
-        }
-        match self.state(record)? {
-            State::Exited(exit) => Ok(exit.code()),
-            State::Lost | State::Stopped => Ok(LOST_CODE),
-            _ => Err(Failure::conflict(format!(
-                "sandbox {:?} was never started",
-                record.name
-            ))),
-        }
-    }
-
     /// Gives a sandbox another name.
     pub fn rename(&self, record: &Record, name: &str) -> Outcome<Record> {
-        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.alone();
         let renamed = Record {
             name: self.free_name(Some(name), &record.id)?,
             ..record.clone()
@@ -573,27 +512,6 @@ impl Sandboxes {
             .into_iter()
             .filter_map(|data| data.ok()?.modified().ok())
             .max()
-    }
-
-    /// Removes a sandbox and what it changed. One that is gone already is no failure.
-    pub fn remove(&self, record: &Record, force: bool) -> Outcome<()> {
-        let _one_at_a_time = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.folder(record).exists() {
-            return Ok(());
-        }
-        if !force && self.is_running(record)? {
-            return Err(
-                Failure::conflict(format!("sandbox {:?} is running", record.name))
-                    .hint("Stop it first, or remove it with --force."),
-            );
-        }
-        let folder = self.folder(record);
-        let held = match force {
-            true => end(&folder),
-            false => supervise::hold(&folder),
-        };
-        let held = held.map_err(|error| not_usable(record, &error))?;
-        remove_tree(&folder, &held)
     }
 
     /// Whether any sandbox stands on this snapshot.

@@ -12,13 +12,15 @@
 
 pub mod inspect;
 pub mod keeper;
+mod life;
 pub mod local;
 pub mod options;
 pub mod plan;
 pub mod ports;
+mod provision;
 pub mod record;
 mod refusal;
-mod removal;
+pub mod removal;
 pub mod surroundings;
 mod users;
 pub mod volumes;

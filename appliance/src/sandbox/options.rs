@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use unpacker::container::exit::Exit;
 use unpacker::container::resources::Resources;
-use unpacker::container::spec::{Confinement, LogLimits, Surroundings};
+use unpacker::container::spec::{Confinement, LogLimits, Mount, Surroundings};
 use unpacker::container::supervise::State;
 
 /// The part of a request that most requests leave alone.
@@ -47,6 +47,17 @@ pub struct TmpfsMount {
     pub size: Option<u64>,
     pub mode: Option<u32>,
     pub read_only: bool,
+}
+
+impl TmpfsMount {
+    pub fn mount(&self) -> Mount {
+        Mount::Tmpfs {
+            target: self.target.clone(),
+            size: self.size,
+            mode: self.mode,
+            read_only: self.read_only,
+        }
+    }
 }
 
 /// How a sandbox is looked after. Part of its record.

@@ -1,11 +1,15 @@
 //! What a sandbox will be, worked out from the image's configuration and the request. Pure.
 
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
 use unpacker::container::network::spec::Wiring;
 use unpacker::container::spec::{Mount, Network};
 use unpacker::image::config::Execution;
 
 use crate::api::types::{MountRequest, SandboxRequest};
 use crate::error::{Failure, Outcome};
+use crate::sandbox::options::VolumeMount;
 use crate::sandbox::ports;
 
 /// What docker gives a process whose image sets no PATH.
@@ -107,6 +111,54 @@ fn bind(request: &MountRequest) -> Outcome<Mount> {
         target: request.target.clone(),
         read_only: request.read_only,
     })
+}
+
+/// An image may declare so many volumes.
+const MOST_VOLUMES: usize = 256;
+
+/// The volumes of a sandbox: those that were asked for, and one without a name for each that the
+/// image declares, unless something else is mounted there. Docker's rule.
+pub fn volumes(
+    request: &SandboxRequest,
+    image: &Execution,
+    mounts: &[Mount],
+) -> Outcome<Vec<VolumeMount>> {
+    let options = &request.options;
+    let places = (request.mounts.iter().map(|mount| mount.target.as_path()))
+        .chain(options.volumes.iter().map(|volume| volume.target.as_path()))
+        .chain(options.tmpfs.iter().map(|tmpfs| tmpfs.target.as_path()))
+        .chain(mounts.iter().map(Mount::target));
+    let mut taken: BTreeSet<PathBuf> = places.map(place).collect();
+    // Nothing can be mounted over the root.
+    taken.insert(PathBuf::from("/"));
+    if image.volumes.len() > MOST_VOLUMES {
+        let count = image.volumes.len();
+        let message = format!("the image declares {count} volumes; {MOST_VOLUMES} are the most");
+        return Err(Failure::invalid(message));
+    }
+    let declared = (image.volumes.keys())
+        .map(|path| place(Path::new(path)))
+        .filter(|path| taken.insert(path.clone()))
+        .map(|target| VolumeMount {
+            volume: None,
+            target,
+            read_only: false,
+            no_copy: false,
+        });
+    Ok(declared.chain(options.volumes.iter().cloned()).collect())
+}
+
+/// A path inside by its names alone, from the root.
+fn place(path: &Path) -> PathBuf {
+    let mut place = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => place.push(name),
+            Component::ParentDir => drop(place.pop()),
+            _ => {}
+        }
+    }
+    place
 }
 
 /// Names of sandboxes and workspaces stand in paths and URLs.
@@ -221,6 +273,58 @@ mod tests {
         ] {
             assert_eq!(asked(entrypoint, &words), result);
         }
+    }
+
+    #[test]
+    fn an_image_s_volumes_are_made_where_nothing_else_is() {
+        let declared = [
+            "/data/",
+            "/srv/../cache",
+            "relative",
+            "/",
+            "/taken",
+            "/bound/",
+            "data",
+        ];
+        let image = Execution {
+            volumes: declared
+                .map(|path| (path.to_owned(), serde_json::json!({})))
+                .into(),
+            ..Execution::default()
+        };
+        let named = VolumeMount {
+            volume: Some("v".to_owned()),
+            target: "/taken".into(),
+            read_only: false,
+            no_copy: false,
+        };
+        let mut request = SandboxRequest::default();
+        request.options.volumes.push(named.clone());
+        let bound = Mount::Bind {
+            source: "/host".into(),
+            target: "/bound".into(),
+            read_only: false,
+        };
+        let volumes = volumes(&request, &image, &[bound]).unwrap();
+        let targets: Vec<_> = volumes
+            .iter()
+            .map(|volume| volume.target.as_path())
+            .collect();
+        let expected = ["/data", "/relative", "/cache", "/taken"].map(Path::new);
+        let sorted = |list: &[&Path]| {
+            list.iter()
+                .map(|path| path.display().to_string())
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(sorted(&targets), sorted(&expected));
+        assert_eq!(volumes.last(), Some(&named));
+        assert!(
+            volumes
+                .iter()
+                .filter(|volume| volume.volume.is_none())
+                .count()
+                == 3
+        );
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Record {
     pub stop_signal: Option<String>,
     /// Remove it when it ends.
     pub remove: bool,
+    /// Volumes that were made for it and have no name that a person gave.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     #[serde(default)]
     pub keeping: Keeping,
     /// RFC 3339.

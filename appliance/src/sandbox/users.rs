@@ -1,6 +1,7 @@
 //! Users and groups as a sandbox's own files know them.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use unpacker::container::spec::RootFs;
 use unpacker::container::user::{self, Resolved};
@@ -28,10 +29,15 @@ pub(super) fn further_groups(rootfs: &RootFs, names: &[String]) -> Outcome<Vec<u
 }
 
 /// The root file system through a mount that nobody else sees.
-pub(super) fn stacked(rootfs: &RootFs) -> Outcome<OwnedFd> {
+fn stacked(rootfs: &RootFs) -> Outcome<OwnedFd> {
     let mut lower = rootfs.lower.clone();
     // Read-only: the sandbox may be running on this upper folder.
     lower.push(rootfs.upper.clone());
+    stack(lower)
+}
+
+/// Folders over each other, lowest first, through a mount that nobody else sees.
+pub(super) fn stack(lower: Vec<PathBuf>) -> Outcome<OwnedFd> {
     let overlay = Overlay {
         lower,
         upper: None,

@@ -1,23 +1,31 @@
-//! Named volumes: folders that outlive sandboxes and can be shared by them.
+//! Volumes: folders that outlive sandboxes and can be shared by them.
 //!
 //! ```text
 //! <data>/volumes/.named/<name>/
-//!   volume.json   written first: a folder without it is half-made and is swept
+//!   volume.json   the record; a folder without it is half-made and is swept
 //!   data          what sandboxes see
-//!   filling       what is copied from an image, until it becomes `data`
+//!   filling       what is copied from an image, until it becomes `data`; swept
+//! <data>/volumes/.named/.new-…    a volume that is being made, until it gets its name; swept
+//! <data>/volumes/.named/.gone-…   one that is being removed; swept
 //! ```
 //!
-//! The volumes of workspaces lie beside, in `<data>/volumes`, and belong to their workspace.
+//! So a volume is whole or not there, whenever its making breaks off. Copying takes as long as there
+//! is something to copy, and holds up only those who want the same volume. The volumes of workspaces
+//! lie beside, in `<data>/volumes`, and belong to their workspace.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
+use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
-use unpacker::container::populate::populate;
+use unpacker::container::populate::{PopulateError, populate};
+use unpacker::progress::Cancel;
 
 use crate::clock;
 use crate::error::{Failure, Kind, Outcome};
@@ -26,6 +34,10 @@ use crate::sandbox::plan;
 const RECORD: &str = "volume.json";
 const DATA: &str = "data";
 const FILLING: &str = "filling";
+const NEW: &str = ".new-";
+const GONE: &str = ".gone-";
+/// How often a volume is looked at that somebody else fills.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// `volume.json`, and what `devpod volume inspect` prints beside the place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,15 +51,82 @@ pub struct Volume {
     /// Made by a sandbox that named none: `volume prune` takes these first.
     #[serde(default)]
     pub anonymous: bool,
-    /// What the image had in its place was copied, or nothing was to be.
+    /// A sandbox had it: what the image has in its place was copied, or nothing was to be.
     #[serde(default)]
     pub filled: bool,
 }
 
-/// All named volumes of one data folder.
+/// What a new volume begins with: what an image has at the place where it will be seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Beginning<'a> {
+    /// The image's root file system.
+    pub image: BorrowedFd<'a>,
+    pub place: &'a Path,
+}
+
+/// All volumes of one data folder that do not belong to a workspace.
 #[derive(Debug)]
 pub struct Volumes {
     root: PathBuf,
+    /// Those that sandboxes are about to have, by name; whoever fills one holds its lock.
+    taken: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+}
+
+/// A volume for a sandbox. While this lives nobody removes it, although no record names it yet.
+#[derive(Debug)]
+pub struct Provided<'a> {
+    pub name: String,
+    /// What the sandbox sees.
+    pub data: PathBuf,
+    /// Made for this sandbox, which named none.
+    pub anonymous: bool,
+    _taken: Taken<'a>,
+}
+
+#[derive(Debug)]
+struct Taken<'a> {
+    volumes: &'a Volumes,
+    name: String,
+    lock: Arc<Mutex<()>>,
+}
+
+impl Taken<'_> {
+    /// Waits until nobody else fills it.
+    fn alone(&self, cancel: &Cancel) -> Outcome<MutexGuard<'_, ()>> {
+        loop {
+            match self.lock.try_lock() {
+                Ok(alone) => return Ok(alone),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {
+                    (cancel.check())
+                        .map_err(|error| Failure::from_error(Kind::Cancelled, &error))?;
+                    std::thread::sleep(LOOK);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.volumes.taken();
+        // The map's own and this one: nobody else has it.
+        if Arc::strong_count(&self.lock) <= 2 {
+            taken.remove(&self.name);
+        }
+    }
+}
+
+/// A volume that nobody sees any more; its files go with [`Withdrawn::delete`], or with the next
+/// start of the daemon.
+#[derive(Debug)]
+#[must_use]
+pub struct Withdrawn(PathBuf);
+
+impl Withdrawn {
+    pub fn delete(self) -> Outcome<()> {
+        remove(&self.0)
+    }
 }
 
 impl Volumes {
@@ -55,17 +134,41 @@ impl Volumes {
     pub fn open(folder: &Path) -> Outcome<Self> {
         let volumes = Self {
             root: folder.join(".named"),
+            taken: Mutex::default(),
         };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&volumes.root)?;
         for name in volumes.names()? {
-            if !volumes.folder(&name).join(RECORD).exists() {
-                remove(&volumes.folder(&name))?;
+            let folder = volumes.folder(&name);
+            match folder.join(RECORD).exists() {
+                true => remove(&folder.join(FILLING))?,
+                false => remove(&folder)?,
+            }
+        }
+        for entry in fs::read_dir(&volumes.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(NEW) || name.starts_with(GONE) {
+                remove(&entry.path())?;
             }
         }
         Ok(volumes)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<String, Arc<Mutex<()>>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, name: &str) -> Taken<'_> {
+        let lock = Arc::clone(self.taken().entry(name.to_owned()).or_default());
+        Taken {
+            volumes: self,
+            name: name.to_owned(),
+            lock,
+        }
     }
 
     fn folder(&self, name: &str) -> PathBuf {
@@ -117,93 +220,163 @@ impl Volumes {
     /// Makes a volume; one that exists stays as it is, labels too.
     pub fn create(&self, name: &str, labels: BTreeMap<String, String>) -> Outcome<Volume> {
         plan::check_name(name)?;
-        self.make(name, labels, false)
-    }
-
-    fn make(
-        &self,
-        name: &str,
-        labels: BTreeMap<String, String>,
-        anonymous: bool,
-    ) -> Outcome<Volume> {
-        if let Some(volume) = self.load(name)? {
-            return Ok(volume);
-        }
-        let volume = Volume {
-            name: name.to_owned(),
-            created_at: clock::now_rfc3339(),
-            labels,
-            anonymous,
-            filled: false,
-        };
-        let folder = self.folder(name);
-        fs::create_dir_all(&folder)?;
-        self.save(&volume)?;
-        let made = fs::DirBuilder::new().mode(0o755).create(folder.join(DATA));
-        match made {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
-            _ => Ok(volume),
+        let never = Cancel::default();
+        let taken = self.take(name);
+        let _alone = taken.alone(&never)?;
+        match self.load(name)? {
+            Some(volume) => Ok(volume),
+            None => self.make(new(name, labels, false), None, &never),
         }
     }
 
-    fn save(&self, volume: &Volume) -> Outcome<()> {
-        let folder = self.folder(&volume.name);
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        let bytes = serde_json::to_vec_pretty(volume).map_err(io::Error::from)?;
-        file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(folder.join(RECORD))
-            .map_err(|error| error.error)?;
-        Ok(fs::File::open(&folder)?.sync_all()?)
-    }
-
-    /// The folder of a volume for a sandbox, made when missing. A new one that nothing was put into
-    /// gets what `image`, a root file system, has at `target`.
+    /// The volume of a sandbox, made when missing. A new one that nothing was put into begins with
+    /// `beginning`.
     pub fn provide(
         &self,
         name: Option<&str>,
-        image: Option<BorrowedFd<'_>>,
-        target: &Path,
-    ) -> Outcome<PathBuf> {
-        let mut volume = match name {
-            Some(name) => self.create(name, BTreeMap::new())?,
-            None => self.make(&new_name()?, BTreeMap::new(), true)?,
+        beginning: Option<Beginning<'_>>,
+        cancel: &Cancel,
+    ) -> Outcome<Provided<'_>> {
+        let anonymous = name.is_none();
+        let name = match name {
+            Some(name) => plan::check_name(name).map(|()| name.to_owned())?,
+            None => random()?,
         };
-        let data = self.data(&volume.name);
+        let taken = self.take(&name);
+        {
+            let _alone = taken.alone(cancel)?;
+            match self.load(&name)? {
+                None => {
+                    let volume = Volume {
+                        filled: true,
+                        ..new(&name, BTreeMap::new(), anonymous)
+                    };
+                    self.make(volume, beginning, cancel)?;
+                }
+                Some(volume) => self.begin(volume, beginning, cancel)?,
+            }
+        }
+        Ok(Provided {
+            data: self.data(&name),
+            name,
+            anonymous,
+            _taken: taken,
+        })
+    }
+
+    /// Makes a volume that does not exist: it gets its name when it is whole.
+    fn make(
+        &self,
+        volume: Volume,
+        beginning: Option<Beginning<'_>>,
+        cancel: &Cancel,
+    ) -> Outcome<Volume> {
+        let making = tempfile::Builder::new()
+            .prefix(NEW)
+            .tempdir_in(&self.root)?;
+        let data = making.path().join(DATA);
+        fs::DirBuilder::new().mode(0o755).create(&data)?;
+        if let Some(beginning) = beginning {
+            copy(beginning, &data, cancel)?;
+        }
+        save(&volume, making.path())?;
+        fs::rename(making.path(), self.folder(&volume.name))?;
+        // It has another name by now.
+        let _ = making.keep();
+        File::open(&self.root)?.sync_all()?;
+        Ok(volume)
+    }
+
+    /// One that exists. When the first sandbox gets it, it is filled; from then on it is what it becomes, also where nothing
+    /// was copied: a later copy would take the folder away from under whoever has it.
+    fn begin(
+        &self,
+        mut volume: Volume,
+        beginning: Option<Beginning<'_>>,
+        cancel: &Cancel,
+    ) -> Outcome<()> {
+        let folder = self.folder(&volume.name);
+        let data = folder.join(DATA);
         if !data.is_dir() {
-            // A crash came between the record and the folder.
+            // Made by an earlier version, which a crash could hit between the record and the folder.
             fs::DirBuilder::new().mode(0o755).create(&data)?;
         }
-        if let Some(image) = image.filter(|_| !volume.filled) {
-            if is_empty(&data)? {
-                self.fill(&volume.name, image, target)?;
-            }
-            volume.filled = true;
-            self.save(&volume)?;
+        if volume.filled {
+            return Ok(());
         }
-        Ok(data)
+        match beginning {
+            Some(beginning) if is_empty(&data)? => fill(beginning, &folder, &data, cancel)?,
+            _ => {}
+        }
+        volume.filled = true;
+        save(&volume, &folder)
     }
 
-    /// All or nothing: a copy that breaks off is made anew.
-    fn fill(&self, name: &str, image: BorrowedFd<'_>, target: &Path) -> Outcome<()> {
-        let filling = self.folder(name).join(FILLING);
-        remove(&filling)?;
-        fs::DirBuilder::new().mode(0o755).create(&filling)?;
-        populate(image, target, &filling).map_err(|error| {
-            let message = format!(
-                "cannot copy the image's {} into the volume",
-                target.display()
-            );
-            Failure::because(Kind::Internal, message, &error)
-        })?;
-        Ok(fs::rename(&filling, self.data(name))?)
-    }
-
-    /// Removes a volume and all that is in it.
-    pub fn remove(&self, name: &str) -> Outcome<()> {
+    /// Takes a volume away that no sandbox has.
+    pub fn withdraw(&self, name: &str) -> Outcome<Withdrawn> {
         self.find(name)?;
-        remove(&self.folder(name))
+        let taken = self.taken();
+        if taken.contains_key(name) {
+            let message = format!("volume {name:?} is being given to a sandbox");
+            return Err(Failure::conflict(message).hint("Try again in a moment."));
+        }
+        let gone = self.root.join(format!("{GONE}{}", random()?));
+        fs::rename(self.folder(name), &gone)?;
+        Ok(Withdrawn(gone))
     }
+}
+
+fn new(name: &str, labels: BTreeMap<String, String>, anonymous: bool) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        created_at: clock::now_rfc3339(),
+        labels,
+        anonymous,
+        filled: false,
+    }
+}
+
+fn save(volume: &Volume, folder: &Path) -> Outcome<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let bytes = serde_json::to_vec_pretty(volume).map_err(io::Error::from)?;
+    file.write_all(&bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(folder.join(RECORD))
+        .map_err(|error| error.error)?;
+    Ok(File::open(folder)?.sync_all()?)
+}
+
+/// Copies into an empty folder, durably: what gets a name afterwards is whole, also after a power cut.
+fn copy(beginning: Beginning<'_>, into: &Path, cancel: &Cancel) -> Outcome<()> {
+    let Beginning { image, place } = beginning;
+    populate(image, place, into, cancel).map_err(|error| {
+        let shown = place.display();
+        let message = format!("cannot copy the image's {shown} into the volume");
+        match &error {
+            PopulateError::Cancelled(cancelled) => Failure::from_error(Kind::Cancelled, cancelled),
+            PopulateError::Io(io) if io.kind() == io::ErrorKind::StorageFull => {
+                Failure::because(Kind::Exhausted, message, &error)
+            }
+            PopulateError::Io(_) => Failure::because(Kind::Internal, message, &error),
+        }
+    })?;
+    if is_empty(into)? {
+        return Ok(());
+    }
+    Ok(syncfs(File::open(into)?).map_err(io::Error::from)?)
+}
+
+/// All or nothing, and nothing left over of what broke off.
+fn fill(beginning: Beginning<'_>, folder: &Path, data: &Path, cancel: &Cancel) -> Outcome<()> {
+    let filling = folder.join(FILLING);
+    remove(&filling)?;
+    fs::DirBuilder::new().mode(0o755).create(&filling)?;
+    let filled = copy(beginning, &filling, cancel)
+        .and_then(|()| fs::rename(&filling, data).map_err(Failure::from));
+    if filled.is_err() {
+        remove(&filling)?;
+    }
+    filled
 }
 
 fn is_empty(folder: &Path) -> io::Result<bool> {
@@ -220,8 +393,8 @@ fn remove(folder: &Path) -> Outcome<()> {
     }
 }
 
-/// For a volume that nobody named.
-fn new_name() -> Outcome<String> {
+/// For what nobody named.
+fn random() -> Outcome<String> {
     let mut bytes = [0u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
         .map_err(|_| Failure::internal("the system's random source failed"))?;
@@ -229,61 +402,5 @@ fn new_name() -> Outcome<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-
-    use super::*;
-
-    #[test]
-    fn a_new_volume_begins_as_the_image_and_stays_what_it_became() {
-        let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
-        fs::create_dir_all(image.join("srv")).unwrap();
-        fs::write(image.join("srv/first"), "1").unwrap();
-        let root = fs::File::open(&image).unwrap();
-        let volumes = Volumes::open(&dir.path().join("volumes")).unwrap();
-        let provide = |name| volumes.provide(name, Some(root.as_fd()), Path::new("/srv"));
-        let data = provide(Some("v")).unwrap();
-        assert_eq!(fs::read(data.join("first")).unwrap(), b"1");
-        fs::remove_file(data.join("first")).unwrap();
-        // Empty again, and no more filled.
-        provide(Some("v")).unwrap();
-        assert!(!data.join("first").exists());
-        let unnamed = provide(None).unwrap();
-        assert!(unnamed.join("first").exists());
-        assert_eq!(volumes.list().unwrap().len(), 2);
-        volumes.remove("v").unwrap();
-        assert_eq!(volumes.find("v").unwrap_err().kind, Kind::NotFound);
-    }
-
-    #[test]
-    fn a_crash_while_filling_leaves_nothing_half() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("volumes");
-        let volumes = Volumes::open(&folder).unwrap();
-        volumes.create("v", BTreeMap::new()).unwrap();
-        fs::create_dir(folder.join(".named/v/filling")).unwrap();
-        fs::write(folder.join(".named/v/filling/half"), "").unwrap();
-        fs::create_dir(folder.join(".named/half-made")).unwrap();
-        let volumes = Volumes::open(&folder).unwrap();
-        assert_eq!(volumes.list().unwrap().len(), 1);
-        let image = dir.path().join("image");
-        fs::create_dir_all(image.join("srv")).unwrap();
-        fs::write(image.join("srv/whole"), "").unwrap();
-        let root = fs::File::open(&image).unwrap();
-        let data = volumes
-            .provide(Some("v"), Some(root.as_fd()), Path::new("/srv"))
-            .unwrap();
-        assert!(data.join("whole").exists() && !data.join("half").exists());
-    }
-
-    #[test]
-    fn names_stay_in_their_folder() {
-        let dir = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(dir.path()).unwrap();
-        for bad in ["../x", "", ".named", "a/b"] {
-            assert!(volumes.create(bad, BTreeMap::new()).is_err(), "{bad}");
-            assert!(volumes.remove(bad).is_err(), "{bad}");
-        }
-    }
-}
+#[path = "volumes_tests.rs"]
+mod tests;

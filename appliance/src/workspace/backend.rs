@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use config::project::Limits;
 use time::OffsetDateTime;
 use unpacker::container::spec::{Mount, Process};
 use unpacker::progress::Cancel;
@@ -37,7 +38,7 @@ pub trait Backend: Send + Sync {
 
     /// Makes a sandbox without starting it, and answers its id. All or nothing: after a crash the
     /// name is either unknown or that of a whole sandbox.
-    fn create_sandbox(&self, plan: &SandboxPlan) -> Result<String, Fault>;
+    fn create_sandbox(&self, plan: &SandboxPlan, cancel: &Cancel) -> Result<String, Fault>;
 
     /// A running one is no fault.
     fn start_sandbox(&self, name: &str) -> Result<(), Fault>;
@@ -83,6 +84,8 @@ pub struct ImageBuild {
     pub tags: Vec<String>,
     /// Run every step again.
     pub no_cache: bool,
+    /// Over the settings of builds.
+    pub limits: Limits,
 }
 
 /// What must be known of an image to work in it.
@@ -113,6 +116,8 @@ pub struct SandboxPlan {
     pub init: bool,
     /// Replace the image's command by one that only waits.
     pub override_command: bool,
+    /// Over the settings of sandboxes.
+    pub limits: Limits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

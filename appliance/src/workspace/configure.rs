@@ -6,7 +6,7 @@ use std::path::Path;
 use config::devcontainer::discover::{Found, discover};
 use config::devcontainer::substitute::devcontainer_id;
 use config::devcontainer::{DevContainer, File, Variables};
-use config::project::{self, Project};
+use config::project::{self, Limits, Project};
 use config::settings;
 use ring::digest::{SHA256, digest};
 
@@ -23,6 +23,9 @@ pub struct Configuration {
     pub base: String,
     /// SHA-256 of its text, hexadecimal.
     pub digest: String,
+    /// The project's own, of builds and of sandboxes.
+    pub build_limits: Limits,
+    pub sandbox_limits: Limits,
     file: File,
 }
 
@@ -56,9 +59,18 @@ pub fn find(
     settings: &settings::Workspace,
 ) -> Result<Configuration, Fault> {
     let project = project(tree)?;
-    if let Some(path) = wanted.or(project.devcontainer.path.as_deref()) {
-        return load(tree, path);
-    }
+    let configuration = match wanted.or(project.devcontainer.path.as_deref()) {
+        Some(path) => load(tree, path),
+        None => search(tree, settings),
+    };
+    configuration.map(|configuration| Configuration {
+        build_limits: project.builder,
+        sandbox_limits: project.sandbox,
+        ..configuration
+    })
+}
+
+fn search(tree: &Tree, settings: &settings::Workspace) -> Result<Configuration, Fault> {
     let found = discover(&mut |folder| tree.list(folder)).map_err(|error| {
         Fault::io("cannot search for devcontainer.json", &error).at(Stage::Parse)
     })?;
@@ -118,6 +130,8 @@ fn parse(path: &str, base: &str, text: &str) -> Result<Configuration, Fault> {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect(),
+        build_limits: Limits::default(),
+        sandbox_limits: Limits::default(),
         file,
     })
 }
@@ -180,6 +194,7 @@ mod tests {
         settings::Workspace {
             fallback_image: fallback.map(|text| text.parse().unwrap()),
             clone_depth: 1,
+            mounts: Vec::new(),
         }
     }
 

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use builder::request::{BuildRequest, DockerfileSource};
 use config::name::Reference;
+use config::project::Limits;
+use config::quantity::Seconds;
+use unpacker::container::resources::Resources;
 use unpacker::container::spec::{Mount, Process};
 use unpacker::container::stream::{self, Frame};
 use unpacker::layer::root::Root;
@@ -25,6 +28,7 @@ use crate::sandbox::local::Sandboxes;
 use crate::sandbox::options::{Keeping, RunOptions};
 use crate::sandbox::plan::check_name;
 use crate::sandbox::record::{Record, WORKSPACE};
+use crate::sandbox::removal::Removal;
 
 /// A Dockerfile is text that people write.
 const MAX_DOCKERFILE: u64 = 4 << 20;
@@ -113,7 +117,18 @@ impl Backend for Local {
         request.target.clone_from(&build.target);
         request.no_cache = build.no_cache;
         request.compression = self.compression;
-        request.timeout = self.timeout;
+        let Limits {
+            cpu,
+            memory,
+            timeout,
+        } = build.limits;
+        let usual = &self.images.build_limits;
+        request.resources.cpus = cpu.map(|cpu| cpu.0).or(usual.cpus);
+        request.resources.memory = memory.map(|memory| memory.0).or(usual.memory);
+        request.timeout = match timeout {
+            Some(Seconds(seconds)) => (seconds > 0).then(|| Duration::from_secs(seconds)),
+            None => self.timeout,
+        };
         for tag in &build.tags {
             request
                 .names
@@ -154,11 +169,11 @@ impl Backend for Local {
         }
     }
 
-    fn create_sandbox(&self, plan: &SandboxPlan) -> Result<String, Fault> {
+    fn create_sandbox(&self, plan: &SandboxPlan, cancel: &Cancel) -> Result<String, Fault> {
         let silent = unpacker::progress::Silent;
         let runnable = self
             .images
-            .runnable(&plan.image, None, &silent, &Cancel::default())
+            .runnable(&plan.image, None, &silent, cancel)
             .map_err(fault)?;
         let wait = plan
             .override_command
@@ -172,7 +187,13 @@ impl Backend for Local {
             env: plan.env.clone(),
             user: plan.user.clone(),
             options: RunOptions {
+                resources: Resources {
+                    cpus: plan.limits.cpu.map(|cpu| cpu.0),
+                    memory: plan.limits.memory.map(|memory| memory.0),
+                    ..Resources::default()
+                },
                 keeping: Keeping {
+                    idle_timeout: plan.limits.timeout.map(|seconds| seconds.0),
                     labels: [(WORKSPACE.to_owned(), plan.name.clone())].into(),
                     ..Keeping::default()
                 },
@@ -182,7 +203,7 @@ impl Backend for Local {
         };
         let record = self
             .sandboxes
-            .create_with(&runnable, &request, &plan.mounts)
+            .create_with(&runnable, &request, &plan.mounts, cancel)
             .map_err(fault)?;
         Ok(record.id)
     }
@@ -205,7 +226,10 @@ impl Backend for Local {
 
     fn remove_sandbox(&self, name: &str) -> Result<(), Fault> {
         match self.find(name)? {
-            Some(record) => self.sandboxes.remove(&record, true).map_err(fault),
+            // With what its image's `VOLUME`s held, as everything else that it changed.
+            Some(record) => (self.sandboxes)
+                .remove(&record, Removal::WHOLE)
+                .map_err(fault),
             None => Ok(()),
         }
     }
@@ -236,7 +260,7 @@ impl Backend for Local {
             .exec_process(&record, process)
             .map_err(fault)?;
         let broken = |error: std::io::Error| Fault::io("the command's stream broke", &error);
-        stream::write(&mut stream, &Frame::CloseStdin).map_err(broken)?;
+        close_stdin(&mut stream).map_err(broken)?;
         // So that a cancel is noticed while the command says nothing.
         stream
             .set_read_timeout(Some(Duration::from_millis(200)))
@@ -292,6 +316,15 @@ impl Backend for Local {
     }
 }
 
+/// Tells a command that it is given nothing. One that has ended already needs not be told; what it said
+/// and how it ended is still to be read.
+fn close_stdin(stream: &mut UnixStream) -> std::io::Result<()> {
+    match stream::write(stream, &Frame::CloseStdin) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 /// Tells a command and all that it started to end, and gives it a moment for that. Closing the stream
 /// afterwards hangs up on what is left, which a little later is killed.
 fn end_command(stream: &mut UnixStream, buffer: &mut [u8]) {
@@ -319,9 +352,12 @@ fn is_pause(error: &std::io::Error) -> bool {
 /// A folder that was moved away since is the usual reason, and a mount error says it badly.
 fn missing_mounts(record: &Record) -> Result<(), Fault> {
     for mount in &record.spec.mounts {
-        if let Mount::Bind { source, .. } = mount
-            && !source.exists()
-        {
+        let source = match mount {
+            Mount::Bind { source, .. } => source.clone(),
+            Mount::Beneath { root, place, .. } => root.join(place),
+            Mount::Tmpfs { .. } => continue,
+        };
+        if !source.exists() {
             let message = format!("{} is gone", source.display());
             return Err(Fault::new(Class::NotFound, message)
                 .suggest("Put it back, or run `devpod up --recreate`."));
@@ -354,4 +390,25 @@ fn build_fault(failure: Failure) -> Fault {
         fault.class = Class::Dockerfile;
     }
     fault
+}
+
+#[cfg(test)]
+mod tests {
+    use unpacker::container::exit::Exit;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_has_ended_already_is_still_heard() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        stream::write(&mut theirs, &Frame::Exit(Exit::Code(7))).unwrap();
+        drop(theirs);
+        close_stdin(&mut ours).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut ours, &mut bytes).unwrap();
+        let mut decoder = stream::Decoder::default();
+        decoder.push(&bytes);
+        let told = decoder.next_frame().unwrap();
+        assert!(matches!(told, Some(Frame::Exit(Exit::Code(7)))), "{told:?}");
+    }
 }

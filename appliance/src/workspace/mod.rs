@@ -5,6 +5,7 @@
 //! plan, users, failure, lifecycle    decide; pure
 //! meta, store, logs, tree, own       files: ~/.devpod, the source's own, a volume's owners
 //! git, runner                        the clone, and programs of the host
+//! binds                              what of this host a configuration may show
 //! backend, local                     what images and sandboxes must be able to do, and this host's
 //! session                            how one is inside
 //! up, run, verbs                     the verbs, over all of them
@@ -15,6 +16,7 @@
 //! `up` looks at what exists and goes on from there, whatever ended the first.
 
 pub mod backend;
+pub mod binds;
 pub mod configure;
 pub mod failure;
 pub mod git;

@@ -1,4 +1,4 @@
-//! What `up` has to do. Pure.
+//! What `up` has to do. Pure, but for looking where a bind mount leads.
 //!
 //! The steps follow from what exists, never from how far an earlier `up` said it was: so a second `up`
 //! goes on wherever the first was killed.
@@ -6,11 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use config::devcontainer::{self, DevContainer, MountKind};
+use config::project::Limits;
 use time::OffsetDateTime;
 use time::macros::format_description;
 use unpacker::container::spec::Mount;
 
 use super::backend::{ImageBuild, SandboxPlan, SandboxState};
+use super::binds::{Binds, Shown};
 use super::failure::{Class, Fault, Stage};
 use super::meta::{Meta, Source};
 
@@ -84,6 +86,7 @@ pub enum ImagePlan {
 pub fn image(
     config: &DevContainer,
     config_path: &str,
+    limits: Limits,
     root: &Path,
     meta: &Meta,
     port: u16,
@@ -103,6 +106,7 @@ pub fn image(
                 target: build.target.clone(),
                 tags: tags(&meta.id, port, now),
                 no_cache: false,
+                limits,
             }))
         }
         devcontainer::Source::Compose { .. } => Err(Fault::new(
@@ -131,21 +135,22 @@ pub fn tags(id: &str, port: u16, now: OffsetDateTime) -> Vec<String> {
 pub fn sandbox(
     meta: &Meta,
     config: &DevContainer,
+    limits: Limits,
     image: &str,
-    folder: &Path,
+    binds: &Binds,
     volume: &mut dyn FnMut(Option<&str>) -> Result<PathBuf, Fault>,
 ) -> Result<SandboxPlan, Fault> {
     let source = Mount::Bind {
-        source: folder.to_owned(),
+        source: binds.folder.clone(),
         target: PathBuf::from(&config.workspace_folder),
         read_only: false,
     };
     let mut mounts = vec![match &config.workspace_mount {
-        Some(own) => mount(own, volume)?,
+        Some(own) => mount(own, binds, volume)?,
         None => source,
     }];
     for own in &config.mounts {
-        mounts.push(mount(own, volume)?);
+        mounts.push(mount(own, binds, volume)?);
     }
     Ok(SandboxPlan {
         name: meta.sandbox_name(),
@@ -160,11 +165,13 @@ pub fn sandbox(
         user: config.container_user.clone(),
         init: config.init,
         override_command: config.override_command,
+        limits,
     })
 }
 
 fn mount(
     mount: &devcontainer::Mount,
+    binds: &Binds,
     volume: &mut dyn FnMut(Option<&str>) -> Result<PathBuf, Fault>,
 ) -> Result<Mount, Fault> {
     let target = PathBuf::from(&mount.target);
@@ -178,13 +185,17 @@ fn mount(
             });
         }
         MountKind::Volume { name } => volume(name.as_deref())?,
-        MountKind::Bind { source } if source.starts_with('/') => PathBuf::from(source),
-        MountKind::Bind { source } => {
-            let message = format!("the source {source:?} of a bind mount is not an absolute path");
-            return Err(Fault::new(Class::Invalid, message)
-                .at(Stage::Parse)
-                .suggest("Begin it with ${localWorkspaceFolder}."));
-        }
+        MountKind::Bind { source } => match binds.look(source, mount)? {
+            Shown::Host(path) => path,
+            Shown::Own { root, place } => {
+                return Ok(Mount::Beneath {
+                    root,
+                    place,
+                    target,
+                    read_only: mount.read_only,
+                });
+            }
+        },
     };
     Ok(Mount::Bind {
         source,
@@ -309,6 +320,14 @@ mod tests {
         File::parse(text).unwrap().resolve(&variables).unwrap()
     }
 
+    fn binds(folder: &Path) -> Binds {
+        Binds {
+            folder: folder.to_owned(),
+            cloned: false,
+            allowed: Vec::new(),
+        }
+    }
+
     fn meta() -> Meta {
         Meta::new("my_app", "0a1b2c3d".into(), String::new(), folder())
     }
@@ -318,7 +337,16 @@ mod tests {
         let now = datetime!(2026-11-21 06:05:04 +2);
         let built = config(r#"{"build": {"dockerfile": "D", "context": "..", "args": {"A": 1}}}"#);
         let path = ".devcontainer/devcontainer.json";
-        let plan = image(&built, path, Path::new("/src/app"), &meta(), 5000, now).unwrap();
+        let plan = image(
+            &built,
+            path,
+            Limits::default(),
+            Path::new("/src/app"),
+            &meta(),
+            5000,
+            now,
+        )
+        .unwrap();
         let ImagePlan::Build(build) = plan else {
             panic!("{plan:?}")
         };
@@ -336,6 +364,7 @@ mod tests {
         let pulled = image(
             &config(r#"{"image": "a:1"}"#),
             path,
+            Limits::default(),
             Path::new("/"),
             &meta(),
             1,
@@ -343,7 +372,16 @@ mod tests {
         );
         assert_eq!(pulled, Ok(ImagePlan::Pull("a:1".into())));
         let outside = config(r#"{"build": {"dockerfile": "D", "context": "../.."}}"#);
-        let fault = image(&outside, path, Path::new("/"), &meta(), 1, now).unwrap_err();
+        let fault = image(
+            &outside,
+            path,
+            Limits::default(),
+            Path::new("/"),
+            &meta(),
+            1,
+            now,
+        )
+        .unwrap_err();
         assert_eq!(
             (fault.class, fault.stage),
             (Class::Invalid, Some(Stage::Parse))
@@ -355,7 +393,7 @@ mod tests {
         let config = config(
             r#"{"image": "a", "containerEnv": {"A": "1"}, "containerUser": "root", "init": true,
                 "mounts": ["source=cache,target=/c", "type=volume,target=/anon",
-                           "type=bind,source=/host,target=/h,readonly", "type=tmpfs,target=/t"]}"#,
+                           "type=bind,source=/proc,target=/h,readonly", "type=tmpfs,target=/t"]}"#,
         );
         let mut asked = Vec::new();
         let mut volume = |name: Option<&str>| {
@@ -365,7 +403,16 @@ mod tests {
                 name.unwrap_or("anonymous")
             )))
         };
-        let plan = sandbox(&meta(), &config, "img", Path::new("/src/app"), &mut volume).unwrap();
+        let binds = binds(Path::new("/src/app"));
+        let plan = sandbox(
+            &meta(),
+            &config,
+            Limits::default(),
+            "img",
+            &binds,
+            &mut volume,
+        )
+        .unwrap();
         let bind = |source: &str, target: &str, read_only| Mount::Bind {
             source: source.into(),
             target: target.into(),
@@ -377,7 +424,7 @@ mod tests {
                 bind("/src/app", "/workspaces/app", false),
                 bind("/volumes/cache", "/c", false),
                 bind("/volumes/anonymous", "/anon", false),
-                bind("/host", "/h", true),
+                bind("/proc", "/h", true),
                 Mount::Tmpfs {
                     target: "/t".into(),
                     size: None,
@@ -399,17 +446,30 @@ mod tests {
 
     #[test]
     fn a_mount_of_its_own_replaces_the_usual_one() {
-        let config = config(
-            r#"{"image": "a", "workspaceFolder": "/w", "workspaceMount": "type=bind,source=${localWorkspaceFolder}/sub,target=/w"}"#,
-        );
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(folder.join("sub")).unwrap();
+        let shown = folder.join("sub");
+        let config = config(&format!(
+            r#"{{"image": "a", "workspaceFolder": "/w", "workspaceMount": "type=bind,source={},target=/w"}}"#,
+            shown.display()
+        ));
         let mut none = |_: Option<&str>| Err(Fault::new(Class::Internal, "no volume is expected"));
-        let plan = sandbox(&meta(), &config, "img", Path::new("/src/app"), &mut none).unwrap();
-        let [Mount::Bind { source, target, .. }] = plan.mounts.as_slice() else {
-            panic!("{:?}", plan.mounts)
+        let plan = sandbox(
+            &meta(),
+            &config,
+            Limits::default(),
+            "img",
+            &binds(&folder),
+            &mut none,
+        )
+        .unwrap();
+        let expected = Mount::Beneath {
+            root: folder,
+            place: "sub".into(),
+            target: "/w".into(),
+            read_only: false,
         };
-        assert_eq!(
-            (source.to_str(), target.to_str()),
-            (Some("/src/app/sub"), Some("/w"))
-        );
+        assert_eq!(plan.mounts, [expected]);
     }
 }

@@ -8,6 +8,7 @@ use config::workspace::WorkspaceName;
 use unpacker::progress::Event;
 
 use super::backend::{ImageFacts, SandboxState};
+use super::binds::Binds;
 use super::configure::{self, Configuration, Surroundings};
 use super::failure::{Class, Fault, Stage};
 use super::lifecycle::{self, Place};
@@ -187,6 +188,16 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What decides about bind mounts of its configuration.
+    fn binds(&self) -> Result<Binds, Fault> {
+        let settings = &self.engine.settings.mounts;
+        Ok(Binds {
+            folder: self.folder()?,
+            cloned: matches!(self.meta.source, Source::Repository { .. }),
+            allowed: self.wish.allowed.iter().chain(settings).cloned().collect(),
+        })
+    }
+
     /// How the source is called inside: by the repository's or the folder's own name.
     fn basename(&self) -> String {
         let text = match &self.meta.source {
@@ -247,12 +258,18 @@ impl<'a> Run<'a> {
         for unhonoured in config.unsupported.iter().filter(|it| !it.refused) {
             self.warn(format!("{}: {unhonoured}", configuration.path));
         }
+        let shown =
+            (self.binds()?.check(&config)).map_err(|fault| self.in_file(&configuration, fault))?;
+        for line in shown {
+            self.say(format!("[Workspace] {line}"));
+        }
         self.meta.config_path = Some(configuration.path.clone());
         self.meta.local_folder = Some(self.folder()?);
         self.reach(Status::Building)?;
         let plan = plan::image(
             &config,
             &configuration.base,
+            configuration.build_limits,
             &self.folder()?,
             &self.meta,
             self.engine.port,
@@ -309,15 +326,17 @@ impl<'a> Run<'a> {
             );
             backend.create_volume(&name)
         };
-        let folder = self.folder()?;
-        let plan = plan::sandbox(&self.meta, config, &image.reference, &folder, &mut volume)
+        let binds = self.binds()?;
+        let limits = configuration.sandbox_limits;
+        let reference = &image.reference;
+        let plan = plan::sandbox(&self.meta, config, limits, reference, &binds, &mut volume)
             .map_err(|fault| self.in_file(configuration, fault))?;
         let workspace_folder = config.workspace_folder.clone();
         self.meta.volumes = anonymous;
         self.meta.workspace_folder = Some(workspace_folder);
         self.reach(Status::Starting)?;
         self.say("[Workspace] Creating the sandbox...");
-        self.meta.dev_sandbox_id = Some(backend.create_sandbox(&plan)?);
+        self.meta.dev_sandbox_id = Some(backend.create_sandbox(&plan, &self.engine.cancel)?);
         self.save()
     }
 

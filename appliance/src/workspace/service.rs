@@ -193,6 +193,7 @@ fn wish(request: &UpRequest) -> Outcome<Wish> {
         name,
         config_path: None,
         recreate: request.recreate,
+        allowed: request.allowed_mounts.clone(),
         env: request.env.clone(),
     })
 }

@@ -53,6 +53,8 @@ pub struct Wish {
     /// A `devcontainer.json`, relative to the source's root.
     pub config_path: Option<String>,
     pub recreate: bool,
+    /// What a cloned repository may mount of this host, beside what the settings allow.
+    pub allowed: Vec<PathBuf>,
     /// The person's environment; never stored as a whole.
     pub env: BTreeMap<String, String>,
 }

@@ -22,6 +22,9 @@ use super::users::Ids;
 use crate::progress::Reporter;
 use unpacker::container::launch::Launcher;
 
+#[path = "up_host_tests.rs"]
+mod host;
+
 /// A fault with this message ends the command on the spot, as SIGKILL would: nothing is concluded.
 const KILL: &str = "killed";
 
@@ -31,6 +34,7 @@ struct State {
     calls: Vec<String>,
     sandboxes: BTreeMap<String, (bool, SandboxPlan)>,
     volumes: BTreeSet<String>,
+    build: Option<ImageBuild>,
     processes: Vec<Process>,
     /// The call (by its first word) that fails, once.
     fail: Option<(&'static str, Fault)>,
@@ -87,6 +91,7 @@ impl Backend for TestBackend {
         _: &Cancel,
     ) -> Result<ImageFacts, Fault> {
         self.call(format!("build {} {}", build.dockerfile, build.context))?;
+        self.state().build = Some(build.clone());
         progress.event(Event::Line {
             text: "[Builder] Step 1/1: FROM x".into(),
         });
@@ -111,7 +116,7 @@ impl Backend for TestBackend {
         })
     }
 
-    fn create_sandbox(&self, plan: &SandboxPlan) -> Result<String, Fault> {
+    fn create_sandbox(&self, plan: &SandboxPlan, _: &Cancel) -> Result<String, Fault> {
         self.call("create".into())?;
         self.state()
             .sandboxes
@@ -213,6 +218,7 @@ fn world() -> World {
         settings: settings::Workspace {
             fallback_image: None,
             clone_depth: 1,
+            mounts: Vec::new(),
         },
         lines: Arc::default(),
         cancel: Cancel::default(),
@@ -257,6 +263,7 @@ impl World {
             name: None,
             config_path: None,
             recreate: false,
+            allowed: Vec::new(),
             env,
         }
     }
@@ -678,23 +685,4 @@ fn the_log_has_what_was_said() {
     ] {
         assert!(text.contains(line), "{text}");
     }
-}
-
-#[test]
-fn the_one_id_is_called_as_the_user_is() {
-    let world = world();
-    world.write(
-        "My App/.devcontainer/devcontainer.json",
-        r#"{"image": "a", "remoteUser": "dev"}"#,
-    );
-    let engine = Engine {
-        ids: Ids::SINGLE,
-        ..world.engine()
-    };
-    let meta = engine.up(&world.wish(world.folder())).unwrap();
-    let session = meta.session.unwrap();
-    assert_eq!(
-        (session.uid, session.home.as_str(), session.user.as_str()),
-        (1000, "/home/dev", "dev")
-    );
 }

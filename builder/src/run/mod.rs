@@ -43,6 +43,7 @@ pub struct Ground<'a> {
     /// What is there before the command runs; users are looked up here.
     pub view: &'a Root,
     pub timeout: Option<Duration>,
+    pub resources: &'a Resources,
 }
 
 /// Runs a command to its end.
@@ -77,7 +78,7 @@ pub fn execute(
             confinement: Confinement::default(),
         },
         init: true,
-        resources: Resources::default(),
+        resources: ground.resources.clone(),
         surroundings: Surroundings::default(),
         log: LogLimits::default(),
     };

@@ -68,6 +68,7 @@ impl Solver<'_> {
             staging,
             view: &view,
             timeout: self.remaining(),
+            resources: &self.request.resources,
         };
         execute(self.env, run, &ground, furnished)
     }

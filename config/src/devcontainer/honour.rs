@@ -148,10 +148,27 @@ fn collect(
             key: format!("{prefix}{}", member.key),
             line: object.line_of(member.at),
             refused,
-            reason,
+            reason: reason + &options(&member.node.value),
         });
     }
     Ok(())
+}
+
+/// The options of a list of arguments, by name; their values may be nobody's business.
+fn options(value: &Value) -> String {
+    let Value::List(list) = value else {
+        return String::new();
+    };
+    let names: Vec<_> = (list.iter())
+        .filter_map(|node| match &node.value {
+            Value::Text(text) if text.starts_with('-') => text.split('=').next(),
+            _ => None,
+        })
+        .collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(": {}", names.join(", ")),
+    }
 }
 
 /// `"privileged": false`, `"features": {}`, `"runArgs": []`: said, but asking for nothing.

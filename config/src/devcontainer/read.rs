@@ -342,6 +342,12 @@ mod tests {
             ]
         );
         assert_eq!(config.refusal().unwrap().key, "features");
+        let args = r#"{"image": "a", "runArgs": ["--memory=2g", "-e", "TOKEN=secret", "--init"]}"#;
+        let said = resolve(args).unwrap().unsupported[0].to_string();
+        assert!(
+            said.ends_with("has no effect: --memory, -e, --init"),
+            "{said}"
+        );
         let text = config.unsupported[2].to_string();
         assert!(text.contains("did you mean \"remoteUser\"?"), "{text}");
         let compose = resolve(r#"{"dockerComposeFile": ["a", "b"], "service": "s"}"#).unwrap();

@@ -276,6 +276,21 @@ pub(super) const KEYS: &[Key] = &[
         set: |s, raw| number(raw, 0, 1_000_000).map(|v| s.workspace.clone_depth = v as u32),
         get: |s| Some(s.workspace.clone_depth.to_string()),
     },
+    Key {
+        name: "workspace.mounts",
+        help: "files and folders of this host that cloned repositories may mount",
+        kind: Kind::List,
+        secret: false,
+        set: |s, raw| files(raw).map(|v| s.workspace.mounts = v),
+        get: |s| {
+            let shown = s
+                .workspace
+                .mounts
+                .iter()
+                .map(|path| path.display().to_string());
+            Some(shown.collect::<Vec<_>>().join(","))
+        },
+    },
 ];
 
 /// A key by its name or short name.

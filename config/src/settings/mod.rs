@@ -158,6 +158,8 @@ pub struct Workspace {
     pub fallback_image: Option<Reference>,
     /// Commits that a clone brings; zero for all.
     pub clone_depth: u32,
+    /// What cloned repositories may mount of this host, with all that lies below.
+    pub mounts: Vec<PathBuf>,
 }
 
 /// Text that must not appear in logs.
@@ -336,6 +338,7 @@ impl Settings {
             workspace: Workspace {
                 fallback_image: None,
                 clone_depth: 1,
+                mounts: Vec::new(),
             },
             origins: BTreeMap::new(),
             warnings: Vec::new(),

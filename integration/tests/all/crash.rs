@@ -158,8 +158,10 @@ impl Source {
     }
 
     fn run(&self, options: &[&str]) -> Vec<String> {
-        let env = ["--env", &self.word, &self.image, "busybox", "sleep", "600"];
-        let all = [&["sandbox", "run"], options, &env].concat();
+        // With a limit, so that there is a control group to be left over.
+        let limit = ["--pids-limit", "500", "--env", &self.word];
+        let env = [&limit[..], &[&self.image, "busybox", "sleep", "600"]].concat();
+        let all = [&["sandbox", "run"], options, &env[..]].concat();
         all.into_iter().map(str::to_owned).collect()
     }
 }
@@ -459,5 +461,60 @@ fn anything_of_an_ordinary_user_may_be_killed_at_any_moment() {
     let programs = ["useradd", "usermod", "userdel", "newuidmap", "newgidmap"];
     if probe::root() && probe::programs(&programs) {
         crash(|| Place::of(Account::with_range()), rounds() / 2);
+    }
+}
+
+/// Where a start may end, whether the daemon ends there (otherwise it is a helper), and what is seen of
+/// the sandbox then: one that has a row is whole and was never started.
+const POINTS: [(&str, bool, Option<&str>); 4] = [
+    ("sandbox-before-row", true, None),
+    ("sandbox-after-row", true, Some("created")),
+    ("sandbox-after-root", false, None),
+    ("sandbox-after-process", false, None),
+];
+
+#[test]
+fn a_start_may_end_at_any_of_its_points() {
+    let folder = Folder::new();
+    if !probe::programs(&["skopeo"]) || !base_image::busybox(&folder.join("from")) {
+        return;
+    }
+    let appliance = TestAppliance::start_at(Place::with_binary());
+    appliance.load(&folder.join("from"), "busybox:1");
+    let calm = ["sandbox", "run", "--rm", "busybox:1", "true"];
+    appliance.run(&calm).ok();
+    let run = [
+        "sandbox",
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "busybox:1",
+        "sleep",
+        "600",
+    ];
+    let mut place = appliance.stop();
+    for (point, ends_daemon, status) in POINTS {
+        // The daemon is this command's, and its helpers are the daemon's.
+        let mut start = place.devpod(&["sandbox", "ps"]);
+        process::run(start.env("DEVPOD_CRASH_AT", point)).ok();
+        let daemon = || fs::read(place.data().join("daemon.json")).unwrap();
+        let before = daemon();
+        let ran = place.run(&run);
+        assert_ne!(ran.code, 0, "{point}: {ran}");
+        let rows = place.run(&["sandbox", "ps", "--output", "json"]).ok();
+        assert_eq!(rows.json()[0]["status"].as_str(), status, "{point}");
+        assert_eq!(daemon() != before, ends_daemon, "{point}");
+        if status.is_some() {
+            place.run(&["sandbox", "rm", "box"]).ok();
+        }
+        place.run(&["daemon", "stop"]).ok();
+        let appliance = TestAppliance::start_at(place);
+        appliance.run(&run).ok();
+        appliance.run(&["sandbox", "rm", "--force", "box"]).ok();
+        eventually("nothing is left", REST, || {
+            Census::of(appliance.place(), WORD).is_only(appliance.pid())
+        });
+        place = appliance.stop();
     }
 }

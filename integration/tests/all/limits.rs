@@ -1,6 +1,8 @@
 //! What a sandbox may use and do, asked for on the command line and looked at from inside and
 //! outside; as root, and as an ordinary user, who has no control groups here.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use integration::account::Account;
@@ -101,6 +103,68 @@ fn memory_runs_out_and_that_is_told() {
     );
     assert_eq!(seen["limits"][0]["limit"], "memory");
     assert_eq!(seen["limits"][0]["asked"], "64Mi");
+}
+
+#[test]
+fn a_build_is_held_to_the_settings() {
+    let Some(appliance) = as_root() else { return };
+    let context = Folder::new();
+    context.write("Dockerfile", format!("FROM busybox:1\nRUN exec {FILL}\n"));
+    let build = ["build", "--no-cache", &context.path().display().to_string()];
+    appliance.run(&build).ok();
+    let place = appliance.stop();
+    place.run(&["config", "set", "builder.memory", "64Mi"]).ok();
+    let appliance = TestAppliance::start_at(place);
+    let held = doctor(&appliance, "memory limits") == "ok";
+    let ran = appliance.run(&build);
+    assert_ne!(ran.code, 0, "{ran}");
+    if !held {
+        ran.says("memory 64Mi holds only in part");
+    }
+}
+
+/// Where groups of version 2 are.
+fn groups() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let mount = mount.and_then(|line| line.split(' ').nth(4));
+    let writable = |path: &PathBuf| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    let found = mount.map(PathBuf::from).filter(writable);
+    if found.is_none() {
+        probe::skip("there are no control groups of version 2 that could be written");
+    }
+    found
+}
+
+#[test]
+fn a_daemon_that_has_a_group_alone_leaves_it_to_its_sandboxes() {
+    let Some(groups) = probe::root().then(groups).flatten() else {
+        return;
+    };
+    let place = Place::new();
+    let group = groups.join(format!("devpod-test-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    // As a scope of systemd is made: the command is in it, and the daemon that it starts.
+    let script = "echo $$ > \"$0\"/cgroup.procs && exec \"$@\"";
+    let mut command = place.command("sh");
+    command
+        .args(["-c", script])
+        .arg(&group)
+        .arg(place.program());
+    integration::process::run(command.args(["sandbox", "ps"])).ok();
+    let members = |folder: &Path| fs::read_to_string(folder.join("cgroup.procs")).unwrap();
+    let status = fs::read(place.data().join("daemon.json")).unwrap();
+    let status: Value = serde_json::from_slice(&status).unwrap();
+    let leaf = group.join("devpod-daemon");
+    let seen = (members(&group), members(&leaf));
+    place.run(&["daemon", "stop"]).ok();
+    for folder in [&leaf, &group] {
+        eventually("the group is left", Duration::from_secs(30), || {
+            fs::remove_dir(folder).is_ok()
+        });
+    }
+    // What it starts from here on is in the leaf, too: a full group could not be divided.
+    assert_eq!(seen, (String::new(), format!("{}\n", status["pid"])));
 }
 
 #[test]
@@ -239,8 +303,12 @@ fn volumes_keep_what_sandboxes_leave() {
         appliance.run(&["volume", "create", "other"]).ok();
         appliance.run(&["volume", "rm", "data"]).ok();
         appliance.run(&["volume", "inspect", "data"]).failed(3);
-        // What nobody named goes first.
+        // What nobody named goes first; with a `--rm` sandbox it goes at once.
         run(&appliance, &["-v", "/anonymous"], "touch /anonymous/file").ok();
+        let unnamed = ["sandbox", "run", "--name", "unnamed", "-v", "/anonymous"];
+        let ran = appliance.run(&[&unnamed[..], &["busybox:1", "true"]].concat());
+        ran.ok();
+        appliance.run(&["sandbox", "rm", "unnamed"]).ok();
         assert_eq!(
             appliance
                 .run(&["volume", "prune"])
@@ -284,7 +352,7 @@ fn the_surroundings_are_as_asked() {
     let ran = run(
         &appliance,
         &["--add-host", "db:10.1.2.3"],
-        "grep db /etc/hosts",
+        "grep -w db /etc/hosts",
     );
     assert_eq!(ran.ok().text(), "10.1.2.3 db");
     let ran = run(
@@ -303,7 +371,7 @@ fn the_surroundings_are_as_asked() {
     let id = folder.join("id");
     let cidfile = ["--cidfile", id.to_str().unwrap()];
     run(&appliance, &cidfile, "true").ok();
-    assert_eq!(std::fs::read_to_string(&id).unwrap().len(), 12);
+    assert_eq!(fs::read_to_string(&id).unwrap().len(), 12);
     run(&appliance, &cidfile, "true").failed(2);
     assert_eq!(run(&appliance, &["--no-init"], "echo $$").ok().text(), "1");
 }

@@ -22,6 +22,7 @@ use super::rootfs;
 use super::spec::{ContainerSpec, Network};
 use super::sys::{self, Forked};
 use super::wire::Wire;
+use crate::crash;
 
 /// What the child tells its parent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,7 +79,7 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
             drop(theirs);
             drop(stdio);
             let admitted = map_ids(pid, &ids).and_then(|()| held.admit(pid.as_raw_nonzero().get()));
-            let result = admitted.and_then(|()| bring_up(&wire, network, &pidfd));
+            let result = admitted.and_then(|()| bring_up(&wire, spec.init, network, &pidfd));
             match result {
                 Ok((Heard { terminal, created }, network)) => Ok(Started {
                     pid,
@@ -183,20 +184,21 @@ struct Heard {
 /// Lets the child go on, makes its network meanwhile, and hears it until its program runs.
 fn bring_up(
     wire: &Wire,
+    init: bool,
     network: Option<Prepared>,
     container: &OwnedFd,
 ) -> Result<(Heard, Option<Attached>), Refusal> {
     let lost = || "talk to the container's first process".to_owned();
     wire.send(&"mapped", &[]).refuse(Stage::Namespaces, lost)?;
     let Some(network) = network else {
-        return hear(wire).map(|heard| (heard, None));
+        return hear(wire, init).map(|heard| (heard, None));
     };
     let attached = network.start(container)?;
     let ready = attached.ready().and_then(|()| {
         let told = wire.send(&"connected", &[]);
         told.refuse(Stage::Namespaces, lost)
     });
-    match ready.and_then(|()| hear(wire)) {
+    match ready.and_then(|()| hear(wire, init)) {
         Ok(heard) => Ok((heard, Some(attached))),
         Err(refusal) => {
             attached.kill();
@@ -205,18 +207,26 @@ fn bring_up(
     }
 }
 
-/// Hears the child until its program runs.
-fn hear(wire: &Wire) -> Result<Heard, Refusal> {
+/// Hears the child until its program runs. An exec closes the wire; an init, which executes nothing,
+/// says so, and when it is silent it was killed.
+fn hear(wire: &Wire, init: bool) -> Result<Heard, Refusal> {
     let lost = || "talk to the container's first process".to_owned();
-    let (mut terminal, mut created) = (None, Vec::new());
+    let (mut terminal, mut created, mut running) = (None, Vec::new(), !init);
     while let Some((told, mut fds)) = wire.recv::<Told>().refuse(Stage::Namespaces, lost)? {
         match told {
             Told::Created(paths) => created = paths,
             Told::Terminal => terminal = fds.pop(),
             Told::Refused(refusal) => return Err(refusal),
-            Told::Running => break,
+            Told::Running => {
+                running = true;
+                break;
+            }
             Told::Ended(_) => {}
         }
+    }
+    if !running {
+        let why = "the container's first process was killed before its program ran";
+        return Err(Refusal::new(Stage::Namespaces, why));
     }
     Ok(Heard { terminal, created })
 }
@@ -252,6 +262,7 @@ fn become_container(
         "make a namespace of control groups".into()
     })?;
     let root = rootfs::assemble(spec, ids.is_single())?;
+    crash::point("sandbox-after-root");
     tell(wire, &Told::Created(root.created.clone()))?;
     rootfs::enter(&root.fd)?;
     drop(root);

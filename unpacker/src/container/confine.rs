@@ -3,9 +3,7 @@
 //! The order matters and is kept by [`confine`] and [`become_user`]: the filter needs
 //! CAP_SYS_ADMIN, which leaves with the change of the user or with the exec.
 
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, sched_getaffinity, sched_setaffinity, set_capabilities,
@@ -150,15 +148,16 @@ fn missing(what: &str, id: u32) -> Refusal {
 /// Where only one id exists, a process of another user than root gets a user namespace of its own
 /// in which that id is called as the user is: it sees itself and all files as that user's, and it
 /// is not root. To be done before the filter, which forbids new user namespaces.
+///
+/// Everybody in the container is that one id and may look into what is dumpable, so the process is
+/// not made so, not even for a moment: its files in /proc belong to the root of the namespace in
+/// which our binary was executed, which is that same id. So it may write its own maps.
 pub(crate) fn rename_the_id(ids: &IdMap, user: &User) -> Result<(), Refusal> {
     if !ids.is_single() || (user.uid == 0 && user.gid == 0) {
         return Ok(());
     }
     let what = || format!("call the only id {}:{}", user.uid, user.gid);
     sys::unshare(libc::CLONE_NEWUSER).refuse(Stage::User, what)?;
-    // The files of a process that cannot be looked into belong to the host's root.
-    let dumpable = |behavior| set_dumpable_behavior(behavior).refuse(Stage::User, what);
-    dumpable(DumpableBehavior::Dumpable)?;
     for (file, text) in [
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("{} 0 1", user.uid)),
@@ -166,7 +165,7 @@ pub(crate) fn rename_the_id(ids: &IdMap, user: &User) -> Result<(), Refusal> {
     ] {
         std::fs::write(format!("/proc/self/{file}"), text).refuse(Stage::User, what)?;
     }
-    dumpable(DumpableBehavior::NotDumpable)
+    Ok(())
 }
 
 /// Takes on the ids for good. Without other ids there is nothing to take on.

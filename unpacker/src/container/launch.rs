@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::wire::Wire;
+use crate::crash;
 
 /// Where the binary is whose `main` calls [`super::dispatch`] first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,7 @@ impl Launcher {
         let child = Command::new(&self.exe)
             .arg(subcommand)
             .env_clear()
+            .envs(crash::passed_on())
             .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

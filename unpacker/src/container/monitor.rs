@@ -24,6 +24,7 @@ use super::signalled::Signalled;
 use super::spec::ContainerSpec;
 use super::sys::{self, Forked};
 use super::wire::{self, Wire};
+use crate::crash;
 
 pub(crate) const ATTACH: &str = "attach.sock";
 
@@ -81,6 +82,7 @@ fn supervise(wire: &Wire, order: Order) -> Result<(), Refusal> {
     let listener = listen_in(&folder).refuse(Stage::Namespaces, what)?;
     let log = LogWriter::open(duplicate(&folder)?, spec.log).refuse(Stage::Namespaces, what)?;
     let (started, endpoint) = start(&spec)?;
+    crash::point("sandbox-after-process");
     let recorded = write_record(&folder, &started);
     recorded.refuse(Stage::Namespaces, || "record the sandbox".into())?;
     let relay = Relay::new(endpoint, Watchers::Any(listener), Some(log));

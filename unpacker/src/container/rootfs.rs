@@ -26,7 +26,7 @@ use rustix::mount::{
 use crate::snapshot::overlay::Overlay;
 
 use super::devices;
-use super::inside::{Inside, Kind, normal};
+use super::inside::{Inside, Kind, normal, open_beneath};
 use super::launch::{Refusal, Refuse, Stage};
 use super::network;
 use super::spec::{ContainerSpec, Mount, Network};
@@ -169,6 +169,12 @@ fn make_mountpoints(spec: &ContainerSpec) -> io::Result<PathBuf> {
 fn make_mountpoint(points: &Path, mount: &Mount) -> io::Result<()> {
     let (target, folder) = match mount {
         Mount::Bind { source, target, .. } => (target, source.is_dir()),
+        Mount::Beneath {
+            root,
+            place,
+            target,
+            ..
+        } => (target, is_folder(&find_beneath(root, place)?)?),
         Mount::Tmpfs { target, .. } => (target, true),
     };
     let place = points.join(normal(target));
@@ -322,7 +328,24 @@ impl Furnish<'_, '_> {
                 source,
                 target,
                 read_only,
-            } => self.bind(source, target, *read_only),
+            } => {
+                let what = || format!("bind {}", source.display());
+                let tree = clone_tree(CWD, source).refuse(Stage::Mount, what)?;
+                self.bind(&tree, source, target, *read_only)
+            }
+            Mount::Beneath {
+                root,
+                place,
+                target,
+                read_only,
+            } => {
+                let source = root.join(place);
+                let what = || format!("bind {}", source.display());
+                let tree = find_beneath(root, place)
+                    .and_then(|found| clone_tree(found.as_fd(), Path::new("")))
+                    .refuse(Stage::Mount, what)?;
+                self.bind(&tree, &source, target, *read_only)
+            }
             Mount::Tmpfs {
                 target,
                 size,
@@ -343,18 +366,23 @@ impl Furnish<'_, '_> {
         }
     }
 
-    fn bind(&mut self, source: &Path, target: &Path, read_only: bool) -> Result<(), Refusal> {
+    fn bind(
+        &mut self,
+        tree: &OwnedFd,
+        source: &Path,
+        target: &Path,
+        read_only: bool,
+    ) -> Result<(), Refusal> {
         let what = || format!("bind {}", source.display());
-        let tree = clone_tree(CWD, source).refuse(Stage::Mount, what)?;
         if read_only {
-            sys::set_mount_attributes(&tree, libc::MOUNT_ATTR_RDONLY)
+            sys::set_mount_attributes(tree, libc::MOUNT_ATTR_RDONLY)
                 .refuse(Stage::Mount, || {
                     format!("bind {} read-only", source.display())
                 })?;
         }
-        let folder = is_folder(&tree).refuse(Stage::Mount, what)?;
+        let folder = is_folder(tree).refuse(Stage::Mount, what)?;
         let kind = if folder { Kind::Folder } else { Kind::File };
-        self.attach(&tree, target, kind)
+        self.attach(tree, target, kind)
     }
 
     fn attach(&mut self, tree: &OwnedFd, target: &Path, kind: Kind) -> Result<(), Refusal> {
@@ -421,6 +449,13 @@ fn hardened() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC
+}
+
+/// What stands at `place` beneath a folder of the host, whatever links are on the way.
+fn find_beneath(root: &Path, place: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    Ok(open_beneath(root.as_fd(), place, OFlags::PATH)?)
 }
 
 fn is_folder(fd: &OwnedFd) -> io::Result<bool> {

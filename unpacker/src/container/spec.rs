@@ -1,7 +1,7 @@
 //! What a container is, as data. Written by the parent as JSON onto an inherited descriptor, read
 //! by the re-executed, single-threaded child: no secret of it ever stands in an argument list.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,14 @@ pub enum Mount {
         target: PathBuf,
         read_only: bool,
     },
+    /// As a bind of `place` beneath `root`, which never leads out of it: whoever may write there may
+    /// put links in the way.
+    Beneath {
+        root: PathBuf,
+        place: PathBuf,
+        target: PathBuf,
+        read_only: bool,
+    },
     Tmpfs {
         target: PathBuf,
         /// Bytes; `None` for the kernel's default.
@@ -104,6 +112,22 @@ pub enum Mount {
         #[serde(default)]
         read_only: bool,
     },
+}
+
+impl Mount {
+    /// Where it is seen.
+    pub fn target(&self) -> &Path {
+        match self {
+            Self::Bind { target, .. }
+            | Self::Beneath { target, .. }
+            | Self::Tmpfs { target, .. } => target,
+        }
+    }
+
+    /// Whether it shows this folder of the host.
+    pub fn shows(&self, folder: &Path) -> bool {
+        matches!(self, Self::Bind { source, .. } if source == folder)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

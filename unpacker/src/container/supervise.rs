@@ -98,7 +98,17 @@ pub fn start(
     dir: &Path,
     spec: &ContainerSpec,
 ) -> Result<State, SuperviseError> {
-    launch(launcher, dir, spec, None)
+    launch(launcher, hold(dir)?, spec, None)
+}
+
+/// As [`start`], in a folder that is held already: what was decided under the hold is still true
+/// when the container runs.
+pub fn start_held(
+    launcher: &Launcher,
+    held: Held,
+    spec: &ContainerSpec,
+) -> Result<State, SuperviseError> {
+    launch(launcher, held, spec, None)
 }
 
 /// As [`start`], with a stream of frames that has all output from the first byte and always the end.
@@ -109,16 +119,15 @@ pub fn start_attached(
     spec: &ContainerSpec,
 ) -> Result<UnixStream, SuperviseError> {
     let (ours, theirs) = UnixStream::pair()?;
-    launch(launcher, dir, spec, Some(theirs.as_fd())).map(|_| ours)
+    launch(launcher, hold(dir)?, spec, Some(theirs.as_fd())).map(|_| ours)
 }
 
 fn launch(
     launcher: &Launcher,
-    dir: &Path,
+    Held(folder): Held,
     spec: &ContainerSpec,
     starter: Option<BorrowedFd<'_>>,
 ) -> Result<State, SuperviseError> {
-    let Held(folder) = hold(dir)?;
     let file = wire::to_file(spec)?;
     let spawned = launcher.spawn(super::MONITOR);
     let (mut child, wire) = spawned.map_err(SuperviseError::Spawn)?;
@@ -155,12 +164,27 @@ pub fn hold(dir: &Path) -> Result<Held, SuperviseError> {
             return Err(SuperviseError::Running { pid });
         }
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Held(folder)),
+            Ok(()) => {
+                release(&folder)?;
+                return Ok(Held(folder));
+            }
             Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(MOMENT),
             Err(Errno::WOULDBLOCK) => return Err(SuperviseError::Busy),
             Err(error) => return Err(io::Error::from(error).into()),
         }
     }
+}
+
+/// Takes away what a monitor that was killed could not: the control groups of its container, which
+/// died with it.
+fn release(folder: &OwnedFd) -> io::Result<()> {
+    let Some(record) = record::read::<Record>(folder, MONITOR)? else {
+        return Ok(());
+    };
+    if record.is_of_this_boot() && record::read::<Ended>(folder, EXIT)?.is_none() {
+        record.held.end();
+    }
+    Ok(())
 }
 
 /// What is known of the container in `dir`; asks the kernel, never only a file.

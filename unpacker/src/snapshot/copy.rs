@@ -31,6 +31,8 @@ use crate::layer::tree::{OPAQUE, seek};
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 const OVERLAYS: &[u8] = b"user.overlay.";
 const CHUNK: usize = 128 * 1024;
+/// The kernel copies so much before anybody is asked whether to go on.
+const PIECE: usize = 16 << 20;
 
 /// Copies layers, lowest first, into an empty folder.
 pub(crate) fn flatten(layers: &[Root], into: &Root) -> io::Result<()> {
@@ -115,7 +117,8 @@ impl Copy {
             Kind::File => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let source = openat(from, name, flags, Mode::empty())?;
-                copy_data(&source.into(), &create_in(to, name)?, found.size)?;
+                let made = create_in(to, name)?;
+                copy_data(&source.into(), &made, found.size, &|| Ok(()))?;
             }
             kind => node_in(to, name, kind, found.node)?,
         }
@@ -213,23 +216,35 @@ fn shown(key: &OsStr) -> Option<OsString> {
     (!hidden && bytes != b"security.selinux").then(|| key.to_owned())
 }
 
-/// Shares or copies what a file holds; its holes stay holes.
-fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
+/// Shares or copies what a file holds; its holes stay holes. `go_on` is asked now and then, and what
+/// it refuses with breaks the copy off.
+pub(crate) fn copy_data(
+    from: &File,
+    to: &File,
+    size: u64,
+    go_on: &dyn Fn() -> io::Result<()>,
+) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
     let mut at = 0;
-    while let Some(start) = seek(from, SeekFrom::Data(at))? {
+    while let Some(start) = seek(from, SeekFrom::Data(at))?.filter(|start| *start < size) {
         at = seek(from, SeekFrom::Hole(start))?.unwrap_or(size).min(size);
-        copy_range(from, to, start, at)?;
+        copy_range(from, to, start..at, go_on)?;
     }
     to.set_len(size)
 }
 
-fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
-    let (mut read, mut written) = (start, start);
+fn copy_range(
+    from: &File,
+    to: &File,
+    range: std::ops::Range<u64>,
+    go_on: &dyn Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let (mut read, mut written, end) = (range.start, range.start, range.end);
     while read < end {
-        let room = usize::try_from(end - read).unwrap_or(usize::MAX);
+        go_on()?;
+        let room = usize::try_from(end - read).map_or(PIECE, |left| left.min(PIECE));
         let copied =
             rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), room);
         match copied {
@@ -237,7 +252,7 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
             Ok(_) | Err(Errno::INTR) => {}
             // Not between these file systems.
             Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
-                return copy_by_hand(from, to, read, end);
+                return copy_by_hand(from, to, read, end, go_on);
             }
             Err(error) => return Err(error.into()),
         }
@@ -245,9 +260,16 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_by_hand(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
+fn copy_by_hand(
+    from: &File,
+    to: &File,
+    mut at: u64,
+    end: u64,
+    go_on: &dyn Fn() -> io::Result<()>,
+) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     while at < end {
+        go_on()?;
         let room = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
         let read = from.read_at(&mut buffer[..room], at)?;
         if read == 0 {

@@ -6,14 +6,16 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::Trial;
+use unpacker::container::exit::Exit;
 use unpacker::container::spec::Mount;
 use unpacker::progress::Cancel;
 
 use crate::fixture::{Room, good, run_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 7] = [
         ("hostile: targets of mounts are links", mount_targets),
+        ("hostile: sources of mounts are links", mount_sources),
         (
             "hostile: kernel file systems are links",
             kernel_file_systems,
@@ -93,6 +95,35 @@ fn mount_targets() {
             },
         ];
         assert_eq!(good(&spec), "sharedin\ntmp\n");
+        outside.is_untouched();
+    }
+}
+
+/// Whoever works in a folder that is mounted can put a link where another mount of it begins.
+fn mount_sources() {
+    let room = Room::new();
+    let outside = Outside::of(&room);
+    let own = room.path("own");
+    fs::create_dir_all(own.join("there")).unwrap();
+    fs::write(own.join("there/file"), "own").unwrap();
+    let mounted = |place: &str| {
+        let mut spec = room.spec("cat /mnt/*; echo x >/mnt/x");
+        spec.mounts = vec![Mount::Beneath {
+            root: own.clone(),
+            place: place.into(),
+            target: "/mnt".into(),
+            read_only: false,
+        }];
+        run_for(&spec, None, &Cancel::default())
+    };
+    let (exit, ran) = mounted("there");
+    assert_eq!((exit.unwrap(), ran.out.as_str()), (Exit::Code(0), "own"));
+    for link in outside.links.iter().chain([&outside.folder]) {
+        let place = own.join("place");
+        let _ = fs::remove_file(&place);
+        symlink(link, &place).unwrap();
+        let (_, ran) = mounted("place");
+        assert!(!ran.out.contains("secret"), "{}: {ran:?}", link.display());
         outside.is_untouched();
     }
 }

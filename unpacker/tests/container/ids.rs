@@ -11,8 +11,9 @@ use unpacker::progress::Cancel;
 use crate::fixture::{Room, good, run_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 4] = [
+    let tests: [(&str, fn()); 5] = [
         ("ids: the user is switched, or refused", user),
+        ("ids: nobody looks into who takes on a user", never_dumpable),
         ("ids: owners", owners),
         ("ids: what is not mapped is refused", unmapped),
         ("ids: a host command runs as the real user", real_user),
@@ -54,6 +55,83 @@ fn user() {
         assert!(ran.out.contains(line), "{ran:?}");
     }
     assert!(ran.err.contains("Permission denied"), "{ran:?}");
+}
+
+/// With one id everybody in the container is the same user, and could trace whatever says for a
+/// moment that it may be looked into. Here whoever says so fails.
+fn never_dumpable() {
+    let mut program = [
+        load(0),
+        unless(libc::SYS_prctl as u32, 4),
+        load(16),
+        unless(libc::PR_SET_DUMPABLE as u32, 2),
+        load(24),
+        // This one goes over the next when the word is the same.
+        libc::sock_filter {
+            jt: 1,
+            ..unless(1, 0)
+        },
+        answer(libc::SECCOMP_RET_ALLOW),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ];
+    let room = Room::new();
+    let mut spec = room.spec("id -u");
+    spec.process.user = User {
+        uid: 1000,
+        gid: 1000,
+        groups: vec![],
+    };
+    // Filters belong to a thread and to what it starts.
+    let ran = std::thread::spawn(move || {
+        install(&mut program);
+        run_for(&spec, None, &Cancel::default())
+    });
+    let (exit, ran) = ran.join().unwrap();
+    assert_eq!(exit.unwrap(), Exit::Code(0), "{ran:?}");
+    assert_eq!(ran.out.trim(), "1000");
+}
+
+/// A word of `struct seccomp_data`, by its place.
+fn load(place: u32) -> libc::sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, place)
+}
+
+/// Goes on when the word is this one, and over so many statements when not.
+fn unless(word: u32, over: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        jf: over,
+        ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, word)
+    }
+}
+
+fn answer(with: u32) -> libc::sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, with)
+}
+
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+fn install(program: &mut [libc::sock_filter]) {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap(),
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the program outlives the call, which copies it.
+    let installed = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    };
+    assert_eq!(installed, 0, "{}", std::io::Error::last_os_error());
 }
 
 fn owners() {

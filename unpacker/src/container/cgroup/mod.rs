@@ -11,6 +11,10 @@
 //!             <mount>/devpod/<pid>-<start time>                     as root otherwise
 //! ```
 //!
+//! A group of version 2 that is divided may hold no processes itself, and one that holds others'
+//! cannot be ours. So the daemon goes into a leaf of its group first ([`make_room`]): what it runs
+//! without limits is in that leaf as well, and the group stays free to be divided later.
+//!
 //! A group's name is the process that made it, so that leftovers of crashes can be told from the
 //! groups of the living ([`sweep`]).
 
@@ -184,6 +188,29 @@ impl Drop for Visit {
             let _ = group.write_all(b"0");
         }
     }
+}
+
+/// What of these limits no group holds here, in words for people.
+pub fn shortfalls(resources: &Resources) -> Vec<String> {
+    let wishes = limits::wishes(resources);
+    if wishes.is_empty() {
+        return Vec::new();
+    }
+    let places = Places::find();
+    let short = |wish: &Wish| {
+        let why = places.of(wish.controller).err()?;
+        let Wish { limit, asked, .. } = wish;
+        Some(format!(
+            "{limit} {asked} holds only in part, or not at all: {why}"
+        ))
+    };
+    wishes.iter().filter_map(short).collect()
+}
+
+/// Moves this process into a leaf of its group of version 2, where that was given to us alone;
+/// answers the leaf. To be called before anything is started.
+pub fn make_room() -> io::Result<Option<PathBuf>> {
+    Places::find().make_room()
 }
 
 /// Removes the groups of containers whose maker is gone: leftovers of crashes.

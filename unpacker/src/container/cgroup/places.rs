@@ -97,16 +97,33 @@ impl Places {
         Some(folder.ok_or_else(|| unseen(hierarchy)))
     }
 
+    fn hierarchy_two(&self) -> Option<&Hierarchy> {
+        (self.hierarchies.iter()).find(|all| all.controllers.is_none())
+    }
+
+    /// Our own group of version 2, as far as it can be seen through this mount.
+    fn own_of(&self, two: &Hierarchy) -> Option<PathBuf> {
+        tree::group(&self.groups, None).and_then(|own| two.folder(&own))
+    }
+
+    /// Leaves a group of version 2 that was given to us alone, for a leaf in it: what is started
+    /// from here on is in the leaf too, so that nobody stands in the way when it is divided.
+    /// `None` where there is nothing to leave.
+    pub(super) fn make_room(&self) -> io::Result<Option<PathBuf>> {
+        let own = self.hierarchy_two().and_then(|two| self.own_of(two));
+        match own {
+            Some(own) if !own.ends_with(LEAF) && delegated(&own).is_ok() => {
+                move_into_leaf(&own).map(|()| Some(own.join(LEAF)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn version_two(&self, controller: Controller) -> Result<Place, String> {
-        let two = self
-            .hierarchies
-            .iter()
-            .find(|all| all.controllers.is_none());
         let none = || format!("this host has no {} controller", controller.name());
-        let two = two.ok_or_else(none)?;
-        let own = tree::group(&self.groups, None).and_then(|own| two.folder(&own));
-        let own = own.ok_or_else(|| unseen(two))?;
-        // Below the leaf that an earlier division of ours has put us into.
+        let two = self.hierarchy_two().ok_or_else(none)?;
+        let own = self.own_of(two).ok_or_else(|| unseen(two))?;
+        // Above the leaf that we have gone into.
         let own = match own.ends_with(LEAF) {
             true => own.parent().unwrap_or(&own).to_owned(),
             false => own,
@@ -312,6 +329,39 @@ mod tests {
         fs::create_dir(own.join(LEAF)).unwrap();
         let leaf = places(dir.path(), "/user/devpod.scope/devpod-daemon");
         assert_eq!(leaf.of(Controller::Pids).unwrap().parent, place.parent);
+    }
+
+    #[test]
+    fn what_runs_without_limits_does_not_take_the_group_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("devpod.scope");
+        let us = format!("{}\n", std::process::id());
+        group(&own, "cpu memory pids", &us);
+        let leaf = places(dir.path(), "/devpod.scope").make_room().unwrap();
+        let leaf = leaf.expect("the group is ours");
+        assert_eq!(leaf, own.join(LEAF));
+        let moved = fs::read_to_string(leaf.join(PROCS)).unwrap();
+        assert_eq!(moved, us.trim());
+        // The kernel's part: we are in the leaf now, and so is a program that we start.
+        fs::write(own.join(PROCS), "").unwrap();
+        fs::write(leaf.join(PROCS), format!("{us}2\n")).unwrap();
+        let from_the_leaf = places(dir.path(), "/devpod.scope/devpod-daemon");
+        let place = from_the_leaf.of(Controller::Memory).unwrap();
+        assert_eq!(place.parent, own.join(OURS));
+        assert_eq!(from_the_leaf.make_room().unwrap(), None);
+    }
+
+    #[test]
+    fn nobody_leaves_a_group_that_is_shared_or_the_top() {
+        let dir = tempfile::tempdir().unwrap();
+        let us = format!("{}\n", std::process::id());
+        group(&dir.path().join("a"), "cpu", &format!("{us}2\n"));
+        group(dir.path(), "cpu", &us);
+        fs::remove_file(dir.path().join("cgroup.type")).unwrap();
+        for own in ["/a", "/", "/gone"] {
+            let room = places(dir.path(), own).make_room();
+            assert_eq!(room.unwrap(), None, "{own}");
+        }
     }
 
     #[test]

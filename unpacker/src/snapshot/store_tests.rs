@@ -129,11 +129,11 @@ fn one_at_a_time_makes_a_snapshot() {
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let (store, inside) = (store.clone(), inside.clone());
-            std::thread::spawn(move || {
+            thread::spawn(move || {
                 for _ in 0..5 {
                     let lock = store.lock(&id("a"), &Cancel::default()).unwrap().unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                    std::thread::yield_now();
+                    thread::yield_now();
                     inside.fetch_sub(1, Ordering::SeqCst);
                     drop(lock);
                 }

@@ -27,6 +27,8 @@ mod network;
 mod ordinary;
 #[path = "container/overlay.rs"]
 mod overlay;
+#[path = "container/relay.rs"]
+mod relay;
 #[path = "container/sandbox.rs"]
 mod sandbox;
 
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     trials.extend(debian::trials());
     trials.extend(overlay::trials());
     trials.extend(network::trials());
+    trials.extend(relay::trials());
     trials.extend(hostile::trials());
     if !inside {
         trials.extend(ordinary::trials());

@@ -17,8 +17,10 @@
 //! ends with it; it has one loop ([`relay`]) and one thread that only makes sockets ([`inside`]).
 
 mod datagram;
+mod embedded;
 mod files;
 mod hold;
+mod host;
 mod inside;
 mod netlink;
 mod nft;

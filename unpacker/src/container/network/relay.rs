@@ -17,13 +17,14 @@ use rustix::net::{
 use super::super::wire::Wire;
 use super::datagram::{Flows, Outside};
 use super::hold::Hold;
+use super::host::ThisHost;
 use super::inside::{Inside, Mouths};
 use super::packet::Syn;
 use super::poll::{Poll, Slots, Source, Watched};
 use super::spec::{Protocol, Wiring};
 use super::stream::{Pipes, Stream, break_off};
 use super::target::{Target, container_targets};
-use super::{files, policy, sockets};
+use super::{policy, sockets};
 
 /// Connections that are accepted before others have their turn.
 const TURNS: usize = 64;
@@ -290,12 +291,12 @@ impl Relay {
             return self.carry_one(index);
         }
         // It was not held: the kernel cannot, or somebody inside went past.
-        let targets = self.way(wanted).map(Target::World).into_iter().collect();
-        self.connect(Some(socket), targets, None);
+        self.connect(Some(socket), self.ways(wanted), None);
     }
 
-    fn way(&self, wanted: SocketAddr) -> Option<SocketAddr> {
-        policy::way(&self.wiring, wanted, files::host_resolvers)
+    fn ways(&self, wanted: SocketAddr) -> Vec<Target> {
+        let way = policy::way(&self.wiring, Protocol::Tcp, wanted, &ThisHost);
+        way.map(Target::World).into_iter().collect()
     }
 
     fn take_held(&mut self) {
@@ -314,7 +315,7 @@ impl Relay {
                 // It will be sent again.
                 continue;
             }
-            let targets = self.way(syn.to).map(Target::World).into_iter().collect();
+            let targets = self.ways(syn.to);
             self.connect(None, targets, Some(syn));
         }
     }
@@ -463,9 +464,9 @@ impl Relay {
                     sockets::receive(&mouth.fd, room).map(|(length, from, to)| (length, (from, to)))
                 },
                 |(from, to)| {
-                    let way = policy::way(wiring, to, files::host_resolvers);
+                    let way = policy::way(wiring, Protocol::Udp, to, &ThisHost);
                     let way = way.ok_or(io::ErrorKind::PermissionDenied)?;
-                    let outside = sockets::datagrams_to(way)?;
+                    let outside = sockets::datagrams_to(way.to)?;
                     let answers = inside.run(move || sockets::datagrams_as(to, from))?;
                     Ok((answers, Outside::Own(outside)))
                 },

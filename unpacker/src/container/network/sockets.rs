@@ -77,9 +77,14 @@ pub(super) fn raw(v6: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Begins a connection to somewhere in the world.
-pub(super) fn connect_to(to: SocketAddr) -> io::Result<OwnedFd> {
-    begin(open(family(to), SocketType::STREAM, None)?, to)
+/// Begins a connection to somewhere in the world, from an address of the host's if one is given.
+pub(super) fn connect_to(to: SocketAddr, from: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
+    let socket = open(family(to), SocketType::STREAM, None)?;
+    if let Some(from) = from {
+        set(&socket, libc::SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)?;
+        bind(&socket, &SocketAddr::new(from.into(), 0))?;
+    }
+    begin(socket, to)
 }
 
 /// A socket for datagrams to and from one peer in the world.
@@ -223,5 +228,19 @@ fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             Some(SocketAddrV6::new(ip, port, 0, address.sin6_scope_id).into())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_comes_from_where_it_is_told_to() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let from = Ipv4Addr::new(127, 77, 1, 1);
+        let _socket = connect_to(listener.local_addr().unwrap(), Some(from)).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::from(from));
+        assert!(connect_to("[::1]:9".parse().unwrap(), Some(from)).is_err());
     }
 }

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use super::inside::Inside;
+use super::policy::Way;
 use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6, sockets};
 
 /// Somewhere that a connection can lead to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
-    World(SocketAddr),
+    World(Way),
     /// A service of the container, and who asks.
     Container {
         from: IpAddr,
@@ -22,7 +23,7 @@ impl Target {
     /// Begins a connection.
     pub(super) fn connect(self, inside: &Inside) -> io::Result<OwnedFd> {
         match self {
-            Self::World(to) => sockets::connect_to(to),
+            Self::World(Way { to, from }) => sockets::connect_to(to, from),
             Self::Container { from, to } => inside.run(move || sockets::connect_as(from, to)),
         }
     }
@@ -75,7 +76,7 @@ mod tests {
             let targets = container_targets(client.parse().unwrap(), 80);
             let shown: Vec<_> = (targets.iter())
                 .map(|target| match target {
-                    Target::World(to) => to.to_string(),
+                    Target::World(way) => way.to.to_string(),
                     Target::Container { from, to } => format!("{from} {to}"),
                 })
                 .collect();

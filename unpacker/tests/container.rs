@@ -58,6 +58,10 @@ fn main() -> ExitCode {
         network::play_named_host();
         return ExitCode::SUCCESS;
     }
+    if words.get(1).is_some_and(|word| word == relay::FLOODED) {
+        relay::play_flooded_host();
+        return ExitCode::SUCCESS;
+    }
     if words.get(1).is_some_and(|word| word == foreground::VICTIM) {
         foreground::play_victim(&words[2]);
         return ExitCode::SUCCESS;

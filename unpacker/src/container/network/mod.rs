@@ -16,6 +16,7 @@
 //! what is refused is refused. The relay belongs to the process that watches the container and
 //! ends with it; it has one loop ([`relay`]) and one thread that only makes sockets ([`inside`]).
 
+mod connections;
 mod datagram;
 mod embedded;
 mod files;

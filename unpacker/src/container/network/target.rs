@@ -55,6 +55,34 @@ pub(super) fn container_targets(client: SocketAddr, port: u16) -> Vec<Target> {
     .into()
 }
 
+/// Somewhere that datagrams for a service of the container can be sent, and who seems to send them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+}
+
+impl Question {
+    /// Makes the socket for it.
+    pub(super) fn ask(self, inside: &Inside) -> io::Result<OwnedFd> {
+        inside.run(move || sockets::questions_as(self.from, self.to))
+    }
+}
+
+/// As [`container_targets`], for datagrams. The client's own port is kept if it can be.
+pub(super) fn container_questions(client: SocketAddr, port: u16) -> Vec<Question> {
+    let targets = container_targets(client, port).into_iter();
+    targets
+        .filter_map(|target| match target {
+            Target::Container { from, to } => Some(Question {
+                from: SocketAddr::new(from, client.port()),
+                to,
+            }),
+            Target::World(_) => None,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,7 +78,7 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
             drop(theirs);
             drop(stdio);
             let admitted = map_ids(pid, &ids).and_then(|()| held.admit(pid.as_raw_nonzero().get()));
-            let result = admitted.and_then(|()| bring_up(&wire, network, &pidfd));
+            let result = admitted.and_then(|()| bring_up(&wire, network, &held, &pidfd));
             match result {
                 Ok((Heard { terminal, created }, network)) => Ok(Started {
                     pid,
@@ -106,6 +106,8 @@ impl Started {
     pub(crate) fn wait(mut self, spec: &ContainerSpec) -> Ending {
         let status = sys::wait(self.pid.as_raw_nonzero().get(), 0);
         if let Some(network) = self.network.take() {
+            // Where it has to stay, its last words are cut short.
+            let _ = self.held.release_helper(network.pid());
             network.end();
         }
         let exit = match (self.told_exit(), status) {
@@ -184,6 +186,7 @@ struct Heard {
 fn bring_up(
     wire: &Wire,
     network: Option<Prepared>,
+    held: &Held,
     container: &OwnedFd,
 ) -> Result<(Heard, Option<Attached>), Refusal> {
     let lost = || "talk to the container's first process".to_owned();
@@ -192,7 +195,9 @@ fn bring_up(
         return hear(wire).map(|heard| (heard, None));
     };
     let attached = network.start(container)?;
-    let ready = attached.ready().and_then(|()| {
+    // Before it has taken anything that would count.
+    let admitted = held.admit_helper(attached.pid());
+    let ready = admitted.and_then(|()| attached.ready()).and_then(|()| {
         let told = wire.send(&"connected", &[]);
         told.refuse(Stage::Namespaces, lost)
     });

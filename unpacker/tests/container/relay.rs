@@ -1,5 +1,6 @@
-//! The relay of a private network: what it leaves to whom.
+//! The relay of a private network: what it leaves to whom, and who pays for it.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
@@ -8,22 +9,26 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use unpacker::container::network::spec::{Admission, Protocol, Visible};
 use unpacker::container::spec::Network;
-use unpacker::container::supervise::ports;
+use unpacker::container::supervise::{State, ports, state};
 
 use crate::fixture::{Room, good};
+use crate::limits::{groups_of, has_groups};
 use crate::network::{
-    ask, ask_datagram, count, has_perl, private, publish, serve, with_perl,
+    ask, ask_datagram, count, has_perl, last_words_of, private, publish, serve, with_perl,
 };
 use crate::sandbox::Sandbox;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 3] = [
+    let tests: [(&str, fn()); 6] = [
         ("relay: a service knows the container's address", admission),
         ("relay: a flood leaves others alone", flooded),
         (
             "relay: datagrams for the container's localhost",
             local_datagrams,
         ),
+        ("relay: it counts as the container's", counted),
+        ("relay: last words of a container with limits", last_words),
+        ("relay: a limit of tasks is the container's", tasks),
     ];
     tests
         .map(|(name, test)| {
@@ -156,4 +161,56 @@ fn local_datagrams() {
         let port = ports(&sandbox.dir).unwrap()[0].host;
         assert_eq!(ask_datagram(port), "got a question\n", "{address}");
     }
+}
+
+/// A number of a process from its `status` file.
+fn number(pid: i32, key: &str) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().parse().ok()
+}
+
+/// The relay of the container whose first process this is: both have the same parent.
+fn relay_of(container: i32) -> i32 {
+    let parent = number(container, "PPid:");
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_relay = |pid: &i32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name == "devpod-network\n" && number(*pid, "PPid:") == parent
+    };
+    pids.find(is_relay).unwrap()
+}
+
+fn counted() {
+    let sandbox = Sandbox::start_with("exec sleep 1000", |spec| {
+        spec.network = Network::Private;
+        spec.resources.memory = Some(64 << 20);
+    });
+    let State::Running { pid } = state(&sandbox.dir).unwrap() else {
+        panic!("it does not run");
+    };
+    let groups = groups_of(pid);
+    assert_eq!(groups.is_empty(), !has_groups("memory"), "{groups:?}");
+    assert_eq!(groups_of(relay_of(pid)), groups);
+    drop(sandbox);
+    for group in groups {
+        assert!(!group.exists(), "{} stayed", group.display());
+    }
+}
+
+/// Removing the groups ends what is in them, which the relay is not any more then.
+fn last_words() {
+    last_words_of(|spec| spec.resources.memory = Some(64 << 20));
+}
+
+fn tasks() {
+    if !has_groups("pids") {
+        return;
+    }
+    let room = Room::new();
+    // The init, the shell and one more.
+    let mut spec = private(&room, "busybox true; echo done");
+    spec.resources.pids = Some(3);
+    assert_eq!(good(&spec), "done\n");
 }

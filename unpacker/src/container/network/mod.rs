@@ -44,6 +44,9 @@ pub(crate) use start::{Attached, Prepared};
 
 use config::range::Range;
 
+/// Tasks of a relay: its loop, and the thread inside.
+pub(crate) const RELAY_TASKS: u64 = 2;
+
 /// The hidden subcommand of [`probe`].
 pub(crate) const PROBE: &str = "__network";
 

@@ -1,7 +1,6 @@
 //! One process composed of its parts, in order of dependence.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -231,20 +230,18 @@ fn defaults(options: &Options) -> Defaults {
     }
 }
 
-/// The registry is reached at the address that it listens on; one that listens everywhere at
-/// loopback.
 fn surroundings(status: &DaemonStatus, options: &Options) -> Surroundings {
-    let reached = |mut address: SocketAddr| {
-        if address.ip().is_unspecified() {
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
-        address
+    let settings = &options.settings.sandbox;
+    let surroundings = Surroundings {
+        registry: status.registry.parse().ok(),
+        access: settings.registry,
+        allow: settings.allow.clone(),
+        deny: settings.deny.clone(),
     };
-    Surroundings {
-        registry: status.registry.parse().ok().map(reached),
-        allow: options.settings.sandbox.allow.clone(),
-        deny: options.settings.sandbox.deny.clone(),
+    if let Some(why) = surroundings.unreached() {
+        tracing::warn!("{why}");
     }
+    surroundings
 }
 
 /// How an identity map is called in `daemon status`.

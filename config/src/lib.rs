@@ -17,6 +17,7 @@ pub mod range;
 pub mod registry;
 pub mod remote;
 pub mod repository;
+pub mod sandbox;
 pub mod settings;
 pub mod suggest;
 pub mod workspace;

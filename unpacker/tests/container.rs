@@ -27,6 +27,8 @@ mod network;
 mod ordinary;
 #[path = "container/overlay.rs"]
 mod overlay;
+#[path = "container/relay.rs"]
+mod relay;
 #[path = "container/sandbox.rs"]
 mod sandbox;
 
@@ -56,6 +58,10 @@ fn main() -> ExitCode {
         network::play_named_host();
         return ExitCode::SUCCESS;
     }
+    if words.get(1).is_some_and(|word| word == relay::FLOODED) {
+        relay::play_flooded_host();
+        return ExitCode::SUCCESS;
+    }
     if words.get(1).is_some_and(|word| word == foreground::VICTIM) {
         foreground::play_victim(&words[2]);
         return ExitCode::SUCCESS;
@@ -69,6 +75,7 @@ fn main() -> ExitCode {
     trials.extend(debian::trials());
     trials.extend(overlay::trials());
     trials.extend(network::trials());
+    trials.extend(relay::trials());
     trials.extend(hostile::trials());
     if !inside {
         trials.extend(ordinary::trials());

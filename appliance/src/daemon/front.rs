@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use config::settings;
 use registry::http::tls::{Tls, TlsFiles};
-use registry::http::{Front, Limits, Transport};
+use registry::http::{Front, Limits, Readers, Transport};
 use registry::mirror::Mirror;
 use registry::service::Registry;
 
 use crate::daemon::access;
 use crate::error::{Failure, Kind, Outcome};
+use crate::sandbox::surroundings::{READERS, READERS_ARE_TOLD};
 
 /// The registry behind everything that its settings ask for.
 pub(super) fn front(
@@ -24,6 +25,10 @@ pub(super) fn front(
         retention: settings.retention.clone().into(),
         transport: transport(settings)?,
         access: access::open(settings, data)?,
+        readers: Some(Readers {
+            address: READERS.into(),
+            why: READERS_ARE_TOLD,
+        }),
         ..Front::new(registry)
     })
 }

@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use super::{Compression, LogFormat, Secret, Settings, access, remote, tables};
 use crate::pattern::{Pattern, PatternError};
-use crate::range::{BadRange, Range};
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -225,10 +224,10 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "sandbox.deny",
-        help: "addresses and ranges that private networks may not reach",
+        help: "addresses and ranges that private networks may not reach; host for this host's own",
         kind: Kind::List,
         secret: false,
-        set: |s, raw| ranges(raw).map(|v| s.sandbox.deny = v),
+        set: |s, raw| parsed_all(raw).map(|v| s.sandbox.deny = v),
         get: |s| Some(joined(&s.sandbox.deny)),
     },
     Key {
@@ -236,8 +235,16 @@ pub(super) const KEYS: &[Key] = &[
         help: "those that they may reach although they are denied or link-local",
         kind: Kind::List,
         secret: false,
-        set: |s, raw| ranges(raw).map(|v| s.sandbox.allow = v),
+        set: |s, raw| parsed_all(raw).map(|v| s.sandbox.allow = v),
         get: |s| Some(joined(&s.sandbox.allow)),
+    },
+    Key {
+        name: "sandbox.registry",
+        help: "what sandboxes on private networks may do in the embedded registry: none, read or write",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| parsed(raw).map(|v| s.sandbox.registry = v),
+        get: |s| Some(s.sandbox.registry.to_string()),
     },
     Key {
         name: "endpoint.url",
@@ -339,13 +346,13 @@ fn many(raw: &Raw) -> Vec<String> {
         .collect()
 }
 
-fn ranges(raw: &Raw) -> Result<Vec<Range>, String> {
-    let parse = |item: &String| item.parse().map_err(|error: BadRange| error.to_string());
+fn parsed_all<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<Vec<T>, String> {
+    let parse = |item: &String| item.parse().map_err(|error: T::Err| error.to_string());
     many(raw).iter().map(parse).collect()
 }
 
-fn joined(ranges: &[Range]) -> String {
-    let texts: Vec<String> = ranges.iter().map(Range::to_string).collect();
+fn joined(items: &[impl ToString]) -> String {
+    let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
     texts.join(",")
 }
 

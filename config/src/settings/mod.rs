@@ -28,6 +28,7 @@ use crate::registry::retention::Rule;
 use crate::registry::upstream::Upstream;
 use crate::registry::webhook::Webhook;
 use crate::remote as remote_registries;
+use crate::sandbox::{Destination, RegistryAccess};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,9 +141,11 @@ pub struct Sandbox {
     /// Of inactivity; zero for none.
     pub timeout: Seconds,
     /// Destinations that a private network may not reach.
-    pub deny: Vec<Range>,
+    pub deny: Vec<Destination>,
     /// Those that it may reach although they are denied or on the host's link.
     pub allow: Vec<Range>,
+    /// What those of a private network may do in the embedded registry.
+    pub registry: RegistryAccess,
 }
 
 /// A CodePod Server (requirements D2, D7).
@@ -330,6 +333,7 @@ impl Settings {
                 timeout: Seconds(0),
                 deny: Vec::new(),
                 allow: Vec::new(),
+                registry: RegistryAccess::default(),
             },
             endpoint: Endpoint {
                 url: None,

@@ -176,3 +176,49 @@ fn a_build_can_have_a_private_network() {
         "{said}"
     );
 }
+
+/// Says the first line of the registry's answer, at a name that leads to it. The pipe stays open: an
+/// end of what is asked would end the answer, too.
+fn changing(port: &str) -> String {
+    format!(
+        "busybox mkfifo /pipe; exec 3<>/pipe; \
+         ask() {{ printf \"$1 $2 HTTP/1.1\\r\\nhost: localhost:{port}\\r\\ncontent-length: 0\\r\\n\
+         connection: close\\r\\n\\r\\n\" >&3; busybox nc $where {port} </pipe 2>&1 | busybox head -n 1; }}; \
+         ask GET /v2/_catalog; ask POST /v2/made/blobs/uploads/; ask DELETE /v2/busybox/manifests/1; \
+         ask DELETE /api/v1/repositories/busybox"
+    )
+}
+
+#[test]
+fn what_a_sandbox_may_do_in_the_registry_is_set() {
+    let Some(mut appliance) = appliance() else {
+        return;
+    };
+    let answers = |appliance: &TestAppliance, options: &[&str], at: &str| {
+        let port = appliance.registry().rsplit(':').next().unwrap();
+        let script = format!("where={at}; {}", changing(port));
+        let what = ["busybox:1", "sh", "-c", &script];
+        let run = [&["sandbox", "run", "--rm"][..], options, &what].concat();
+        let said = appliance.run(&run).ok().stdout;
+        let status = |line: &str| line.split(' ').nth(1).unwrap_or_default().to_owned();
+        said.lines().map(status).collect::<Vec<_>>()
+    };
+    let reading = ["200", "403", "403", "403"];
+    assert_eq!(answers(&appliance, &[], "localhost"), reading);
+    // The host's loopback has no second door to it.
+    let by_host = answers(&appliance, &["--host-loopback"], "host.devpod.internal");
+    assert_eq!(by_host, reading);
+    for (value, expected) in [("none", None), ("write", Some("202"))] {
+        appliance
+            .run(&["config", "set", "sandbox.registry", value])
+            .ok();
+        appliance = TestAppliance::start_at(appliance.stop());
+        let found = answers(&appliance, &[], "localhost");
+        match expected {
+            Some(status) => assert_eq!(found[..3], ["200", status, status]),
+            None => assert!(found.iter().all(|status| status != "200"), "{found:?}"),
+        }
+    }
+    let wrong = appliance.run(&["config", "set", "sandbox.registry", "push"]);
+    wrong.failed(2).says("none, read or write");
+}

@@ -72,6 +72,8 @@ pub struct Authority {
     pub(super) base: Base,
     /// What a short-lived token narrows the rights to.
     pub(super) grants: Option<Arc<[Grant]>>,
+    /// Nothing but pulling, whatever the name may do; why.
+    reads_only: Option<&'static str>,
 }
 
 /// Where rights come from.
@@ -101,6 +103,7 @@ impl Authority {
             caller,
             base,
             grants: None,
+            reads_only: None,
         }
     }
 
@@ -112,6 +115,17 @@ impl Authority {
     pub(super) fn narrowed(mut self, grants: Vec<Grant>) -> Self {
         self.grants = Some(grants.into());
         self
+    }
+
+    /// Somebody who may pull and nothing more, where the name would allow more.
+    pub fn reading(mut self, why: &'static str) -> Self {
+        self.reads_only = Some(why);
+        self
+    }
+
+    /// Why the caller may pull and nothing more, if that is so.
+    pub fn reads_only(&self) -> Option<&'static str> {
+        self.reads_only
     }
 
     pub fn caller(&self) -> &Caller {

@@ -262,7 +262,7 @@ impl Access {
         action: Action,
         repository: &RepositoryName,
     ) -> Verdict {
-        if !self.allows(authority, action, repository) {
+        if is_beyond(authority, action) || !self.allows(authority, action, repository) {
             return Verdict::Forbidden;
         }
         match &authority.grants {
@@ -306,6 +306,9 @@ impl Access {
 
     /// Whether the caller may do this to the registry as a whole. Short-lived tokens never may.
     pub fn may_everywhere(&self, authority: &Authority, action: Action) -> bool {
+        if is_beyond(authority, action) {
+            return false;
+        }
         if self.is_open() {
             return true;
         }
@@ -399,6 +402,11 @@ impl fmt::Debug for Access {
             .field("challenge", &self.challenge)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the action is more than pulling, and the caller may do no more.
+fn is_beyond(authority: &Authority, action: Action) -> bool {
+    authority.reads_only().is_some() && action != Action::Pull
 }
 
 /// What is opened before the rest can be put together.

@@ -69,6 +69,12 @@ pub(super) async fn identify(front: &Front, parts: &mut Parts) -> Result<Authori
         _ => access.identify(&presented, address).await,
     };
     let authority = identified.map_err(|error| failed_login(access, parts, &error, address))?;
+    let authority = match front.readers {
+        Some(readers) if address.to_canonical() == readers.address => {
+            authority.reading(readers.why)
+        }
+        _ => authority,
+    };
     parts.extensions.insert(authority.caller().clone());
     observe::Told::tell(&parts.extensions);
     let counted = access.count(&authority, address);
@@ -107,6 +113,7 @@ async fn admit_anywhere(
     Err(forbidden(
         &front.access,
         &authority,
+        action,
         parts,
         scope.as_deref(),
     ))
@@ -139,7 +146,7 @@ fn check(
         Verdict::TokenTooNarrow => Err(too_narrow(access, parts, &told(parts, action))),
         Verdict::Forbidden => {
             let scope = told(parts, action);
-            Err(forbidden(access, authority, parts, Some(&scope)))
+            Err(forbidden(access, authority, action, parts, Some(&scope)))
         }
     }
 }
@@ -281,13 +288,16 @@ fn not_logged_in(access: &Access, parts: &Parts, error: &LoginError) -> ApiError
 fn forbidden(
     access: &Access,
     authority: &Authority,
+    action: Action,
     parts: &Parts,
     scope: Option<&str>,
 ) -> ApiError {
-    if authority.caller().is_anonymous() {
+    let reads_only = authority.reads_only().filter(|_| action != Action::Pull);
+    // No name helps somebody who may only read.
+    if authority.caller().is_anonymous() && reads_only.is_none() {
         return unauthorized(access, parts, scope, None);
     }
-    let message = "you may not do this";
+    let message = reads_only.unwrap_or("you may not do this");
     ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message).of_access()
 }
 

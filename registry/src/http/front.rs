@@ -1,5 +1,6 @@
 //! What a request meets: the registry, and whatever stands before it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::registry::retention::Rule;
@@ -33,6 +34,17 @@ pub struct Front {
     pub walks: Arc<Semaphore>,
     /// Who may do what; by default everybody everything.
     pub access: Arc<Access>,
+    /// Whose requests may pull and nothing more, whatever `access` says.
+    pub readers: Option<Readers>,
+}
+
+/// Peers that may pull and nothing more, whoever they say they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readers {
+    /// Where all of them come from.
+    pub address: IpAddr,
+    /// What one is told who wants more.
+    pub why: &'static str,
 }
 
 impl Front {
@@ -47,6 +59,7 @@ impl Front {
             retention: Arc::default(),
             walks: Arc::new(Semaphore::new(1)),
             access: Arc::new(Access::open_to_all()),
+            readers: None,
             registry,
         }
     }

@@ -50,7 +50,7 @@ use http::{Extensions, HeaderValue, Method, StatusCode};
 use self::access::Asker;
 use self::answer::Answer;
 use self::error::{ApiError, Code};
-pub use self::front::Front;
+pub use self::front::{Front, Readers};
 use self::manage::Owner;
 use self::observe::{RequestId, Seen};
 use self::query::Query;

@@ -8,8 +8,11 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use registry::access::Settings;
 use registry::http::tls::ClientCertificate;
+use registry::http::{Front, Limits, Readers, router, serve_router};
+use registry::service::Registry;
+use tokio::net::TcpListener;
 
-use super::door::{doors, open, sha256};
+use super::door::{Door, doors, open, push_image, sha256};
 use super::guard::{Guarded, basic, login, open_access, rules, users};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +176,7 @@ async fn a_certificate_names_its_caller() {
         ..Settings::default()
     });
     guarded.push("team/app", "1").await;
-    let super::door::Door::Router(router) = &guarded.door else {
+    let Door::Router(router) = &guarded.door else {
         panic!("not a router");
     };
     for (name, status) in [("eve", 200), ("bob", 403), ("anonymous", 403), ("*", 403)] {
@@ -470,4 +473,83 @@ fn what_cannot_be_used_is_told_at_start() {
             "{error}"
         );
     }
+}
+
+/// A port where everybody, or who has logged in, may do everything but the readers.
+async fn door_for(guarded: Option<&Guarded>, registry: &Registry, readers: &str) -> Door {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut front = Front::new(registry.clone());
+    if let Some(guarded) = guarded {
+        front.access = Arc::clone(&guarded.access);
+    }
+    front.readers = Some(Readers {
+        address: readers.parse().unwrap(),
+        why: "readers read",
+    });
+    let never = std::future::pending();
+    tokio::spawn(serve_router(
+        listener,
+        router(front),
+        Limits::default(),
+        never,
+    ));
+    Door::Tcp(address)
+}
+
+/// Every kind of change, and its answer to somebody who may make it.
+fn changes() -> [(&'static str, String, u16); 6] {
+    let digest = sha256(b"{}");
+    [
+        ("POST", "/v2/a/blobs/uploads/".to_owned(), 202),
+        ("PUT", "/v2/a/manifests/2".to_owned(), 400),
+        ("DELETE", "/v2/a/manifests/1".to_owned(), 202),
+        ("DELETE", format!("/v2/a/blobs/{digest}"), 202),
+        ("DELETE", "/api/v1/repositories/a/tags/2".to_owned(), 404),
+        ("DELETE", "/api/v1/repositories/a".to_owned(), 200),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_pull_and_nothing_more() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = open(data.path());
+    let readers = door_for(None, &registry, "127.0.0.1").await;
+    let others = door_for(None, &registry, "127.77.0.1").await;
+    push_image(&others, "a", "1", b"layer").await;
+    for (method, path, _) in changes() {
+        let reply = readers.send(method, &path, &[], "").await;
+        let said = String::from_utf8_lossy(&reply.body);
+        assert_eq!(reply.status, 403, "{method} {path}: {said}");
+        assert!(said.contains("DENIED"), "{method} {path}: {said}");
+        assert!(said.contains("readers read"), "{method} {path}: {said}");
+    }
+    for path in [
+        "/v2/",
+        "/v2/_catalog",
+        "/v2/a/tags/list",
+        "/v2/a/manifests/1",
+        "/api/v1/repositories",
+    ] {
+        assert_eq!(readers.get(path).await.status, 200, "{path}");
+    }
+    for (method, path, status) in changes() {
+        let reply = others.send(method, &path, &[], "").await;
+        assert_eq!(reply.status, status, "{method} {path}: {reply:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_with_a_name_are_readers() {
+    let guarded = Guarded::with(users);
+    guarded.push("a", "1").await;
+    let readers = door_for(Some(&guarded), &guarded.registry, "127.0.0.1").await;
+    let headers = [("authorization", &*login("ann"))];
+    let get = readers.send("GET", "/v2/a/manifests/1", &headers, "").await;
+    get.expect(200);
+    let delete = readers.send("DELETE", "/v2/a/manifests/1", &headers, "");
+    delete.await.expect(403);
+    // Without a name there is nothing to read here, and one can still be given.
+    let get = readers.send("GET", "/v2/a/manifests/1", &[], "").await;
+    get.expect(401);
 }

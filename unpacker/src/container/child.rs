@@ -79,7 +79,7 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
             drop(theirs);
             drop(stdio);
             let admitted = map_ids(pid, &ids).and_then(|()| held.admit(pid.as_raw_nonzero().get()));
-            let result = admitted.and_then(|()| bring_up(&wire, spec.init, network, &pidfd));
+            let result = admitted.and_then(|()| bring_up(&wire, spec.init, network, &held, &pidfd));
             match result {
                 Ok((Heard { terminal, created }, network)) => Ok(Started {
                     pid,
@@ -107,6 +107,8 @@ impl Started {
     pub(crate) fn wait(mut self, spec: &ContainerSpec) -> Ending {
         let status = sys::wait(self.pid.as_raw_nonzero().get(), 0);
         if let Some(network) = self.network.take() {
+            // Where it has to stay, its last words are cut short.
+            let _ = self.held.release_helper(network.pid());
             network.end();
         }
         let exit = match (self.told_exit(), status) {
@@ -186,6 +188,7 @@ fn bring_up(
     wire: &Wire,
     init: bool,
     network: Option<Prepared>,
+    held: &Held,
     container: &OwnedFd,
 ) -> Result<(Heard, Option<Attached>), Refusal> {
     let lost = || "talk to the container's first process".to_owned();
@@ -194,7 +197,9 @@ fn bring_up(
         return hear(wire, init).map(|heard| (heard, None));
     };
     let attached = network.start(container)?;
-    let ready = attached.ready().and_then(|()| {
+    // Before it has taken anything that would count.
+    let admitted = held.admit_helper(attached.pid());
+    let ready = admitted.and_then(|()| attached.ready()).and_then(|()| {
         let told = wire.send(&"connected", &[]);
         told.refuse(Stage::Namespaces, lost)
     });

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Groups, Visit};
 use super::launch::{Refusal, Refuse, Stage};
+use super::network::RELAY_TASKS;
 use super::resources::{How, Resources, Standing, Ulimit, UlimitKind};
-use super::spec::{Confinement, ContainerSpec};
+use super::spec::{Confinement, ContainerSpec, Network};
 
 /// What holds a container, for as long as it lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,11 @@ impl Held {
     pub(crate) fn prepare(spec: &ContainerSpec) -> Result<Self, Refusal> {
         let resources = &spec.resources;
         let mut standings = Vec::new();
-        let groups = Groups::make(resources, &mut standings);
+        let company = match spec.network {
+            Network::Private => RELAY_TASKS,
+            Network::Host | Network::None => 0,
+        };
+        let groups = Groups::make(resources, company, &mut standings);
         let mut held = Self {
             groups,
             oom_score_adj: None,
@@ -79,6 +84,18 @@ impl Held {
                 .refuse(Stage::Limits, || format!("set its OOM score to {score}"))?;
         }
         Ok(())
+    }
+
+    /// Puts a process of ours that works for the container into its groups: what it takes counts
+    /// as the container's.
+    pub(crate) fn admit_helper(&self, pid: i32) -> Result<(), Refusal> {
+        let what = || "put the network's relay into the container's control groups".to_owned();
+        self.groups.admit(pid).refuse(Stage::Limits, what)
+    }
+
+    /// Takes it out again: in [`Self::end`] it would end with them.
+    pub(crate) fn release_helper(&self, pid: i32) -> io::Result<()> {
+        self.groups.release(pid)
     }
 
     /// Makes the calling process one of the container's for a while: see [`Groups::visit`].

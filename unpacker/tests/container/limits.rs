@@ -41,7 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Whether this host has control groups for a limit.
-fn has_groups(controller: &str) -> bool {
+pub(crate) fn has_groups(controller: &str) -> bool {
     let rungs = cgroup::rungs();
     rungs
         .iter()
@@ -131,7 +131,7 @@ fn limited() -> Resources {
 }
 
 /// Folders of groups of ours that a process is in, by the mount table of this host.
-fn groups_of(pid: i32) -> Vec<PathBuf> {
+pub(crate) fn groups_of(pid: i32) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let ours = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');

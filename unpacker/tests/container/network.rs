@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use unpacker::container::launch::{Launcher, Stage};
 use unpacker::container::network::probe::Rung;
-use unpacker::container::network::spec::{Protocol, Publish, Visible};
+use unpacker::container::network::spec::{Admission, Protocol, Publish, Visible};
 use unpacker::container::run::RunError;
 use unpacker::container::spec::{ContainerSpec, Mount, Network, User};
 use unpacker::container::supervise::{SuperviseError, ports, start};
@@ -66,7 +66,7 @@ fn own_address() -> Option<IpAddr> {
     Some(socket.local_addr().unwrap().ip()).filter(|address| !address.is_loopback())
 }
 
-fn private(room: &Room, script: &str) -> ContainerSpec {
+pub(crate) fn private(room: &Room, script: &str) -> ContainerSpec {
     let mut spec = room.spec(script);
     spec.network = Network::Private;
     spec.init = true;
@@ -74,7 +74,7 @@ fn private(room: &Room, script: &str) -> ContainerSpec {
 }
 
 /// A server that answers each connection, in a thread of its own, until the test ends.
-fn serve(at: IpAddr, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn serve(at: IpAddr, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind((at, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let answer = std::sync::Arc::new(answer);
@@ -88,7 +88,7 @@ fn serve(at: IpAddr, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Sock
 }
 
 /// Reads until the other side has said all, then answers how much that was.
-fn count(mut stream: TcpStream) {
+pub(crate) fn count(mut stream: TcpStream) {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let _ = stream.write_all(format!("got {}\n", bytes.len()).as_bytes());
@@ -162,6 +162,8 @@ fn visible() {
     spec.wiring.visible = vec![Visible {
         port: 5000,
         host: server,
+        everywhere: false,
+        admission: Admission::Plain,
     }];
     let said = good(&spec);
     assert!(
@@ -184,6 +186,8 @@ fn own_port_wins() {
     spec.wiring.visible = vec![Visible {
         port: 5000,
         host: server,
+        everywhere: false,
+        admission: Admission::Plain,
     }];
     assert_eq!(good(&spec), "own\nhost\n");
 }
@@ -262,7 +266,7 @@ fn answer_to(query: &[u8]) -> Vec<u8> {
 /// Listens anywhere and answers how much it got.
 const COUNT: &str = "while true; do busybox nc -l -p 8080 -e busybox wc -c; done";
 
-fn publish(protocol: Protocol, port: u16) -> Publish {
+pub(crate) fn publish(protocol: Protocol, port: u16) -> Publish {
     Publish {
         host: (Ipv4Addr::LOCALHOST, 0).into(),
         port,
@@ -278,7 +282,7 @@ fn sandbox(script: &str, publish: Vec<Publish>) -> Sandbox {
 }
 
 /// Asks until somebody listens inside.
-fn ask(at: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn ask(at: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let begin = Instant::now();
     loop {
         match try_ask(at, bytes) {
@@ -291,6 +295,7 @@ fn ask(at: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 
 fn try_ask(at: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(at)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut writer = stream.try_clone()?;
     let bytes = bytes.to_vec();
     let writing = thread::spawn(move || {
@@ -315,7 +320,7 @@ fn published() {
 }
 
 /// The host's own perl, read-only: busybox has no server for datagrams.
-fn with_perl(spec: &mut ContainerSpec) {
+pub(crate) fn with_perl(spec: &mut ContainerSpec) {
     for folder in ["/usr", "/lib", "/lib64"] {
         if Path::new(folder).exists() {
             spec.mounts.push(Mount::Bind {
@@ -327,7 +332,7 @@ fn with_perl(spec: &mut ContainerSpec) {
     }
 }
 
-fn has_perl() -> bool {
+pub(crate) fn has_perl() -> bool {
     let there = Path::new("/usr/bin/perl").exists();
     if !there {
         eprintln!("skipped: perl is not installed");
@@ -373,7 +378,11 @@ fn published_datagrams() {
         spec.wiring.publish = vec![publish(Protocol::Udp, 5353)];
         with_perl(spec);
     });
-    let port = port_of(&sandbox);
+    assert_eq!(ask_datagram(port_of(&sandbox)), "got a question\n");
+}
+
+/// Asks until somebody answers.
+pub(crate) fn ask_datagram(port: SocketAddr) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket
         .set_read_timeout(Some(Duration::from_millis(200)))
@@ -390,7 +399,7 @@ fn published_datagrams() {
             Err(_) => assert!(begin.elapsed() < Duration::from_secs(20), "no answer"),
         }
     };
-    assert_eq!(&answer[..length], b"got a question\n");
+    String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
 fn taken() {
@@ -468,8 +477,16 @@ fn much() {
 
 /// What a process said before it ended arrives, although its whole container is gone.
 fn last_words() {
+    last_words_of(|_| {});
+}
+
+pub(crate) fn last_words_of(change: impl FnOnce(&mut ContainerSpec)) {
     let script = "busybox nc -l -p 8080 -e busybox head -c 3000000 /dev/zero";
-    let sandbox = sandbox(script, vec![publish(Protocol::Tcp, 8080)]);
+    let sandbox = Sandbox::start_with(script, |spec| {
+        spec.network = Network::Private;
+        spec.wiring.publish = vec![publish(Protocol::Tcp, 8080)];
+        change(spec);
+    });
     let at = port_of(&sandbox);
     let begin = Instant::now();
     let mut stream = loop {

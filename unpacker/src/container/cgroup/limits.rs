@@ -46,8 +46,9 @@ pub(super) struct Wish {
     pub(super) settings: Box<dyn Fn(Version) -> Vec<Setting>>,
 }
 
-/// What of these limits is the business of groups.
-pub(super) fn wishes(resources: &Resources) -> Vec<Wish> {
+/// What of these limits is the business of groups. `company` is how many tasks of ours will be in
+/// them beside the container's: its limit of tasks is for its own.
+pub(super) fn wishes(resources: &Resources, company: u64) -> Vec<Wish> {
     let Resources {
         cpus,
         cpu_shares,
@@ -78,7 +79,7 @@ pub(super) fn wishes(resources: &Resources) -> Vec<Wish> {
         limit: "pids",
         asked: pids.to_string(),
         controller: Controller::Pids,
-        settings: Box::new(move |_| vec![plain("pids.max", pids)]),
+        settings: Box::new(move |_| vec![plain("pids.max", pids.saturating_add(company))]),
     });
     [cpus, shares, memory, pids].into_iter().flatten().collect()
 }
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
 
     fn written(resources: &Resources, version: Version) -> Vec<String> {
-        (wishes(resources).iter())
+        (wishes(resources, 0).iter())
             .flat_map(|wish| (wish.settings)(version))
             .map(|setting| format!("{}={}", setting.file, setting.value))
             .collect()
@@ -196,6 +197,17 @@ mod tests {
                 "pids.max=100",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_ours_does_not_count_as_the_container_s() {
+        let resources = Resources {
+            pids: Some(8),
+            ..Resources::default()
+        };
+        let wishes = wishes(&resources, 2);
+        assert_eq!(wishes[0].asked, "8");
+        assert_eq!((wishes[0].settings)(Version::Two), [plain("pids.max", 10)]);
     }
 
     #[test]

@@ -51,9 +51,10 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Makes groups for what can be held by them. What can not is left in `standings` as missing.
-    pub(crate) fn make(resources: &Resources, standings: &mut Vec<Standing>) -> Self {
+    /// `company` is how many tasks of ours will be in them too.
+    pub(crate) fn make(resources: &Resources, company: u64, standings: &mut Vec<Standing>) -> Self {
         let mut groups = Self::default();
-        let wishes = limits::wishes(resources);
+        let wishes = limits::wishes(resources, company);
         if wishes.is_empty() {
             return groups;
         }
@@ -105,18 +106,34 @@ impl Groups {
         if self.folders.is_empty() {
             return Ok(Visit { back: Vec::new() });
         }
-        let concerned =
-            |mount: &PathBuf| self.folders.iter().any(|folder| folder.starts_with(mount));
         // Opened before we go: the paths may not be there where we come back from.
-        let back = (tree::own_groups()?.iter())
-            .filter(|(mount, _)| concerned(mount))
-            .map(|(_, folder)| fs::OpenOptions::new().write(true).open(folder.join(PROCS)))
+        let back = (self.own_instead()?.iter())
+            .map(|folder| fs::OpenOptions::new().write(true).open(folder.join(PROCS)))
             .collect::<io::Result<_>>()?;
         let visit = Visit { back };
         self.folders
             .iter()
             .try_for_each(|folder| enter(folder, "0"))?;
         Ok(visit)
+    }
+
+    /// Takes a process out of them into those of the calling process.
+    pub(crate) fn release(&self, pid: i32) -> io::Result<()> {
+        if self.folders.is_empty() {
+            return Ok(());
+        }
+        (self.own_instead()?.iter()).try_for_each(|folder| enter(folder, &pid.to_string()))
+    }
+
+    /// The groups of the calling process in the hierarchies of these.
+    fn own_instead(&self) -> io::Result<Vec<PathBuf>> {
+        let concerned =
+            |mount: &PathBuf| self.folders.iter().any(|folder| folder.starts_with(mount));
+        let own = tree::own_groups()?.into_iter();
+        Ok(own
+            .filter(|(mount, _)| concerned(mount))
+            .map(|(_, folder)| folder)
+            .collect())
     }
 
     /// How many processes were killed because there was no memory left for them.
@@ -252,7 +269,7 @@ mod tests {
     #[test]
     fn nothing_asked_makes_nothing() {
         let mut standings = Vec::new();
-        let groups = Groups::make(&Resources::default(), &mut standings);
+        let groups = Groups::make(&Resources::default(), 0, &mut standings);
         assert_eq!((groups, standings), (Groups::default(), vec![]));
     }
 }

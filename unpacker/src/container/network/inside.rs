@@ -116,6 +116,9 @@ pub(super) fn furnish(visible: &[u16], v6: bool) -> io::Result<Mouths> {
     if v6 {
         ask(&routes, &everything_local(ADDRESS_V6.into()))
             .map_err(|e| step("route IPv6 to lo", e))?;
+    } else {
+        // Services of the container's own ::1 answer to us there. A kernel without IPv6 has none.
+        let _ = ask(&routes, &[local_route(GATEWAY_V6.into(), true)]);
     }
     let features =
         filter(visible).map_err(|e| step("set up the packet filter (nf_tables with tproxy)", e))?;
@@ -168,19 +171,26 @@ fn filter(visible: &[u16]) -> io::Result<Features> {
 
 /// Gives `lo` the address, and makes every address of its family this host's.
 fn everything_local(own: IpAddr) -> Vec<Request> {
-    let (family, bytes) = match own {
-        IpAddr::V4(own) => (libc::AF_INET as u8, own.octets().to_vec()),
-        IpAddr::V6(own) => (libc::AF_INET6 as u8, own.octets().to_vec()),
-    };
+    let (family, bytes) = parts(own);
     let bits = bytes.len() as u8 * 8;
-    let lo = LO.to_ne_bytes();
     // Nobody else is asked whether the address is theirs: it is of use at once.
     let no_detection = if own.is_ipv6() { 2 } else { 0 };
     let mut address = vec![family, bits, no_detection, SCOPE_UNIVERSE];
-    address.extend_from_slice(&lo);
+    address.extend_from_slice(&LO.to_ne_bytes());
+    let address = [address, attribute(2, &bytes), attribute(1, &bytes)];
+    vec![
+        Request::new(NEW_ADDRESS, NLM_F_CREATE, &address),
+        local_route(own, false),
+    ]
+}
+
+/// Makes one address this host's, or all of its family, which are reached from it then.
+fn local_route(address: IpAddr, alone: bool) -> Request {
+    let (family, bytes) = parts(address);
+    let bits = if alone { bytes.len() as u8 * 8 } else { 0 };
     let mut route = vec![
         family,
-        0,
+        bits,
         0,
         0,
         TABLE_LOCAL,
@@ -189,18 +199,20 @@ fn everything_local(own: IpAddr) -> Vec<Request> {
         TYPE_LOCAL,
     ];
     route.extend_from_slice(&[0; 4]);
-    vec![
-        Request::new(
-            NEW_ADDRESS,
-            NLM_F_CREATE,
-            &[address, attribute(2, &bytes), attribute(1, &bytes)],
-        ),
-        Request::new(
-            NEW_ROUTE,
-            NLM_F_CREATE,
-            &[route, attribute(4, &lo), attribute(7, &bytes)],
-        ),
-    ]
+    let which = match alone {
+        true => attribute(1, &bytes),
+        false => attribute(7, &bytes),
+    };
+    let device = attribute(4, &LO.to_ne_bytes());
+    Request::new(NEW_ROUTE, NLM_F_CREATE, &[route, device, which])
+}
+
+/// An address's family and bytes.
+fn parts(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (libc::AF_INET as u8, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::AF_INET6 as u8, v6.octets().to_vec()),
+    }
 }
 
 fn step(what: &str, error: io::Error) -> io::Error {

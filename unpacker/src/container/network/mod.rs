@@ -16,9 +16,12 @@
 //! what is refused is refused. The relay belongs to the process that watches the container and
 //! ends with it; it has one loop ([`relay`]) and one thread that only makes sockets ([`inside`]).
 
+mod connections;
 mod datagram;
+mod embedded;
 mod files;
 mod hold;
+mod host;
 mod inside;
 mod netlink;
 mod nft;
@@ -40,6 +43,9 @@ pub use start::Published;
 pub(crate) use start::{Attached, Prepared};
 
 use config::range::Range;
+
+/// Tasks of a relay: its loop, and the thread inside.
+pub(crate) const RELAY_TASKS: u64 = 2;
 
 /// The hidden subcommand of [`probe`].
 pub(crate) const PROBE: &str = "__network";

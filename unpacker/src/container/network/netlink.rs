@@ -1,7 +1,7 @@
 //! Messages to the kernel's routing and packet filter tables, see netlink(7).
 //!
-//! Only what a fresh namespace needs: requests that are acknowledged, and the kernel's first
-//! complaint. Everything is sent by the thread that is inside.
+//! Only what is needed: requests that are acknowledged, and the kernel's first complaint, both sent
+//! by the thread that is inside; and a question with one answer, about the host.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -73,22 +73,7 @@ pub(super) fn open(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
 
 /// Sends requests as one datagram and waits until all that want it are acknowledged.
 pub(super) fn ask(socket: &OwnedFd, requests: &[Request]) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    for (sequence, request) in requests.iter().enumerate() {
-        let length = HEADER + request.body.len();
-        let flags = match request.acknowledged {
-            true => request.flags | NLM_F_REQUEST | NLM_F_ACK,
-            false => request.flags | NLM_F_REQUEST,
-        };
-        bytes.extend_from_slice(&(length as u32).to_ne_bytes());
-        bytes.extend_from_slice(&request.kind.to_ne_bytes());
-        bytes.extend_from_slice(&flags.to_ne_bytes());
-        bytes.extend_from_slice(&(sequence as u32).to_ne_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&request.body);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
-    send(socket, &bytes, SendFlags::empty())?;
+    send(socket, &encode(requests), SendFlags::empty())?;
     let mut left = requests
         .iter()
         .filter(|request| request.acknowledged)
@@ -104,6 +89,41 @@ pub(super) fn ask(socket: &OwnedFd, requests: &[Request]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sends a request that the kernel answers with one message; its kind and body.
+pub(super) fn answer(socket: &OwnedFd, request: Request) -> io::Result<(u16, Vec<u8>)> {
+    let request = Request {
+        acknowledged: false,
+        ..request
+    };
+    send(socket, &encode(&[request]), SendFlags::empty())?;
+    let mut answer = vec![0_u8; 8 * 1024];
+    let (length, _) = recv(socket, &mut answer[..], RecvFlags::empty())?;
+    match messages(&answer[..length]).next() {
+        Some((NLMSG_ERROR, body)) => check(body).and(Err(io::ErrorKind::InvalidData.into())),
+        Some((kind, body)) => Ok((kind, body.to_owned())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn encode(requests: &[Request]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (sequence, request) in requests.iter().enumerate() {
+        let length = HEADER + request.body.len();
+        let flags = match request.acknowledged {
+            true => request.flags | NLM_F_REQUEST | NLM_F_ACK,
+            false => request.flags | NLM_F_REQUEST,
+        };
+        bytes.extend_from_slice(&(length as u32).to_ne_bytes());
+        bytes.extend_from_slice(&request.kind.to_ne_bytes());
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes.extend_from_slice(&(sequence as u32).to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&request.body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes
 }
 
 fn check(body: &[u8]) -> io::Result<()> {

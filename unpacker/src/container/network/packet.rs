@@ -138,6 +138,18 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
+/// A first packet from this port.
+#[cfg(test)]
+pub(super) fn a_syn(port: u16) -> Syn {
+    let to_and_from = SocketAddr::new(super::ADDRESS.into(), port);
+    Syn {
+        from: to_and_from,
+        to: to_and_from,
+        sequence: 0,
+        bytes: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

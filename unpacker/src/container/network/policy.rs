@@ -2,13 +2,17 @@
 //!
 //! The host's loopback is out of reach, and so are addresses that mean this host or this link: on
 //! a cloud's machine the link has a service that gives out the machine's credentials. What is at
-//! the loopback of the host and asked for by name ([`Visible`]) is the exception.
+//! the loopback of the host and asked for by name ([`Visible`]) is the exception. A service that is
+//! visible is asked in the same way by whatever address it is asked for: there is no second door.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use config::range::Range;
+use config::sandbox::Destination;
 
-use super::spec::Wiring;
+use super::embedded::embedded;
+use super::host::Host;
+use super::spec::{Admission, Protocol, Visible, Wiring};
 use super::{DNS, GATEWAY, SUBNET, SUBNET_V6};
 
 const DNS_PORT: u16 = 53;
@@ -30,100 +34,97 @@ const UNASKED: &[Range] = &[
     Range::v4([169, 254, 0, 0], 16),
     Range::v4([100, 100, 100, 200], 32),
     Range::v4([168, 63, 129, 16], 32),
+    Range::v4([192, 0, 0, 192], 32),
     Range::v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
     Range::v6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
     Range::v6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0), 32),
 ];
 
-/// Where something that was sent to `wanted` is to go; `None` when it is refused. `resolvers` are
-/// the host's name servers at this moment.
+/// Where something is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) to: SocketAddr,
+    /// The address of the host that it is to come from; `None` for any.
+    pub(super) from: Option<Ipv4Addr>,
+}
+
+/// Where something that was sent to `wanted` is to go; `None` when it is refused.
 pub(super) fn way(
     wiring: &Wiring,
+    protocol: Protocol,
     wanted: SocketAddr,
-    resolvers: impl FnOnce() -> Vec<IpAddr>,
-) -> Option<SocketAddr> {
+    host: &impl Host,
+) -> Option<Way> {
     let (address, port) = (wanted.ip().to_canonical(), wanted.port());
+    let visible = || wiring.visible.iter().filter(|_| protocol == Protocol::Tcp);
     if address.is_loopback() {
-        let found = wiring.visible.iter().find(|visible| visible.port == port);
-        return found.map(|visible| visible.host);
+        let found = visible().find(|visible| visible.port == port);
+        return found.and_then(|visible| admitted(wiring, visible, host));
     }
     if let Some(index) = DNS.iter().position(|dns| *dns == address)
         && port == DNS_PORT
     {
-        let resolver = resolvers().get(index).copied();
-        return resolver.map(|address| SocketAddr::new(address, DNS_PORT));
+        let resolver = host.resolvers().get(index).copied();
+        return resolver.map(|address| plain(SocketAddr::new(address, DNS_PORT)));
     }
-    if address == GATEWAY && wiring.host_loopback {
-        return Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    let to = if address == GATEWAY && wiring.host_loopback {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+    } else if is_open(wiring, address, host) {
+        SocketAddr::new(address, port)
+    } else {
+        return None;
+    };
+    match visible().find(|visible| listens_at(visible, to, host)) {
+        Some(visible) => admitted(wiring, visible, host),
+        None => Some(plain(to)),
     }
-    let any = |ranges: &[Range]| ranges.iter().any(|range| range.contains(address));
-    let refused = any(NEVER) || (!any(&wiring.allow) && (any(UNASKED) || any(&wiring.deny)));
-    (!refused).then(|| SocketAddr::new(address, port))
+}
+
+fn plain(to: SocketAddr) -> Way {
+    Way { to, from: None }
+}
+
+/// Whether a connection to there would reach the service.
+fn listens_at(visible: &Visible, to: SocketAddr, host: &impl Host) -> bool {
+    let everywhere = visible.everywhere && visible.host.port() == to.port();
+    visible.host == to || (everywhere && host.owns(to.ip()))
+}
+
+/// The way to a service of the host, if it may be asked. What denies its address denies it.
+fn admitted(wiring: &Wiring, visible: &Visible, host: &impl Host) -> Option<Way> {
+    let to = visible.host;
+    if is_denied(wiring, to.ip().to_canonical(), host) {
+        return None;
+    }
+    match visible.admission {
+        Admission::Plain => Some(plain(to)),
+        Admission::From(from) if to.is_ipv4() => Some(Way {
+            to,
+            from: Some(from),
+        }),
+        Admission::From(_) | Admission::Refused => None,
+    }
+}
+
+/// Whether nothing stands against an address, nor against what it embeds.
+fn is_open(wiring: &Wiring, address: IpAddr, host: &impl Host) -> bool {
+    let passes = |address: IpAddr| {
+        let never = NEVER.iter().any(|range| range.contains(address));
+        !never && !is_denied(wiring, address, host)
+    };
+    passes(address) && embedded(address).into_iter().all(passes)
+}
+
+fn is_denied(wiring: &Wiring, address: IpAddr, host: &impl Host) -> bool {
+    let within = |range: &Range| range.contains(address);
+    let denies = |destination: &Destination| match destination {
+        Destination::Range(range) => range.contains(address),
+        Destination::Host => !address.is_loopback() && host.owns(address),
+    };
+    !wiring.allow.iter().any(within)
+        && (UNASKED.iter().any(within) || wiring.deny.iter().any(denies))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::spec::Visible;
-    use super::*;
-
-    fn decide(wiring: &Wiring, wanted: &str) -> String {
-        let resolvers = || vec!["127.0.0.53".parse().unwrap()];
-        way(wiring, wanted.parse().unwrap(), resolvers)
-            .map_or("refused".to_owned(), |to| to.to_string())
-    }
-
-    #[test]
-    fn the_host_is_out_of_reach_and_the_world_is_not() {
-        let plain = Wiring::default();
-        for (wanted, way) in [
-            ("203.0.113.1:443", "203.0.113.1:443"),
-            ("[2001:db8::1]:443", "[2001:db8::1]:443"),
-            ("[::ffff:203.0.113.1]:443", "203.0.113.1:443"),
-            ("10.0.2.3:53", "127.0.0.53:53"),
-            ("10.0.2.4:53", "refused"),
-            ("10.0.2.3:80", "refused"),
-            ("10.0.2.2:80", "refused"),
-            ("127.0.0.1:5000", "refused"),
-            ("127.8.8.8:80", "refused"),
-            ("[::ffff:127.0.0.1]:80", "refused"),
-            ("[::1]:80", "refused"),
-            ("0.0.0.0:80", "refused"),
-            ("[::]:80", "refused"),
-            ("169.254.169.254:80", "refused"),
-            ("[fe80::1]:80", "refused"),
-            ("[fd00:ec2::254]:80", "refused"),
-            ("224.0.0.1:80", "refused"),
-            ("255.255.255.255:80", "refused"),
-        ] {
-            assert_eq!(decide(&plain, wanted), way, "{wanted}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for() {
-        let wiring = Wiring {
-            visible: vec![Visible {
-                port: 5000,
-                host: "127.0.0.1:40000".parse().unwrap(),
-            }],
-            host_loopback: true,
-            allow: vec![
-                "10.1.0.0/16".parse().unwrap(),
-                "169.254.169.254".parse().unwrap(),
-            ],
-            deny: vec!["10.0.0.0/8".parse().unwrap()],
-            ..Wiring::default()
-        };
-        for (wanted, way) in [
-            ("127.0.0.1:5000", "127.0.0.1:40000"),
-            ("[::1]:5000", "127.0.0.1:40000"),
-            ("127.0.0.1:5001", "refused"),
-            ("10.0.2.2:8080", "127.0.0.1:8080"),
-            ("10.1.2.3:80", "10.1.2.3:80"),
-            ("10.2.2.3:80", "refused"),
-            ("169.254.169.254:80", "169.254.169.254:80"),
-        ] {
-            assert_eq!(decide(&wiring, wanted), way, "{wanted}");
-        }
-    }
-}
+#[path = "policy_tests.rs"]
+mod tests;

@@ -3,32 +3,29 @@
 //! It is bounded in connections, flows and memory, waits for nothing but its one poll, and knows
 //! no container: what it is given are sockets. Decisions about destinations are [`super::policy`]'s.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{
-    RecvFlags, SocketFlags, acceptfrom_with, getpeername, getsockname, recvfrom, sockopt,
-};
+use rustix::net::{SocketFlags, acceptfrom_with, getpeername, getsockname, sockopt};
 
 use super::super::wire::Wire;
-use super::datagram::{Flows, Outside};
+use super::connections::{Connection, Connections, Direction, PATIENCE, State};
+use super::datagram::{Client, Flows, Outside};
 use super::hold::Hold;
+use super::host::ThisHost;
 use super::inside::{Inside, Mouths};
 use super::packet::Syn;
-use super::poll::{Poll, Slots, Source, Watched};
+use super::poll::{Poll, Source, Watched};
 use super::spec::{Protocol, Wiring};
 use super::stream::{Pipes, Stream, break_off};
-use super::target::{Target, container_targets};
-use super::{files, policy, sockets};
+use super::target::{Question, Target, container_questions, container_targets};
+use super::{policy, sockets};
 
 /// Connections that are accepted before others have their turn.
 const TURNS: usize = 64;
-/// How long a connection that was let through may take to arrive.
-const ARRIVAL: Duration = Duration::from_secs(5);
 /// How long connections of a container that ended may take to hand over what they hold.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// A pause after the system refused a descriptor.
@@ -43,7 +40,7 @@ pub(super) struct Opened {
     pub(super) protocol: Protocol,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Listener {
     /// Connections of the container to anywhere.
     Outward,
@@ -51,28 +48,19 @@ enum Listener {
     Published(u16),
 }
 
+impl Listener {
+    fn direction(self) -> Direction {
+        match self {
+            Self::Outward => Direction::Outward,
+            Self::Published(_) => Direction::Published,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Mouth {
     Outward,
     Published(u16),
-}
-
-#[derive(Debug)]
-enum State {
-    /// The far side is being connected; these may be tried after it.
-    Connecting(Vec<Target>),
-    /// The far side is there, and the near one was let through.
-    Arriving(Instant),
-    Open(Stream),
-}
-
-#[derive(Debug)]
-struct Connection {
-    near: Option<Watched>,
-    far: Watched,
-    state: State,
-    /// The first packet of a connection that was held.
-    held: Option<Syn>,
 }
 
 pub(super) struct Relay {
@@ -85,12 +73,9 @@ pub(super) struct Relay {
     mouths: Vec<Watched>,
     mouth_kinds: Vec<Mouth>,
     hold: Option<(Hold, Watched)>,
-    connections: Slots<Connection>,
-    /// Held connections by who asked for what.
-    expected: HashMap<(SocketAddr, SocketAddr), usize>,
+    connections: Connections,
     flows: Flows,
     pipes: Pipes,
-    most: usize,
     paused: Option<Instant>,
     farewell: Option<Instant>,
 }
@@ -115,11 +100,9 @@ impl Relay {
             mouths: Vec::new(),
             mouth_kinds: Vec::new(),
             hold: None,
-            connections: Slots::default(),
-            expected: HashMap::new(),
+            connections: Connections::new(most),
             flows: Flows::new(),
             pipes: Pipes::default(),
-            most,
             paused: None,
             farewell: None,
         };
@@ -180,12 +163,15 @@ impl Relay {
                     Source::Mouth(index) => self.take_datagrams(index),
                     Source::Near(index) => self.carry_one(index),
                     Source::Far(index) => self.far_ready(index),
-                    Source::FlowInside(index) => self.flows.carry_out(index, &self.mouths),
+                    Source::FlowInside(index) => {
+                        let ask = |question: Question| question.ask(&self.inside);
+                        self.flows.carry_out(index, &self.poll, &self.mouths, ask);
+                    }
                     Source::FlowOutside(index) => self.flows.carry_in(index),
                 }
             }
             self.tidy();
-            let over = |since: Instant| since.elapsed() >= FAREWELL || self.connections.len() == 0;
+            let over = |since: Instant| since.elapsed() >= FAREWELL || self.connections.is_empty();
             if self.farewell.is_some_and(over) {
                 return Ok(());
             }
@@ -195,7 +181,7 @@ impl Relay {
     /// How long nothing needs to be done unless somebody speaks.
     fn patience(&mut self) -> Option<Duration> {
         let flows = self.flows.tidy();
-        let arrival = (!self.expected.is_empty()).then_some(ARRIVAL);
+        let arrival = self.connections.expects().then_some(PATIENCE);
         let pause = self.paused.map(|_| PAUSE);
         let farewell = self
             .farewell
@@ -212,6 +198,7 @@ impl Relay {
         self.mouths.clear();
         self.mouth_kinds.clear();
         self.hold = None;
+        self.connections.forget_held();
         self.flows = Flows::new();
         self.farewell = Some(Instant::now());
         // Whoever watches goes when it has heard this, and is not to take this process along.
@@ -221,37 +208,36 @@ impl Relay {
     }
 
     fn tidy(&mut self) {
-        let late = |connection: &Connection| matches!(connection.state, State::Arriving(since) if since.elapsed() >= ARRIVAL);
-        if !self.expected.is_empty() {
-            let late: Vec<_> = (self.connections.iter())
-                .filter(|(_, connection)| late(connection))
-                .map(|(index, _)| index)
-                .collect();
-            late.into_iter().for_each(|index| self.close(index));
+        for index in self.connections.late() {
+            self.close(index);
         }
-        let pause_over = self.paused.is_some_and(|since| since.elapsed() >= PAUSE);
-        let room = self.connections.len() < self.most;
-        if room && (pause_over || self.paused.is_none()) {
+        if self.paused.is_none_or(|since| since.elapsed() >= PAUSE) {
             self.paused = None;
-            self.set_listening(true);
+            for (listener, kind) in &mut self.listeners {
+                let takes = takes(&self.connections, kind.direction());
+                let _ = listener.want(&self.poll, takes, false);
+            }
         }
     }
 
-    fn set_listening(&mut self, listening: bool) {
-        for (listener, _) in &mut self.listeners {
-            let _ = listener.want(&self.poll, listening, false);
+    /// Others wait in the kernel's queue.
+    fn stop_listening(&mut self, direction: Option<Direction>) {
+        for (listener, kind) in &mut self.listeners {
+            if direction.is_none_or(|direction| direction == kind.direction()) {
+                let _ = listener.want(&self.poll, false, false);
+            }
         }
     }
 
     fn accept(&mut self, index: usize) {
         for _ in 0..TURNS {
-            if self.connections.len() >= self.most {
-                // The others wait in the kernel's queue.
-                return self.set_listening(false);
-            }
             let Some((listener, kind)) = self.listeners.get(index) else {
                 return;
             };
+            let kind = *kind;
+            if !takes(&self.connections, kind.direction()) {
+                return self.stop_listening(Some(kind.direction()));
+            }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let (socket, peer) = match acceptfrom_with(&listener.fd, flags) {
                 Ok((socket, peer)) => (
@@ -261,16 +247,18 @@ impl Relay {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     self.paused = Some(Instant::now());
-                    return self.set_listening(false);
+                    return self.stop_listening(None);
                 }
                 Err(_) => return,
             };
             let Some(peer) = peer else { continue };
             let _ = sockopt::set_socket_keepalive(&socket, true);
-            match *kind {
+            self.bound(&socket);
+            match kind {
                 Listener::Outward => self.accepted_outward(socket, peer),
                 Listener::Published(port) => {
-                    self.connect(Some(socket), container_targets(peer, port), None);
+                    let targets = container_targets(peer, port);
+                    self.connect(Direction::Published, Some(socket), targets, None);
                 }
             }
         }
@@ -281,7 +269,7 @@ impl Relay {
             .ok()
             .and_then(|at| SocketAddr::try_from(at).ok());
         let Some(wanted) = wanted else { return };
-        if let Some(index) = self.expected.remove(&(peer, wanted)) {
+        if let Some(index) = self.connections.arrived((peer, wanted)) {
             if let Some(connection) = self.connections.get_mut(index) {
                 connection.near = Some(Watched::new(socket, Source::Near(index)));
                 connection.held = None;
@@ -290,12 +278,22 @@ impl Relay {
             return self.carry_one(index);
         }
         // It was not held: the kernel cannot, or somebody inside went past.
-        let targets = self.way(wanted).map(Target::World).into_iter().collect();
-        self.connect(Some(socket), targets, None);
+        if !self.connections.has_room(Direction::Outward) {
+            return break_off(Watched::new(socket, Source::Near(0)));
+        }
+        self.connect(Direction::Outward, Some(socket), self.ways(wanted), None);
     }
 
-    fn way(&self, wanted: SocketAddr) -> Option<SocketAddr> {
-        policy::way(&self.wiring, wanted, files::host_resolvers)
+    fn ways(&self, wanted: SocketAddr) -> Vec<Target> {
+        let way = policy::way(&self.wiring, Protocol::Tcp, wanted, &ThisHost);
+        way.map(Target::World).into_iter().collect()
+    }
+
+    /// One of many connections has small buffers.
+    fn bound(&self, socket: &OwnedFd) {
+        if let Some(most) = self.connections.buffers() {
+            sockets::bound(socket, most);
+        }
     }
 
     fn take_held(&mut self) {
@@ -305,18 +303,26 @@ impl Relay {
             .map(|(hold, _)| hold.take())
             .unwrap_or_default();
         for syn in held {
-            let key = (syn.from, syn.to);
-            if let Some(index) = self.expected.get(&key) {
-                self.repeat(*index);
+            if let Some(index) = self.connections.held((syn.from, syn.to)) {
+                self.repeat(index);
                 continue;
             }
-            if self.connections.len() >= self.most {
-                // It will be sent again.
-                continue;
+            // Without room for it, it will be sent again.
+            if self.make_room() {
+                let targets = self.ways(syn.to);
+                self.connect(Direction::Outward, None, targets, Some(syn));
             }
-            let targets = self.way(syn.to).map(Target::World).into_iter().collect();
-            self.connect(None, targets, Some(syn));
         }
+    }
+
+    /// Whether one more connection of the container has a place, which may be that of one whose
+    /// destination does not answer.
+    fn make_room(&mut self) -> bool {
+        if self.connections.has_room(Direction::Outward) {
+            return true;
+        }
+        let waiting = self.connections.unanswered();
+        waiting.is_some_and(|index| self.connections.remove(index).is_some())
     }
 
     /// A sender repeats itself: perhaps our letting through was lost.
@@ -325,29 +331,33 @@ impl Relay {
         else {
             return;
         };
-        if let (State::Arriving(_), Some(syn)) = (&connection.state, &connection.held) {
+        if let (State::Arriving, Some(syn)) = (&connection.state, &connection.held) {
             hold.let_through(syn);
         }
     }
 
     /// Begins a connection to the first target that does not fail at once.
-    fn connect(&mut self, near: Option<OwnedFd>, targets: Vec<Target>, held: Option<Syn>) {
+    fn connect(
+        &mut self,
+        direction: Direction,
+        near: Option<OwnedFd>,
+        targets: Vec<Target>,
+        held: Option<Syn>,
+    ) {
         let Some((far, rest)) = self.begin(targets) else {
             return self.refuse(
                 near.map(|near| Watched::new(near, Source::Near(0))),
                 held.as_ref(),
             );
         };
-        let key = held.as_ref().map(|syn| (syn.from, syn.to));
         let index = self.connections.insert(|index| Connection {
+            direction,
             near: near.map(|near| Watched::new(near, Source::Near(index))),
             far: Watched::new(far, Source::Far(index)),
             state: State::Connecting(rest),
             held,
+            since: Instant::now(),
         });
-        if let Some(key) = key {
-            self.expected.insert(key, index);
-        }
         self.await_far(index);
     }
 
@@ -355,6 +365,7 @@ impl Relay {
         let mut rest = targets.into_iter();
         while let Some(target) = rest.next() {
             if let Ok(socket) = target.connect(&self.inside) {
+                self.bound(&socket);
                 return Some((socket, rest.collect()));
             }
         }
@@ -404,7 +415,8 @@ impl Relay {
             return;
         };
         if let (Some(syn), Some((hold, _))) = (&connection.held, &self.hold) {
-            connection.state = State::Arriving(Instant::now());
+            connection.state = State::Arriving;
+            connection.since = Instant::now();
             let _ = connection.far.want(&self.poll, false, false);
             return hold.let_through(syn);
         }
@@ -433,9 +445,6 @@ impl Relay {
             near, far, held, ..
         }) = self.connections.remove(index)
         {
-            if let Some(syn) = &held {
-                self.expected.remove(&(syn.from, syn.to));
-            }
             break_off(far);
             self.refuse(near, held.as_ref());
         }
@@ -456,6 +465,7 @@ impl Relay {
             return;
         };
         let (wiring, inside) = (&self.wiring, &self.inside);
+        let ask = |question: Question| question.ask(inside);
         match *kind {
             Mouth::Outward => self.flows.take(
                 &self.poll,
@@ -463,39 +473,37 @@ impl Relay {
                     sockets::receive(&mouth.fd, room).map(|(length, from, to)| (length, (from, to)))
                 },
                 |(from, to)| {
-                    let way = policy::way(wiring, to, files::host_resolvers);
+                    let way = policy::way(wiring, Protocol::Udp, to, &ThisHost);
                     let way = way.ok_or(io::ErrorKind::PermissionDenied)?;
-                    let outside = sockets::datagrams_to(way)?;
+                    let outside = sockets::datagrams_to(way.to)?;
                     let answers = inside.run(move || sockets::datagrams_as(to, from))?;
                     Ok((answers, Outside::Own(outside)))
                 },
+                ask,
             ),
             Mouth::Published(port) => self.flows.take(
                 &self.poll,
-                |room| receive_from(&mouth.fd, room),
+                |room| sockets::receive_from(&mouth.fd, room),
                 |(client, _)| {
-                    let Some(Target::Container { from, to }) =
-                        container_targets(client, port).first().copied()
-                    else {
-                        return Err(io::ErrorKind::Unsupported.into());
+                    let mut rest = container_questions(client, port).into_iter();
+                    let asking = rest.find_map(|question| ask(question).ok());
+                    let asking = asking.ok_or(io::ErrorKind::Unsupported)?;
+                    let client = Client {
+                        mouth: index,
+                        address: client,
+                        rest: rest.collect(),
                     };
-                    // A client's own port is kept: flows are told apart by it.
-                    let from = SocketAddr::new(from, client.port());
-                    let asking = inside.run(move || sockets::datagrams_as(from, to))?;
-                    Ok((asking, Outside::Published(index, client)))
+                    Ok((asking, Outside::Published(client)))
                 },
+                ask,
             ),
         }
     }
 }
 
-/// A client's datagram on a published port; the second address only tells ports apart.
-fn receive_from(
-    socket: &OwnedFd,
-    room: &mut [u8],
-) -> io::Result<(usize, (SocketAddr, SocketAddr))> {
-    let (length, _, from) = recvfrom(socket, room, RecvFlags::DONTWAIT)?;
-    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-    let at = SocketAddr::try_from(getsockname(socket)?)?;
-    Ok((length, (from.ok_or(io::ErrorKind::InvalidData)?, at)))
+/// Whether a further connection of this direction is accepted. One of the container's that was let
+/// through has its place already.
+fn takes(connections: &Connections, direction: Direction) -> bool {
+    let arrives = direction == Direction::Outward && connections.expects();
+    connections.has_room(direction) || arrives
 }

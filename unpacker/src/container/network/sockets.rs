@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, Protocol, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
+    AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, bind, connect, getsockname,
+    listen, recvfrom, socket_with, sockopt,
 };
 
 use super::nft::{MARK_LET, MARK_OURS};
@@ -51,6 +52,20 @@ pub(super) fn datagrams_as(from: SocketAddr, to: SocketAddr) -> io::Result<Owned
     Ok(socket)
 }
 
+/// As [`datagrams_as`], for an asker whose port need not be kept: where somebody has it, another is
+/// taken, so that two askers who both seem to be `from` are never mixed up. Called inside.
+pub(super) fn questions_as(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = transparent(from, SocketType::DGRAM)?;
+    sockopt::set_socket_reuseaddr(&socket, false)?;
+    set(&socket, libc::SOL_SOCKET, SO_MARK, MARK_OURS as i32)?;
+    match bind(&socket, &from) {
+        Err(Errno::ADDRINUSE) => bind(&socket, &SocketAddr::new(from.ip(), 0))?,
+        bound => bound?,
+    }
+    connect(&socket, &to)?;
+    Ok(socket)
+}
+
 /// Begins a connection to a service of the container as if it came from `from`. Called inside.
 pub(super) fn connect_as(from: IpAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     let from = SocketAddr::new(from, 0);
@@ -77,9 +92,22 @@ pub(super) fn raw(v6: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Begins a connection to somewhere in the world.
-pub(super) fn connect_to(to: SocketAddr) -> io::Result<OwnedFd> {
-    begin(open(family(to), SocketType::STREAM, None)?, to)
+/// Begins a connection to somewhere in the world, from an address of the host's if one is given.
+pub(super) fn connect_to(to: SocketAddr, from: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
+    let socket = open(family(to), SocketType::STREAM, None)?;
+    if let Some(from) = from {
+        set(&socket, libc::SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)?;
+        bind(&socket, &SocketAddr::new(from.into(), 0))?;
+    }
+    begin(socket, to)
+}
+
+/// Ends the growth of a socket's buffers: the kernel would let each have megabytes. It takes `most`
+/// twice, for its own notes.
+pub(super) fn bound(socket: &OwnedFd, most: usize) {
+    // A limit that cannot be set leaves the kernel's own.
+    let _ = sockopt::set_socket_recv_buffer_size(socket, most);
+    let _ = sockopt::set_socket_send_buffer_size(socket, most);
 }
 
 /// A socket for datagrams to and from one peer in the world.
@@ -180,6 +208,17 @@ pub(super) fn receive(
     }
 }
 
+/// A client's datagram on a published port; the second address only tells ports apart.
+pub(super) fn receive_from(
+    socket: &OwnedFd,
+    room: &mut [u8],
+) -> io::Result<(usize, (SocketAddr, SocketAddr))> {
+    let (length, _, from) = recvfrom(socket, room, RecvFlags::DONTWAIT)?;
+    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+    let at = SocketAddr::try_from(getsockname(socket)?)?;
+    Ok((length, (from.ok_or(io::ErrorKind::InvalidData)?, at)))
+}
+
 fn destination(message: &libc::msghdr) -> Option<SocketAddr> {
     // SAFETY: the kernel filled the control buffer of this message and told its length.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
@@ -223,5 +262,32 @@ fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             Some(SocketAddrV6::new(ip, port, 0, address.sin6_scope_id).into())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bounded_socket_stays_small() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = connect_to(listener.local_addr().unwrap(), None).unwrap();
+        bound(&socket, 20_000);
+        for size in [
+            sockopt::socket_recv_buffer_size(&socket).unwrap(),
+            sockopt::socket_send_buffer_size(&socket).unwrap(),
+        ] {
+            assert_eq!(size, 40_000);
+        }
+    }
+
+    #[test]
+    fn a_connection_comes_from_where_it_is_told_to() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let from = Ipv4Addr::new(127, 77, 1, 1);
+        let _socket = connect_to(listener.local_addr().unwrap(), Some(from)).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::from(from));
+        assert!(connect_to("[::1]:9".parse().unwrap(), Some(from)).is_err());
     }
 }

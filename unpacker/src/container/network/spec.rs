@@ -1,9 +1,10 @@
 //! What a private network is to be, as data.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use config::range::Range;
+use config::sandbox::Destination;
 use serde::{Deserialize, Serialize};
 
 /// What goes through a container's private network; of no meaning for the other kinds.
@@ -19,7 +20,7 @@ pub struct Wiring {
     /// Destinations that are reached even when they are denied.
     pub allow: Vec<Range>,
     /// Destinations that are refused, besides the host itself and what is on its link.
-    pub deny: Vec<Range>,
+    pub deny: Vec<Destination>,
 }
 
 /// One port of the host that leads to a port inside.
@@ -32,12 +33,30 @@ pub struct Publish {
     pub protocol: Protocol,
 }
 
-/// A service of the host that is at `localhost:<port>` inside, unless the container listens there
-/// itself.
+/// A service of the host (TCP) that is at `localhost:<port>` inside, unless the container listens
+/// there itself. By whatever address it is asked for, it is asked as `admission` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Visible {
     pub port: u16,
     pub host: SocketAddr,
+    /// It listens at every address of the host, not at `host` alone.
+    #[serde(default)]
+    pub everywhere: bool,
+    #[serde(default)]
+    pub admission: Admission,
+}
+
+/// As whom a service of the host is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admission {
+    /// As programs of the host ask it.
+    #[default]
+    Plain,
+    /// From this address of the host's loopback, by which the service tells containers from programs
+    /// of the host. A service at an IPv6 address cannot be asked so, and is not asked.
+    From(Ipv4Addr),
+    /// Not at all.
+    Refused,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -69,7 +69,7 @@ impl Prepared {
         })
     }
 
-    /// Starts the relay of the container whose first process this is. It works on its own until
+    /// Starts the relay of the container whose first process this is. It does nothing before
     /// [`Attached::ready`].
     pub(crate) fn start(self, container: &OwnedFd) -> Result<Attached, Refusal> {
         let what = || "start the network's relay".to_owned();
@@ -90,9 +90,15 @@ impl Prepared {
 }
 
 impl Attached {
-    /// Waits until the container's network works.
+    /// The relay process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Lets the relay begin, and waits until the container's network works.
     pub(crate) fn ready(&self) -> Result<(), Refusal> {
         let lost = || "hear from the network's relay".to_owned();
+        self.wire.send(&"begin", &[]).refuse(Stage::Network, lost)?;
         match self
             .wire
             .recv::<Option<Refusal>>()
@@ -114,7 +120,7 @@ impl Attached {
         if !(told && self.heard_in_time()) {
             let _ = sys::send_signal(&self.pidfd, libc::SIGKILL);
         }
-        let _ = sys::wait(self.pid.as_raw_nonzero().get(), libc::WNOHANG);
+        let _ = sys::wait(self.pid(), libc::WNOHANG);
     }
 
     fn heard_in_time(&self) -> bool {
@@ -129,7 +135,7 @@ impl Attached {
     /// Ends it without a farewell.
     pub(crate) fn kill(self) {
         let _ = sys::send_signal(&self.pidfd, libc::SIGKILL);
-        let _ = sys::wait(self.pid.as_raw_nonzero().get(), 0);
+        let _ = sys::wait(self.pid(), 0);
     }
 }
 
@@ -168,6 +174,12 @@ fn explain(publish: &Publish, error: &io::Error) -> Refusal {
 
 /// The relay process. Never returns.
 fn live(prepared: Prepared, keeper: &Wire, container: &OwnedFd) -> ! {
+    if !matches!(keeper.recv::<String>(), Ok(Some(_))) {
+        sys::exit_now(0);
+    }
+    // Where the container has no memory left, this one is not who took it, and without it the
+    // container would have no network any more. For root alone.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
     let _ = match furnish(prepared, keeper, container) {
         Ok(relay) => {
             let _ = keeper.send(&None::<Refusal>, &[]);

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use super::inside::Inside;
+use super::policy::Way;
 use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6, sockets};
 
 /// Somewhere that a connection can lead to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
-    World(SocketAddr),
+    World(Way),
     /// A service of the container, and who asks.
     Container {
         from: IpAddr,
@@ -22,7 +23,7 @@ impl Target {
     /// Begins a connection.
     pub(super) fn connect(self, inside: &Inside) -> io::Result<OwnedFd> {
         match self {
-            Self::World(to) => sockets::connect_to(to),
+            Self::World(Way { to, from }) => sockets::connect_to(to, from),
             Self::Container { from, to } => inside.run(move || sockets::connect_as(from, to)),
         }
     }
@@ -54,6 +55,34 @@ pub(super) fn container_targets(client: SocketAddr, port: u16) -> Vec<Target> {
     .into()
 }
 
+/// Somewhere that datagrams for a service of the container can be sent, and who seems to send them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+}
+
+impl Question {
+    /// Makes the socket for it.
+    pub(super) fn ask(self, inside: &Inside) -> io::Result<OwnedFd> {
+        inside.run(move || sockets::questions_as(self.from, self.to))
+    }
+}
+
+/// As [`container_targets`], for datagrams. The client's own port is kept if it can be.
+pub(super) fn container_questions(client: SocketAddr, port: u16) -> Vec<Question> {
+    let targets = container_targets(client, port).into_iter();
+    targets
+        .filter_map(|target| match target {
+            Target::Container { from, to } => Some(Question {
+                from: SocketAddr::new(from, client.port()),
+                to,
+            }),
+            Target::World(_) => None,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,7 +104,7 @@ mod tests {
             let targets = container_targets(client.parse().unwrap(), 80);
             let shown: Vec<_> = (targets.iter())
                 .map(|target| match target {
-                    Target::World(to) => to.to_string(),
+                    Target::World(way) => way.to.to_string(),
                     Target::Container { from, to } => format!("{from} {to}"),
                 })
                 .collect();

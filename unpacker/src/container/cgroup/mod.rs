@@ -209,7 +209,8 @@ impl Drop for Visit {
 
 /// What of these limits no group holds here, in words for people.
 pub fn shortfalls(resources: &Resources) -> Vec<String> {
-    let wishes = limits::wishes(resources);
+    // Whether they hold does not depend on who else is in the groups.
+    let wishes = limits::wishes(resources, 0);
     if wishes.is_empty() {
         return Vec::new();
     }

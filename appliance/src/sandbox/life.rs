@@ -184,6 +184,7 @@ mod tests {
     use crate::sandbox::options::{Keeping, RestartPolicy};
     use crate::sandbox::surroundings::Surroundings;
     use crate::sandbox::volumes::Volumes;
+    use config::sandbox::RegistryAccess;
 
     /// Sandboxes of which none can be started: the helper is not there.
     fn sandboxes(data: &Path) -> Sandboxes {
@@ -196,6 +197,7 @@ mod tests {
             },
             Surroundings {
                 registry: None,
+                access: RegistryAccess::None,
                 allow: Vec::new(),
                 deny: Vec::new(),
             },

@@ -143,6 +143,7 @@ impl Sources {
             let devpod = |arguments: &[&str]| time(&mut appliance.place().devpod(arguments));
             let first = devpod(&cold);
             peaks.push(memory(appliance.pid(), "VmHWM").saturating_sub(idle));
+            run(&mut Command::new("sync"));
             seconds.push(devpod(&cold));
             let flat = appliance.place().home().join("flat");
             folders.push(devpod(&["unpack", "bench", &flat.display().to_string()]));

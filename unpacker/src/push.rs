@@ -3,8 +3,9 @@
 //! Everything that a document names is there before the document is sent, so a registry never has
 //! a reference to something missing, and the tag moves last.
 
+use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use config::name::{Reference, RepositoryName, Target};
 use futures_util::future::BoxFuture;
@@ -75,6 +76,7 @@ pub async fn push(
         content,
         mount_from,
         progress,
+        sent: Mutex::new(HashSet::new()),
     };
     tokio::select! {
         done = push.document(reference.clone(), document.clone(), 0) => done,
@@ -87,6 +89,8 @@ struct Push<'a> {
     content: Arc<dyn Content>,
     mount_from: Option<MountFrom<'a>>,
     progress: &'a dyn Progress,
+    /// Manifests of indexes, by digest and depth: one that is named often is sent once.
+    sent: Mutex<HashSet<(String, usize)>>,
 }
 
 impl Push<'_> {
@@ -117,12 +121,20 @@ impl Push<'_> {
         }
         for child in children(index)? {
             let (digest, media_type) = child;
+            if !self.is_first(&digest, depth) {
+                continue;
+            }
             let bytes = self.read(&digest).await?;
             let at = at.at(Target::Digest(digest));
             let document = Document { media_type, bytes };
             self.document(at, document, depth + 1).await?;
         }
         Ok(())
+    }
+
+    fn is_first(&self, digest: &Digest, depth: usize) -> bool {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.insert((digest.to_string(), depth))
     }
 
     async fn read(&self, digest: &Digest) -> Result<Vec<u8>, PushError> {

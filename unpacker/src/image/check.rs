@@ -62,6 +62,7 @@ pub fn check(
         cancel,
         report: Report::default(),
         seen: HashSet::new(),
+        documents: HashSet::new(),
     };
     let mut hasher = Hasher::like(digest);
     hasher.update(document);
@@ -79,6 +80,8 @@ struct Checking<'a> {
     cancel: &'a Cancel,
     report: Report,
     seen: HashSet<String>,
+    /// By digest and depth: an index may name one as often as it likes.
+    documents: HashSet<(String, usize)>,
 }
 
 impl Checking<'_> {
@@ -111,6 +114,10 @@ impl Checking<'_> {
             Ok(Parsed::Manifest { config, .. }) => self.manifest(bytes, digest, &config)?,
             Ok(Parsed::Index(children)) => {
                 for child in children {
+                    let once = (child.digest().to_string(), depth);
+                    if !self.documents.insert(once) {
+                        continue;
+                    }
                     match read::fetch(self.content, &child, MAX_MANIFEST) {
                         Ok(bytes) => self.document(&bytes, child.digest(), depth + 1)?,
                         Err(error) => self.broken(child.digest(), &error),

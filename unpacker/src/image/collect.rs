@@ -26,6 +26,15 @@ pub struct Freed {
     pub bytes: u64,
 }
 
+/// What a collection has found to stay.
+#[derive(Default)]
+struct Needed {
+    blobs: HashSet<String>,
+    /// Documents whose children are noted, by the depth at which they were met: the bound of nesting
+    /// cuts off more of a deeper one.
+    read: HashSet<(String, usize)>,
+}
+
 impl Layout {
     /// Keeps collections away, those of other processes too. Waits for one that goes on.
     pub fn hold(&self) -> Result<Hold, LayoutError> {
@@ -45,12 +54,12 @@ impl Layout {
         };
         // No name comes or goes meanwhile.
         let _names = self.lock()?;
-        let mut needed = HashSet::new();
+        let mut needed = Needed::default();
         for image in self.images()? {
             self.need(&image.descriptor, &mut needed, 0)
                 .map_err(|source| self.failed(source))?;
         }
-        let swept = self.sweep(&needed);
+        let swept = self.sweep(&needed.blobs);
         swept.map(Some).map_err(|source| self.failed(source))
     }
 
@@ -67,14 +76,13 @@ impl Layout {
 
     /// Notes the blob and whatever it names. One that is not here names nothing; one that cannot be
     /// read may name anything, and so nothing is removed.
-    fn need(
-        &self,
-        blob: &Descriptor,
-        needed: &mut HashSet<String>,
-        depth: usize,
-    ) -> io::Result<()> {
-        needed.insert(blob.digest().to_string());
+    fn need(&self, blob: &Descriptor, needed: &mut Needed, depth: usize) -> io::Result<()> {
+        needed.blobs.insert(blob.digest().to_string());
         if depth > MAX_NESTING || !read::is_document(blob) {
+            return Ok(());
+        }
+        // Indexes that name each other's children make more paths than anybody could walk.
+        if !needed.read.insert((blob.digest().to_string(), depth)) {
             return Ok(());
         }
         let bytes = match read::fetch(self, blob, MAX_MANIFEST) {

@@ -12,6 +12,8 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::check;
+use super::collect::Freed;
 use super::config::ImageConfig;
 use super::layout::Layout;
 use super::read::{ImageError, Platform, choose, load, load_for};
@@ -459,6 +461,32 @@ fn indexes_nest_but_not_for_ever() {
             .into_bytes();
         kind = MediaType::ImageIndex;
     }
+}
+
+#[test]
+fn indexes_that_name_one_another_often_are_read_once() {
+    let made = image_of(&[tar_of(&[])], Compression::None);
+    let store: &dyn Content = &made.layout;
+    let mut document = made.manifest.clone();
+    let mut kind = MediaType::ImageManifest;
+    // A hundred million ways to one image.
+    for _ in 0..4 {
+        let (digest, size) = store.put(&document).unwrap();
+        let row = Descriptor::new(kind, size, digest);
+        let rows = vec![row; 100];
+        document = json!({"schemaVersion": 2, "manifests": rows})
+            .to_string()
+            .into_bytes();
+        kind = MediaType::ImageIndex;
+    }
+    let (digest, size) = store.put(&document).unwrap();
+    let report = check::check(store, &document, &digest, &Silent, &Cancel::default()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.manifests, 5);
+    let row = Descriptor::new(kind, size, digest);
+    made.layout.tag("t", &row).unwrap();
+    assert_eq!(made.layout.collect().unwrap(), Some(Freed::default()));
+    assert!(store.open(row.digest()).unwrap().is_some());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -209,12 +210,16 @@ fn work(data: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// One number for a tree: names, kinds, modes, link targets and contents, sorted. Times are left
-/// out, because what a command made has its own, and owners, which are others for each user.
-pub fn tree(root: &Path) -> u64 {
+/// out, because what a command made has its own, and owners, which are others for each user. `None`
+/// for a tree that was taken away meanwhile.
+pub fn tree(root: &Path) -> Option<u64> {
     let mut lines = Vec::new();
-    describe(root, Path::new(""), &mut lines);
+    match describe(root, Path::new(""), &mut lines) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !root.exists() => return None,
+        described => described.expect("a tree that can be read"),
+    }
     lines.sort();
-    hash(lines.join("\n").as_bytes())
+    Some(hash(lines.join("\n").as_bytes()))
 }
 
 /// Nobody tries to deceive this one, and it is quick also where nothing is optimised.
@@ -224,24 +229,21 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn describe(root: &Path, below: &Path, lines: &mut Vec<String>) {
+fn describe(root: &Path, below: &Path, lines: &mut Vec<String>) -> io::Result<()> {
     let path = root.join(below);
-    let data = fs::symlink_metadata(&path).expect("an entry");
+    let data = fs::symlink_metadata(&path)?;
     let content = if data.is_file() {
-        format!("{:x}", hash(&fs::read(&path).expect("a file")))
+        format!("{:x}", hash(&fs::read(&path)?))
     } else if data.is_symlink() {
-        fs::read_link(&path).expect("a link").display().to_string()
+        fs::read_link(&path)?.display().to_string()
     } else {
         data.rdev().to_string()
     };
     lines.push(format!("{} {:o} {content}", below.display(), data.mode()));
     if data.is_dir() {
-        for entry in fs::read_dir(&path).expect("a folder") {
-            describe(
-                root,
-                &below.join(entry.expect("an entry").file_name()),
-                lines,
-            );
+        for entry in fs::read_dir(&path)? {
+            describe(root, &below.join(entry?.file_name()), lines)?;
         }
     }
+    Ok(())
 }

@@ -193,7 +193,8 @@ fn trees(data: &Path) -> BTreeMap<String, u64> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let fs = entry.path().join("fs");
         if !name.starts_with('.') && !entry.path().is_symlink() {
-            trees.insert(name, census::tree(&fs));
+            // What a killed command asked the daemon to remove may go just now.
+            trees.extend(census::tree(&fs).map(|tree| (name, tree)));
         }
     }
     trees

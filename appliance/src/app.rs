@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
-use unpacker::container::network::spec::Wiring;
+use unpacker::container::network::spec::{Bridging, Wiring};
 use unpacker::container::resources::Resources;
 use unpacker::snapshot::store::Snapshots;
 
@@ -67,7 +67,7 @@ impl App {
         })?;
         let snapshots = Arc::new(snapshots);
         let launcher = Launcher::this();
-        let surroundings = surroundings(&status, &options);
+        let surroundings = surroundings(&status, &options, &folder);
         let sandboxes = Sandboxes::open(
             folder.sandboxes(),
             Arc::clone(&snapshots),
@@ -230,13 +230,18 @@ fn defaults(options: &Options) -> Defaults {
     }
 }
 
-fn surroundings(status: &DaemonStatus, options: &Options) -> Surroundings {
+fn surroundings(status: &DaemonStatus, options: &Options, folder: &DataFolder) -> Surroundings {
     let settings = &options.settings.sandbox;
     let surroundings = Surroundings {
         registry: status.registry.parse().ok(),
         access: settings.registry,
         allow: settings.allow.clone(),
         deny: settings.deny.clone(),
+        bridge: Bridging {
+            folder: Some(folder.bridge()),
+            subnet: settings.subnet,
+            address: None,
+        },
     };
     if let Some(why) = surroundings.unreached() {
         tracing::warn!("{why}");

@@ -19,5 +19,6 @@ pub mod remote;
 pub mod repository;
 pub mod sandbox;
 pub mod settings;
+pub mod subnet;
 pub mod suggest;
 pub mod workspace;

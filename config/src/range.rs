@@ -37,6 +37,18 @@ impl Range {
         }
     }
 
+    /// Its first bits, in an address whose others mean nothing, and how many they are.
+    pub const fn parts(&self) -> (IpAddr, u8) {
+        (self.address, self.bits)
+    }
+
+    /// Whether an address is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let wider = if self.bits <= other.bits { self } else { other };
+        let other = if self.bits <= other.bits { other } else { self };
+        wider.contains(other.address)
+    }
+
     /// Whether an address is one of these. An IPv4 address written as IPv6 is the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
@@ -118,6 +130,16 @@ mod tests {
                 inside,
                 "{range} {address}"
             );
+        }
+        for (one, other, overlap) in [
+            ("10.0.0.0/8", "10.9.0.0/16", true),
+            ("10.9.0.0/16", "10.0.0.0/8", true),
+            ("10.9.0.0/16", "10.10.0.0/16", false),
+            ("10.9.0.0/16", "fd00::/8", false),
+            ("0.0.0.0/0", "10.0.0.0/8", true),
+        ] {
+            let (one, other): (Range, Range) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(one.overlaps(&other), overlap, "{one} {other}");
         }
         for bad in [
             "",

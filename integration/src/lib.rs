@@ -18,6 +18,7 @@ pub mod dockerd;
 pub mod folder;
 pub mod layer;
 pub mod layout;
+pub mod nets;
 pub mod port;
 pub mod probe;
 pub mod process;

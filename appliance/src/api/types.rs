@@ -280,9 +280,9 @@ pub struct SandboxRequest {
     pub cwd: Option<String>,
     pub hostname: Option<String>,
     pub mounts: Vec<MountRequest>,
-    /// "private", "host" or "none"; the host's by default.
+    /// "private", "bridge", "host" or "none"; the host's by default.
     pub network: Option<String>,
-    /// Ports of the host that lead into a private network.
+    /// Ports of the host that lead into a private network or to a bridge.
     #[serde(default)]
     pub publish: Vec<PortRow>,
     /// Every port that the image exposes, too, on free ones of the host.

@@ -422,7 +422,8 @@ pub struct Run {
     /// Mount a file or folder of the host, or a named volume
     #[arg(long = "volume", short = 'v', value_name = "HOST|NAME:INSIDE[:ro]")]
     pub volumes: Vec<String>,
-    /// The network: private (its own, reaches the world but not this host's loopback), host or none
+    /// The network: private (its own, reaches the world but not this host's loopback), host, none, or
+    /// bridge (for a daemon of root: private with a device, and others on the bridge are reached)
     #[arg(long, value_name = "NET", default_value = "private")]
     pub network: String,
     /// Lead a port of this host into the sandbox. HOST is any free port where it is missing; IP is

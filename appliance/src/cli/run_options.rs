@@ -220,7 +220,7 @@ fn surroundings(files: &Files, security: &Security, network: &str) -> Outcome<Su
 /// Where this host is, as a sandbox sees it.
 fn gateway(network: &str) -> IpAddr {
     match network {
-        "private" => GATEWAY,
+        "private" | "bridge" => GATEWAY,
         _ => IpAddr::from([127, 0, 0, 1]),
     }
 }

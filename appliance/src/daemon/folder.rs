@@ -86,6 +86,11 @@ impl DataFolder {
         self.root.join("sandboxes")
     }
 
+    /// Leases of addresses on the bridge.
+    pub fn bridge(&self) -> PathBuf {
+        self.root.join("bridge")
+    }
+
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use unpacker::container::cgroup;
 use unpacker::container::launch::Launcher;
-use unpacker::container::network::probe::Rung;
+use unpacker::container::network::probe::{Found, Rung};
 use unpacker::container::probe::{Host, Ids};
 
 use crate::doctor::{Finding, State};
@@ -21,16 +21,36 @@ pub(super) fn look(scratch: &Path) -> Outcome<Vec<Finding>> {
         overlay(&host.overlay, scratch),
         reflink(scratch),
         calls(),
-        private_networks(),
     ];
+    findings.extend(networks());
     findings.extend(cgroup::rungs().into_iter().map(limit));
     Ok(findings)
 }
 
-fn private_networks() -> Finding {
+fn networks() -> [Finding; 2] {
+    let found = Found::look(&Launcher::this());
+    let found = found.unwrap_or_else(|error| Found::missing(&error.to_string()));
+    [private_networks(found.private), bridges(found.bridge)]
+}
+
+/// Nobody misses one: what it adds is seldom needed.
+fn bridges(found: Result<(), String>) -> Finding {
+    const WHAT: &str = "bridges";
+    match found {
+        Ok(()) => Finding::ok(
+            WHAT,
+            "sandboxes can have devices of their own: --network bridge",
+        ),
+        Err(why) => Finding::reduced(WHAT, format!("no --network bridge: {why}")).lift(
+            "a daemon of root with the capability NET_ADMIN, and a kernel with bridge, veth and \
+             nft_masq; private networks need none of them",
+        ),
+    }
+}
+
+fn private_networks(rung: Rung) -> Finding {
     const WHAT: &str = "private networks";
-    let rung = Rung::look(&Launcher::this());
-    match rung.unwrap_or_else(|error| Rung::Missing(error.to_string())) {
+    match rung {
         Rung::Whole => Finding::ok(WHAT, "sandboxes reach the world without a device or helper"),
         Rung::PortsTaken => Finding::reduced(WHAT, "inside, the registry's port cannot be used")
             .lift("a kernel with nft_socket and nft_reject"),

@@ -103,7 +103,7 @@ impl Images {
         if let Some(text) = &wanted.compression {
             request.compression = compression(text)?;
         }
-        request.network = crate::sandbox::plan::network(wanted.network.as_deref())?;
+        request.network = crate::sandbox::plan::build_network(wanted.network.as_deref())?;
         request.source_date_epoch = epoch(wanted)?;
         request.resources.clone_from(&self.build_limits);
         Ok(request)

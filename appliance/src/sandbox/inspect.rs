@@ -31,6 +31,7 @@ pub fn show(sandboxes: &Sandboxes, record: &Record) -> Outcome<Value> {
         "mounts": record.spec.mounts,
         "anonymousVolumes": record.volumes,
         "network": record.spec.network,
+        "address": supervise::address(&folder)?,
         "hostname": record.spec.hostname,
         "init": record.spec.init,
         "process": {

@@ -172,7 +172,7 @@ mod tests {
 
     use serde_json::json;
     use unpacker::container::launch::Launcher;
-    use unpacker::container::network::spec::Wiring;
+    use unpacker::container::network::spec::{Bridging, Wiring};
     use unpacker::container::resources::Resources;
     use unpacker::container::spec::{
         self, Confinement, ContainerSpec, LogLimits, Mount, Network, Process, RootFs, User,
@@ -200,6 +200,7 @@ mod tests {
                 access: RegistryAccess::None,
                 allow: Vec::new(),
                 deny: Vec::new(),
+                bridge: Bridging::default(),
             },
             Volumes::open(&data.join("volumes")).unwrap(),
             Defaults::default(),

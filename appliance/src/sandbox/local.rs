@@ -8,8 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use unpacker::container::idmap::IdMap;
 use unpacker::container::launch::Launcher;
+use unpacker::container::network::bridge;
 use unpacker::container::resources::{Resources, Standing};
-use unpacker::container::spec::{Confinement, ContainerSpec, Mount, Process, RootFs, Seccomp};
+use unpacker::container::spec::{
+    Confinement, ContainerSpec, Mount, Network, Process, RootFs, Seccomp,
+};
 use unpacker::container::supervise::{self, LogLine, LogOptions, State};
 use unpacker::container::user::Resolved;
 use unpacker::crash;
@@ -101,6 +104,11 @@ impl Sandboxes {
             stopped: Mutex::default(),
         };
         unpacker::container::cgroup::sweep();
+        if let Some(folder) = &sandboxes.surroundings.bridge.folder
+            && let Err(error) = bridge::sweep(folder)
+        {
+            tracing::warn!(?error, "what a crash left of the bridge cannot be removed");
+        }
         for folder in record::folders(&sandboxes.root)? {
             let unwanted = match Record::load(&folder) {
                 Ok(None) => Some((Vec::new(), String::new())),
@@ -588,6 +596,9 @@ fn spec(
         .clone()
         .unwrap_or_else(|| image.working_dir.clone());
     let network = plan::network(request.network.as_deref())?;
+    if network == Network::Bridge {
+        bridge::probe::privileged().map_err(no_bridge)?;
+    }
     Ok(ContainerSpec {
         rootfs,
         hostname: request.hostname.clone().unwrap_or_else(|| id.to_owned()),
@@ -607,6 +618,11 @@ fn spec(
         surroundings: options.surroundings.clone(),
         log: options.log,
     })
+}
+
+fn no_bridge(why: String) -> Failure {
+    Failure::new(Kind::Denied, format!("no --network bridge here: {why}"))
+        .hint("Leave out --network: the private network needs no privilege.")
 }
 
 /// Random hexadecimal digits.

@@ -66,21 +66,32 @@ pub fn network(text: Option<&str>) -> Outcome<Network> {
         None | Some("host") => Ok(Network::Host),
         Some("none") => Ok(Network::None),
         Some("private") => Ok(Network::Private),
+        Some("bridge") => Ok(Network::Bridge),
         Some(other) => Err(Failure::invalid(format!("network {other:?} is not known"))
-            .hint("Networks are private, host and none.")),
+            .hint("Networks are private, host, none and, for sandboxes of root, bridge.")),
     }
 }
 
-/// What goes through the network, as far as the request decides it. Only a private one is wired.
+/// As [`network`], of the steps of a build: they come and go too fast for a device each.
+pub fn build_network(text: Option<&str>) -> Outcome<Network> {
+    match network(text)? {
+        Network::Bridge => Err(Failure::invalid("only sandboxes can be on a bridge")
+            .hint("Networks of builds are private, host and none.")),
+        network => Ok(network),
+    }
+}
+
+/// What goes through the network, as far as the request decides it. The host's and none are not wired.
 pub fn wiring(request: &SandboxRequest, image: &Execution, network: Network) -> Outcome<Wiring> {
     let mut rows = request.publish.clone();
     if request.publish_all {
         rows.extend(ports::exposed(image));
     }
     let asked = !rows.is_empty() || request.host_loopback;
-    if asked && network != Network::Private {
+    let wired = matches!(network, Network::Private | Network::Bridge);
+    if asked && !wired {
         return Err(
-            Failure::invalid("only a private network has published ports")
+            Failure::invalid("only a private network or a bridge has published ports")
                 .hint("Leave out --network, or say --network private."),
         );
     }

@@ -1,10 +1,10 @@
-//! What the private networks of a daemon's sandboxes share.
+//! What the private networks and the bridge of a daemon's sandboxes share.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use config::range::Range;
 use config::sandbox::{Destination, RegistryAccess};
-use unpacker::container::network::spec::{Admission, Visible, Wiring};
+use unpacker::container::network::spec::{Admission, Bridging, Visible, Wiring};
 
 /// Where sandboxes that may only pull ask the registry from: an address of the host's loopback that
 /// nobody else has a reason to use. The relay, which is out of the sandbox's reach, takes it; the
@@ -15,7 +15,7 @@ pub const READERS: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
 pub const READERS_ARE_TOLD: &str = "sandboxes may pull here and nothing more; \
     the setting sandbox.registry of the host, set to write, lets them push";
 
-/// What every private network of this daemon has.
+/// What every private network of this daemon has, and its bridge.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     /// Where the embedded registry listens; at `localhost` inside with the same port.
@@ -24,6 +24,8 @@ pub struct Surroundings {
     pub access: RegistryAccess,
     pub allow: Vec<Range>,
     pub deny: Vec<Destination>,
+    /// Of those that ask for it.
+    pub bridge: Bridging,
 }
 
 impl Surroundings {
@@ -36,6 +38,7 @@ impl Surroundings {
             .collect();
         wiring.allow.clone_from(&self.allow);
         wiring.deny.clone_from(&self.deny);
+        wiring.bridge = self.bridge.clone();
     }
 
     /// One that listens everywhere is asked at loopback.
@@ -133,6 +136,7 @@ mod tests {
                 access,
                 allow: Vec::new(),
                 deny: Vec::new(),
+                bridge: Bridging::default(),
             };
             let mut wiring = Wiring::default();
             around.wire(&mut wiring);

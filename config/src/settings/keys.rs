@@ -247,6 +247,14 @@ pub(super) const KEYS: &[Key] = &[
         get: |s| Some(s.sandbox.registry.to_string()),
     },
     Key {
+        name: "sandbox.subnet",
+        help: "addresses of sandboxes on a bridge, such as 10.187.7.0/24 [default: one that is free]",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| optional(raw).map(|v| s.sandbox.subnet = v),
+        get: |s| s.sandbox.subnet.map(|v| v.to_string()),
+    },
+    Key {
         name: "endpoint.url",
         help: "address of a CodePod Server",
         kind: Kind::Text,

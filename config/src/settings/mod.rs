@@ -29,6 +29,7 @@ use crate::registry::upstream::Upstream;
 use crate::registry::webhook::Webhook;
 use crate::remote as remote_registries;
 use crate::sandbox::{Destination, RegistryAccess};
+use crate::subnet::Subnet;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,6 +147,8 @@ pub struct Sandbox {
     pub allow: Vec<Range>,
     /// What those of a private network may do in the embedded registry.
     pub registry: RegistryAccess,
+    /// The addresses of those on a bridge; `None` for some that are free.
+    pub subnet: Option<Subnet>,
 }
 
 /// A CodePod Server (requirements D2, D7).
@@ -334,6 +337,7 @@ impl Settings {
                 deny: Vec::new(),
                 allow: Vec::new(),
                 registry: RegistryAccess::default(),
+                subnet: None,
             },
             endpoint: Endpoint {
                 url: None,

@@ -10,6 +10,7 @@ mod archives;
 mod artifacts;
 mod bad_archives;
 mod bad_input;
+mod bridge;
 mod build;
 mod clients;
 mod conformance;

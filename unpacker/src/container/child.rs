@@ -4,6 +4,7 @@
 //! its ids are mapped, builds the root, confines itself and becomes the program, or starts it and
 //! stays as init. It tells what goes wrong over a wire, in words.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,9 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
     super::confine::check_user(&ids, &spec.process.user)?;
     let network = Prepared::of(spec)?;
     let held = Held::prepare(spec)?;
-    let spec = &held.applied_to(spec);
+    let mut spec = held.applied_to(spec);
+    spec.wiring.bridge.address = network.as_ref().and_then(Prepared::address);
+    let spec = &spec;
     let (wire, theirs) = Wire::pair().refuse(Stage::Namespaces, || "make a socket".into())?;
     let forked = sys::fork(namespaces(spec)).refuse(Stage::Namespaces, explain_namespaces);
     let forked = forked.inspect_err(|_| {
@@ -136,6 +139,11 @@ impl Started {
         network.map_or(Vec::new(), |network| network.published.clone())
     }
 
+    /// Where it is on a bridge.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        self.network.as_ref().and_then(Attached::address)
+    }
+
     fn told_exit(&self) -> Option<Exit> {
         while let Ok(Some((told, _))) = self.wire.recv::<Told>() {
             if let Told::Ended(exit) = told {
@@ -149,7 +157,7 @@ impl Started {
 fn namespaces(spec: &ContainerSpec) -> libc::c_int {
     let network = match spec.network {
         Network::Host => 0,
-        Network::None | Network::Private => libc::CLONE_NEWNET,
+        Network::None | Network::Private | Network::Bridge => libc::CLONE_NEWNET,
     };
     network
         | libc::CLONE_NEWUSER
@@ -279,7 +287,8 @@ fn become_container(
     if spec.surroundings.read_only {
         rootfs::close().refuse(Stage::Mount, || "make the root read-only".into())?;
     }
-    if spec.network == Network::Private && !matches!(wire.recv::<String>(), Ok(Some(_))) {
+    let carried = matches!(spec.network, Network::Private | Network::Bridge);
+    if carried && !matches!(wire.recv::<String>(), Ok(Some(_))) {
         sys::exit_now(1);
     }
     if spec.init {

@@ -34,7 +34,7 @@ impl Held {
         let resources = &spec.resources;
         let mut standings = Vec::new();
         let company = match spec.network {
-            Network::Private => RELAY_TASKS,
+            Network::Private | Network::Bridge => RELAY_TASKS,
             Network::Host | Network::None => 0,
         };
         let groups = Groups::make(resources, company, &mut standings);

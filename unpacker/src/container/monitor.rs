@@ -161,6 +161,7 @@ fn write_record(folder: &OwnedFd, started: &Started) -> io::Result<()> {
         started: record::now(),
         held: started.held().clone(),
         ports: started.published(),
+        address: started.address(),
     };
     record::remove(folder, EXIT)?;
     // Whoever started it makes it durable: the process waits for no disk.

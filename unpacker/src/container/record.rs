@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -47,6 +48,9 @@ pub(crate) struct Record {
     /// The host's ports that lead inside.
     #[serde(default)]
     pub(crate) ports: Vec<Published>,
+    /// Where it is on a bridge.
+    #[serde(default)]
+    pub(crate) address: Option<Ipv4Addr>,
 }
 
 /// `exit.json`.

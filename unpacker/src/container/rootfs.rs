@@ -199,7 +199,7 @@ fn resolves(network: Network) -> bool {
     match network {
         Network::Host => Path::new(RESOLV_CONF).exists(),
         Network::None => false,
-        Network::Private => true,
+        Network::Private | Network::Bridge => true,
     }
 }
 
@@ -212,7 +212,7 @@ fn network_files(spec: &ContainerSpec) -> Result<NetworkFiles, Refusal> {
         read_only_tree(&path).refuse(Stage::Root, what)
     };
     let resolv_conf = match spec.network {
-        Network::Private => Some(own("resolv.conf", network::resolv_conf())?),
+        Network::Private | Network::Bridge => Some(own("resolv.conf", network::resolv_conf())?),
         network if resolves(network) => {
             let path = Path::new(RESOLV_CONF);
             let what = || format!("bind {}", path.display());
@@ -237,7 +237,7 @@ fn network_hosts(spec: &ContainerSpec) -> String {
     let host = match spec.network {
         Network::Host => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
         Network::None => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
-        Network::Private => return network::hosts(&spec.hostname, spec.wiring.host_loopback),
+        Network::Private | Network::Bridge => return network::hosts(&spec.hostname, &spec.wiring),
     };
     let line_end = if host.is_empty() || host.ends_with('\n') {
         ""
@@ -260,7 +260,7 @@ impl Furnish<'_, '_> {
         let proc = proc.refuse(Stage::Mount, || "mount /proc".into())?;
         self.attach(&proc, Path::new("proc"), Kind::Folder)?;
         let sys = match self.spec.network {
-            Network::None | Network::Private => {
+            Network::None | Network::Private | Network::Bridge => {
                 file_system("sysfs", &[], flags | MountAttrFlags::MOUNT_ATTR_RDONLY)
                     .or_else(|_| read_only_tree(Path::new("/sys")))
             }

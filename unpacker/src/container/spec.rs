@@ -18,7 +18,7 @@ pub struct ContainerSpec {
     /// In order, after the standard mounts (/proc, /sys, /dev, /dev/pts, /dev/shm).
     pub mounts: Vec<Mount>,
     pub network: Network,
-    /// What goes through a private network.
+    /// What goes through a private network or a bridge.
     #[serde(default)]
     pub wiring: Wiring,
     pub process: Process,
@@ -139,6 +139,8 @@ pub enum Network {
     None,
     /// One of its own, from which the world can be reached: see `container::network`.
     Private,
+    /// As `Private`, with a device on a bridge of root's: see `container::network::bridge`.
+    Bridge,
 }
 
 /// A process to be run in a container, first or later (`exec`).

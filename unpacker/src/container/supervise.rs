@@ -11,6 +11,7 @@
 //! exists until it is gone. So a start that outlives its daemon is not swept away under its feet.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -243,6 +244,14 @@ pub fn ports(dir: &Path) -> io::Result<Vec<Published>> {
     match running(&record::open_folder(dir)?)? {
         Known::Running(record, _) => Ok(record.ports),
         Known::Gone | Known::OfAnotherBoot | Known::Never => Ok(Vec::new()),
+    }
+}
+
+/// The container's address on its bridge, while it runs.
+pub fn address(dir: &Path) -> io::Result<Option<Ipv4Addr>> {
+    match running(&record::open_folder(dir)?)? {
+        Known::Running(record, _) => Ok(record.address),
+        Known::Gone | Known::OfAnotherBoot | Known::Never => Ok(None),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use unpacker::container::launch::{Launcher, Stage};
-use unpacker::container::network::probe::Rung;
+use unpacker::container::network::probe::{Found, Rung};
 use unpacker::container::network::spec::{Admission, Protocol, Publish, Visible};
 use unpacker::container::run::RunError;
 use unpacker::container::spec::{ContainerSpec, Mount, Network, User};
@@ -522,7 +522,7 @@ fn low_port() {
 }
 
 fn probe() {
-    assert_eq!(Rung::look(&Launcher::this()).unwrap(), Rung::Whole);
+    assert_eq!(Found::look(&Launcher::this()).unwrap().private, Rung::Whole);
 }
 
 fn nothing_stays() {

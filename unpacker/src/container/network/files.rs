@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{ADDRESS, DNS, GATEWAY, HOST_NAME};
+use super::spec::Wiring;
+use super::{DNS, GATEWAY, HOST_NAME};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// As resolv.conf(5) has it.
@@ -52,13 +53,14 @@ fn inner_resolv_conf(host: &str) -> String {
 }
 
 /// What a container's hosts file says.
-pub(crate) fn hosts(hostname: &str, host_loopback: bool) -> String {
-    let host = match host_loopback {
+pub(crate) fn hosts(hostname: &str, wiring: &Wiring) -> String {
+    let address = wiring.address();
+    let host = match wiring.host_loopback {
         true => format!("{GATEWAY} {HOST_NAME}\n"),
         false => String::new(),
     };
     format!(
-        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{ADDRESS} {hostname}\n{host}"
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {hostname}\n{host}"
     )
 }
 

@@ -5,7 +5,7 @@
 //! so the relay's loop never has to go inside, and could not come back if it did.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 
@@ -17,8 +17,8 @@ use rustix::thread::{
 use super::super::sys;
 use super::hold::Hold;
 use super::netlink::{NLM_F_CREATE, Request, ask, attribute, open};
-use super::nft::{self, Features};
-use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6, sockets};
+use super::nft::{self, Features, Scope};
+use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6, OURS, sockets};
 
 // <linux/rtnetlink.h>.
 const NEW_ADDRESS: u16 = 20;
@@ -40,6 +40,15 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub(super) struct Inside {
     jobs: mpsc::Sender<Job>,
+}
+
+/// How a container reaches what is elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum World {
+    /// By us, IPv6 too or not.
+    ByRelay { v6: bool },
+    /// By a device with this address.
+    ByDevice(Ipv4Addr),
 }
 
 /// What a furnished namespace sends to us.
@@ -106,22 +115,14 @@ fn lost() -> io::Error {
 }
 
 /// Makes the namespace what the module's documentation says. Called inside.
-pub(super) fn furnish(visible: &[u16], v6: bool) -> io::Result<Mouths> {
+pub(super) fn furnish(visible: &[u16], world: World) -> io::Result<Mouths> {
     sys::loopback_up().map_err(|e| step("set lo up", e))?;
     // Ports below 1024 are nobody's privilege in here, as with docker. Where /proc is read-only a
     // capability of the container's root does.
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
-    let routes = open(None)?;
-    ask(&routes, &everything_local(ADDRESS.into())).map_err(|e| step("route to lo", e))?;
-    if v6 {
-        ask(&routes, &everything_local(ADDRESS_V6.into()))
-            .map_err(|e| step("route IPv6 to lo", e))?;
-    } else {
-        // Services of the container's own ::1 answer to us there. A kernel without IPv6 has none.
-        let _ = ask(&routes, &[local_route(GATEWAY_V6.into(), true)]);
-    }
-    let features =
-        filter(visible).map_err(|e| step("set up the packet filter (nf_tables with tproxy)", e))?;
+    let scope = route(world)?;
+    let features = filter(visible, scope)
+        .map_err(|e| step("set up the packet filter (nf_tables with tproxy)", e))?;
     let mut mouths = Mouths {
         connections: Vec::new(),
         datagrams: Vec::new(),
@@ -146,6 +147,30 @@ pub(super) fn furnish(visible: &[u16], v6: bool) -> io::Result<Mouths> {
     Ok(mouths)
 }
 
+/// Leads what is for the relay to `lo`.
+fn route(world: World) -> io::Result<Scope> {
+    let routes = open(None)?;
+    let told = |requests: &[Request]| ask(&routes, requests).map_err(|e| step("route to lo", e));
+    let scope = match world {
+        World::ByRelay { .. } => {
+            told(&everything_local(ADDRESS.into()))?;
+            Scope::Everything
+        }
+        World::ByDevice(own) => {
+            told(&[ours_local(own)])?;
+            Scope::Ours
+        }
+    };
+    if world == (World::ByRelay { v6: true }) {
+        ask(&routes, &everything_local(ADDRESS_V6.into()))
+            .map_err(|e| step("route IPv6 to lo", e))?;
+    } else {
+        // Services of the container's own ::1 answer to us there. A kernel without IPv6 has none.
+        let _ = ask(&routes, &[local_route(GATEWAY_V6.into(), true)]);
+    }
+    Ok(scope)
+}
+
 fn listeners(at: SocketAddr) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((
         sockets::transparent_listener(at)?,
@@ -154,13 +179,13 @@ fn listeners(at: SocketAddr) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The most that this kernel does, the same for both families.
-fn filter(visible: &[u16]) -> io::Result<Features> {
+fn filter(visible: &[u16], scope: Scope) -> io::Result<Features> {
     let mut last = io::Error::from(io::ErrorKind::Unsupported);
     for features in nft::LADDER {
-        match nft::install(false, visible, features) {
+        match nft::install(false, visible, features, scope) {
             Ok(()) => {
                 // A kernel without IPv6 has no packets for these rules.
-                let _ = nft::install(true, visible, features);
+                let _ = nft::install(true, visible, features, scope);
                 return Ok(features);
             }
             Err(error) => last = error,
@@ -188,6 +213,22 @@ fn everything_local(own: IpAddr) -> Vec<Request> {
 fn local_route(address: IpAddr, alone: bool) -> Request {
     let (family, bytes) = parts(address);
     let bits = if alone { bytes.len() as u8 * 8 } else { 0 };
+    let which = match alone {
+        true => attribute(1, &bytes),
+        false => attribute(7, &bytes),
+    };
+    to_lo(family, bits, which)
+}
+
+/// Makes the relay's addresses this host's, reached from the container's own.
+fn ours_local(own: Ipv4Addr) -> Request {
+    let (address, bits) = OURS.parts();
+    let (family, bytes) = parts(address);
+    let which = [attribute(1, &bytes), attribute(7, &own.octets())].concat();
+    to_lo(family, bits, which)
+}
+
+fn to_lo(family: u8, bits: u8, which: Vec<u8>) -> Request {
     let mut route = vec![
         family,
         bits,
@@ -199,10 +240,6 @@ fn local_route(address: IpAddr, alone: bool) -> Request {
         TYPE_LOCAL,
     ];
     route.extend_from_slice(&[0; 4]);
-    let which = match alone {
-        true => attribute(1, &bytes),
-        false => attribute(7, &bytes),
-    };
     let device = attribute(4, &LO.to_ne_bytes());
     Request::new(NEW_ROUTE, NLM_F_CREATE, &[route, device, which])
 }

@@ -15,7 +15,10 @@
 //! A connection attempt is held until its destination answered ([`hold`]), so that inside, too,
 //! what is refused is refused. The relay belongs to the process that watches the container and
 //! ends with it; it has one loop ([`relay`]) and one thread that only makes sockets ([`inside`]).
+//!
+//! A container on a [`bridge`] has a device besides; the relay carries what is for its own addresses.
 
+pub mod bridge;
 mod connections;
 mod datagram;
 mod embedded;
@@ -30,6 +33,7 @@ pub(crate) mod policy;
 mod poll;
 pub mod probe;
 mod relay;
+mod rules;
 mod sockets;
 pub mod spec;
 mod start;
@@ -63,6 +67,8 @@ const DNS: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(10, 0, 2, 4)),
     IpAddr::V4(Ipv4Addr::new(10, 0, 2, 5)),
 ];
+/// Where the relay answers on a bridge, too: the gateway and name servers.
+const OURS: Range = Range::v4([10, 0, 2, 0], 29);
 const SUBNET: Range = Range::v4([10, 0, 2, 0], 24);
 const SUBNET_V6: Range = Range::v6(ADDRESS_V6, 64);
 

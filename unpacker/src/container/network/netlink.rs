@@ -13,9 +13,12 @@ use rustix::net::{
 const HEADER: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 pub(super) const NLM_F_APPEND: u16 = 0x800;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NLA_F_NESTED: u16 = 0x8000;
 
 /// A request without its header.
@@ -104,6 +107,31 @@ pub(super) fn answer(socket: &OwnedFd, request: Request) -> io::Result<(u16, Vec
         Some((NLMSG_ERROR, body)) => check(body).and(Err(io::ErrorKind::InvalidData.into())),
         Some((kind, body)) => Ok((kind, body.to_owned())),
         None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Asks for all of a kind, and calls `each` with the body of every one.
+pub(super) fn dump(
+    socket: &OwnedFd,
+    request: Request,
+    each: &mut dyn FnMut(&[u8]),
+) -> io::Result<()> {
+    let request = Request {
+        acknowledged: false,
+        flags: request.flags | NLM_F_DUMP,
+        ..request
+    };
+    send(socket, &encode(&[request]), SendFlags::empty())?;
+    let mut answer = vec![0_u8; 32 * 1024];
+    loop {
+        let (length, _) = recv(socket, &mut answer[..], RecvFlags::empty())?;
+        for (kind, body) in messages(&answer[..length]) {
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => check(body)?,
+                _ => each(body),
+            }
+        }
     }
 }
 

@@ -17,8 +17,13 @@ use std::net::IpAddr;
 
 use rustix::net::netlink::NETFILTER;
 
-use super::netlink::{NLM_F_APPEND, NLM_F_CREATE, Request, ask, attribute, nested, open, text};
-use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6};
+use super::netlink::{Request, ask, attribute, open};
+use super::rules::{
+    ACCEPT, DROP, Expressions, GOTO, Hook, META_MARK, NETWORK, PREROUTING, REG_1, REG_2, TRANSPORT,
+    batch, chain, differs, expression, first_packet, is, load, mask, masked, meta, octets, payload,
+    port_is, reject, rule, table, transport, verdict,
+};
+use super::{ADDRESS, ADDRESS_V6, GATEWAY, GATEWAY_V6, OURS};
 
 const TABLE: &str = "devpod";
 const IN: &str = "prerouting";
@@ -35,25 +40,6 @@ pub(super) const MARK_LET: u32 = 0x6465_7602;
 /// How much of a held packet we see: more than a SYN can have without data.
 const SNAP: u32 = 256;
 
-// <linux/netfilter/nfnetlink.h> and <linux/netfilter/nf_tables.h>.
-const SUBSYSTEM: u16 = 10 << 8;
-const BATCH_BEGIN: u16 = 16;
-const BATCH_END: u16 = 17;
-const NEW_TABLE: u16 = SUBSYSTEM;
-const NEW_CHAIN: u16 = SUBSYSTEM | 3;
-const NEW_RULE: u16 = SUBSYSTEM | 6;
-const REG_VERDICT: u32 = 0;
-const REG_1: u32 = 1;
-const REG_2: u32 = 2;
-const META_MARK: u32 = 3;
-const META_L4PROTO: u32 = 16;
-const NETWORK: u32 = 1;
-const TRANSPORT: u32 = 2;
-const EQUAL: u32 = 0;
-const NOT_EQUAL: u32 = 1;
-const DROP: i32 = 0;
-const ACCEPT: i32 = 1;
-const GOTO: i32 = -4;
 /// Mangle's, before which tproxy's documentation puts it.
 const PRIORITY: i32 = -150;
 
@@ -66,6 +52,14 @@ pub(super) struct Features {
     pub(super) yield_ports: bool,
     /// An echo request is refused, not swallowed.
     pub(super) reject: bool,
+}
+
+/// What leaves the container through our sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    Everything,
+    /// What is for addresses that the relay answers at; there is a device for the rest.
+    Ours,
 }
 
 /// All of it first, then what older or smaller kernels have.
@@ -88,25 +82,22 @@ pub(super) const LADDER: [Features; 3] = [
 ];
 
 /// Installs the rules of an address family; `visible` are ports of the host's at localhost.
-pub(super) fn install(v6: bool, visible: &[u16], features: Features) -> io::Result<()> {
+pub(super) fn install(
+    v6: bool,
+    visible: &[u16],
+    features: Features,
+    scope: Scope,
+) -> io::Result<()> {
     let family = Family::new(v6);
-    let mut requests = vec![
-        family.batch(BATCH_BEGIN),
-        family.table(),
-        family.base_chain(),
-        family.chain(),
-    ];
-    for expressions in family.inward(visible, features) {
+    let mut requests = vec![family.table(), family.base_chain(), family.chain()];
+    for expressions in family.inward(visible, features, scope) {
         requests.push(family.rule(IN, &expressions));
     }
     for expressions in family.outward(features) {
         requests.push(family.rule(OUT, &expressions));
     }
-    requests.push(family.batch(BATCH_END));
-    ask(&open(Some(NETFILTER))?, &requests)
+    ask(&open(Some(NETFILTER))?, &batch(requests))
 }
-
-type Expressions = Vec<Vec<u8>>;
 
 struct Family {
     /// AF_INET or AF_INET6, which are netfilter's numbers too.
@@ -141,7 +132,7 @@ impl Family {
         }
     }
 
-    fn inward(&self, visible: &[u16], features: Features) -> Vec<Expressions> {
+    fn inward(&self, visible: &[u16], features: Features, scope: Scope) -> Vec<Expressions> {
         let mut rules = vec![
             [
                 meta(META_MARK),
@@ -163,7 +154,20 @@ impl Family {
         }
         rules.push([self.to_loopback(), vec![verdict(ACCEPT, None)]].concat());
         rules.push([self.to(self.own), vec![verdict(ACCEPT, None)]].concat());
-        rules.push(vec![verdict(GOTO, Some(OUT))]);
+        match (scope, self.own) {
+            (Scope::Everything, _) => rules.push(vec![verdict(GOTO, Some(OUT))]),
+            (Scope::Ours, IpAddr::V4(_)) => {
+                let to_ours = vec![
+                    payload(NETWORK, self.destination, 4),
+                    masked(&mask(OURS.parts().1)),
+                    is(&octets(OURS.parts().0)),
+                    verdict(GOTO, Some(OUT)),
+                ];
+                rules.push(to_ours);
+            }
+            // None of ours is asked by IPv6 but at localhost.
+            (Scope::Ours, IpAddr::V6(_)) => {}
+        }
         rules
     }
 
@@ -230,152 +234,29 @@ impl Family {
         } else {
             1
         };
-        expression(
-            "reject",
-            &[attribute(1, &0_u32.to_be_bytes()), attribute(2, &[code])],
-        )
-    }
-
-    fn batch(&self, kind: u16) -> Request {
-        // The batch is for the subsystem whose number stands where others have a resource.
-        let header = vec![0, 0, 0, (SUBSYSTEM >> 8) as u8];
-        Request {
-            acknowledged: false,
-            ..Request::new(kind, 0, &[header])
-        }
+        reject(code)
     }
 
     fn table(&self) -> Request {
-        Request::new(NEW_TABLE, NLM_F_CREATE, &[self.header(), text(1, TABLE)])
+        table(self.number, TABLE)
     }
 
     fn base_chain(&self) -> Request {
-        let prerouting = 0_u32;
-        let hook = [
-            attribute(1, &prerouting.to_be_bytes()),
-            attribute(2, &PRIORITY.to_be_bytes()),
-        ];
-        let parts = [
-            self.header(),
-            text(1, TABLE),
-            text(3, IN),
-            nested(4, &hook),
-            text(7, "filter"),
-        ];
-        Request::new(NEW_CHAIN, NLM_F_CREATE, &parts)
+        let hook = Hook {
+            number: PREROUTING,
+            priority: PRIORITY,
+            kind: "filter",
+        };
+        chain(self.number, TABLE, IN, Some(hook))
     }
 
     fn chain(&self) -> Request {
-        Request::new(
-            NEW_CHAIN,
-            NLM_F_CREATE,
-            &[self.header(), text(1, TABLE), text(3, OUT)],
-        )
+        chain(self.number, TABLE, OUT, None)
     }
 
     fn rule(&self, chain: &str, expressions: &[Vec<u8>]) -> Request {
-        let parts = [
-            self.header(),
-            text(1, TABLE),
-            text(2, chain),
-            nested(4, expressions),
-        ];
-        Request::new(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &parts)
+        rule(self.number, TABLE, chain, expressions)
     }
-
-    fn header(&self) -> Vec<u8> {
-        vec![self.number, 0, 0, 0]
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
-    nested(1, &[text(1, name), nested(2, data)])
-}
-
-fn value(bytes: &[u8]) -> Vec<u8> {
-    attribute(1, bytes)
-}
-
-fn load(register: u32, bytes: &[u8]) -> Vec<u8> {
-    let parts = [
-        attribute(1, &register.to_be_bytes()),
-        nested(2, &[value(bytes)]),
-    ];
-    expression("immediate", &parts)
-}
-
-fn verdict(code: i32, chain: Option<&str>) -> Vec<u8> {
-    let mut parts = vec![attribute(1, &code.to_be_bytes())];
-    parts.extend(chain.map(|chain| text(2, chain)));
-    let data = [
-        attribute(1, &REG_VERDICT.to_be_bytes()),
-        nested(2, &[nested(2, &parts)]),
-    ];
-    expression("immediate", &data)
-}
-
-fn meta(key: u32) -> Expressions {
-    let parts = [
-        attribute(1, &REG_1.to_be_bytes()),
-        attribute(2, &key.to_be_bytes()),
-    ];
-    vec![expression("meta", &parts)]
-}
-
-fn transport(protocol: u8) -> Expressions {
-    [meta(META_L4PROTO), vec![is(&[protocol])]].concat()
-}
-
-fn port_is(port: u16) -> Expressions {
-    vec![payload(TRANSPORT, 2, 2), is(&port.to_be_bytes())]
-}
-
-/// SYN of SYN, ACK, RST and FIN.
-fn first_packet() -> Expressions {
-    let parts = [
-        attribute(1, &REG_1.to_be_bytes()),
-        attribute(2, &REG_1.to_be_bytes()),
-        attribute(3, &1_u32.to_be_bytes()),
-        nested(4, &[value(&[0x17])]),
-        nested(5, &[value(&[0])]),
-    ];
-    vec![
-        payload(TRANSPORT, 13, 1),
-        expression("bitwise", &parts),
-        is(&[2]),
-    ]
-}
-
-fn payload(base: u32, offset: u32, length: u32) -> Vec<u8> {
-    let numbers = [REG_1, base, offset, length];
-    let parts = (1..)
-        .zip(numbers)
-        .map(|(kind, number)| attribute(kind, &number.to_be_bytes()));
-    expression("payload", &parts.collect::<Vec<_>>())
-}
-
-fn is(bytes: &[u8]) -> Vec<u8> {
-    compare(EQUAL, bytes)
-}
-
-fn differs(bytes: &[u8]) -> Vec<u8> {
-    compare(NOT_EQUAL, bytes)
-}
-
-fn compare(operation: u32, bytes: &[u8]) -> Vec<u8> {
-    let parts = [
-        attribute(1, &REG_1.to_be_bytes()),
-        attribute(2, &operation.to_be_bytes()),
-        nested(3, &[value(bytes)]),
-    ];
-    expression("cmp", &parts)
 }
 
 /// Ends the rule where nobody has a socket for the packet.

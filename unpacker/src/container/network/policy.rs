@@ -18,7 +18,7 @@ use super::{DNS, GATEWAY, SUBNET, SUBNET_V6};
 const DNS_PORT: u16 = 53;
 
 /// What can never be meant from inside: no setting opens it.
-const NEVER: &[Range] = &[
+pub(super) const NEVER: &[Range] = &[
     Range::v4([0, 0, 0, 0], 8),
     Range::v4([127, 0, 0, 0], 8),
     Range::v4([224, 0, 0, 0], 3),
@@ -30,7 +30,7 @@ const NEVER: &[Range] = &[
 ];
 
 /// Link-local addresses and the metadata services of clouds that are elsewhere.
-const UNASKED: &[Range] = &[
+pub(super) const UNASKED: &[Range] = &[
     Range::v4([169, 254, 0, 0], 16),
     Range::v4([100, 100, 100, 200], 32),
     Range::v4([168, 63, 129, 16], 32),

@@ -257,7 +257,7 @@ impl Relay {
             match kind {
                 Listener::Outward => self.accepted_outward(socket, peer),
                 Listener::Published(port) => {
-                    let targets = container_targets(peer, port);
+                    let targets = container_targets(peer, &self.wiring, port);
                     self.connect(Direction::Published, Some(socket), targets, None);
                 }
             }
@@ -485,7 +485,7 @@ impl Relay {
                 &self.poll,
                 |room| sockets::receive_from(&mouth.fd, room),
                 |(client, _)| {
-                    let mut rest = container_questions(client, port).into_iter();
+                    let mut rest = container_questions(client, wiring, port).into_iter();
                     let asking = rest.find_map(|question| ask(question).ok());
                     let asking = asking.ok_or(io::ErrorKind::Unsupported)?;
                     let client = Client {

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use config::range::Range;
 use config::sandbox::Destination;
+use config::subnet::Subnet;
 use serde::{Deserialize, Serialize};
 
-/// What goes through a container's private network; of no meaning for the other kinds.
+/// What goes through a container's private network or bridge; of no meaning for the other kinds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wiring {
@@ -21,6 +23,28 @@ pub struct Wiring {
     pub allow: Vec<Range>,
     /// Destinations that are refused, besides the host itself and what is on its link.
     pub deny: Vec<Destination>,
+    /// The bridge of those that are on one.
+    pub bridge: Bridging,
+}
+
+impl Wiring {
+    /// The container's own address.
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.bridge.address.unwrap_or(super::ADDRESS)
+    }
+}
+
+/// A bridge, and a container's place on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bridging {
+    /// Where the leases of its addresses are. Whoever shares it shares the bridge.
+    pub folder: Option<PathBuf>,
+    /// Its addresses; `None` for some that are free.
+    pub subnet: Option<Subnet>,
+    /// The container's. It is leased when the container is started.
+    #[serde(skip)]
+    pub address: Option<Ipv4Addr>,
 }
 
 /// One port of the host that leads to a port inside.

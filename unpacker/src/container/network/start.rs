@@ -1,7 +1,7 @@
 //! Starting a container's network and ending it, from the process that watches the container.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use super::super::launch::{Refusal, Refuse, Stage};
 use super::super::spec::{ContainerSpec, Network};
 use super::super::sys::{self, Forked};
 use super::super::wire::Wire;
-use super::inside::{self, Inside};
+use super::bridge::{self, Lease, Place};
+use super::inside::{self, Inside, World};
 use super::relay::{Opened, Relay};
 use super::sockets;
 use super::spec::{Protocol, Publish, Wiring};
@@ -32,6 +33,8 @@ pub(crate) struct Prepared {
     wiring: Wiring,
     opened: Vec<Opened>,
     published: Vec<Published>,
+    /// Of a container on a bridge.
+    lease: Option<Lease>,
 }
 
 /// The relay of a running container, as its watcher holds it.
@@ -42,16 +45,26 @@ pub(crate) struct Attached {
     wire: Wire,
     /// With the ports that were chosen.
     pub(crate) published: Vec<Published>,
+    lease: Option<Lease>,
 }
 
 impl Prepared {
-    /// Takes the ports on the host; `None` where there is no private network.
+    /// Takes the ports on the host, and on a bridge an address; `None` where nothing is carried.
     pub(crate) fn of(spec: &ContainerSpec) -> Result<Option<Self>, Refusal> {
-        let private = spec.network == Network::Private;
-        private.then(|| Self::new(&spec.wiring)).transpose()
+        let lease = match spec.network {
+            Network::Host | Network::None => return Ok(None),
+            Network::Private => None,
+            Network::Bridge => Some(Lease::take(&spec.wiring).map_err(no_bridge)?),
+        };
+        Self::new(&spec.wiring, lease).map(Some)
     }
 
-    fn new(wiring: &Wiring) -> Result<Self, Refusal> {
+    /// Where a container on a bridge is.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        self.wiring.bridge.address
+    }
+
+    fn new(wiring: &Wiring, lease: Option<Lease>) -> Result<Self, Refusal> {
         let (mut opened, mut published) = (Vec::new(), Vec::new());
         for publish in &wiring.publish {
             let (socket, host) = open(publish).map_err(|error| explain(publish, &error))?;
@@ -62,28 +75,35 @@ impl Prepared {
                 protocol: publish.protocol,
             });
         }
+        let mut wiring = wiring.clone();
+        wiring.bridge.address = lease.as_ref().map(|lease| lease.place.address);
         Ok(Self {
-            wiring: wiring.clone(),
+            wiring,
             opened,
             published,
+            lease,
         })
     }
 
     /// Starts the relay of the container whose first process this is. It does nothing before
     /// [`Attached::ready`].
-    pub(crate) fn start(self, container: &OwnedFd) -> Result<Attached, Refusal> {
+    pub(crate) fn start(mut self, container: &OwnedFd) -> Result<Attached, Refusal> {
+        let lease = self.lease.take();
+        let place = lease.as_ref().map(|lease| lease.place.clone());
         let what = || "start the network's relay".to_owned();
         let (wire, theirs) = Wire::pair().refuse(Stage::Network, what)?;
         match sys::fork(0).refuse(Stage::Network, what)? {
             Forked::Child => {
                 drop(wire);
-                live(self, &Wire::from_fd(theirs), container)
+                // Never returns, so it never drops the lease, which is the watcher's to give back.
+                live(self, place, &Wire::from_fd(theirs), container)
             }
             Forked::Parent(pid, pidfd) => Ok(Attached {
                 pid,
                 pidfd,
                 wire,
                 published: self.published,
+                lease,
             }),
         }
     }
@@ -93,6 +113,11 @@ impl Attached {
     /// The relay process.
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
+    }
+
+    /// Where a container on a bridge is.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        self.lease.as_ref().map(|lease| lease.place.address)
     }
 
     /// Lets the relay begin, and waits until the container's network works.
@@ -172,28 +197,43 @@ fn explain(publish: &Publish, error: &io::Error) -> Refusal {
     )
 }
 
+fn no_bridge(error: io::Error) -> Refusal {
+    let text = format!("no bridge for this sandbox: {error}; --network private needs none");
+    Refusal::new(Stage::Network, text)
+}
+
 /// The relay process. Never returns.
-fn live(prepared: Prepared, keeper: &Wire, container: &OwnedFd) -> ! {
+fn live(prepared: Prepared, place: Option<Place>, keeper: &Wire, container: &OwnedFd) -> ! {
     if !matches!(keeper.recv::<String>(), Ok(Some(_))) {
         sys::exit_now(0);
     }
     // Where the container has no memory left, this one is not who took it, and without it the
     // container would have no network any more. For root alone.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
-    let _ = match furnish(prepared, keeper, container) {
+    let kind = if place.is_some() {
+        "bridge"
+    } else {
+        "private network"
+    };
+    let _ = match furnish(prepared, place, keeper, container) {
         Ok(relay) => {
             let _ = keeper.send(&None::<Refusal>, &[]);
             relay.carry()
         }
         Err(error) => {
-            let refusal = Refusal::new(Stage::Network, format!("no private network: {error}"));
+            let refusal = Refusal::new(Stage::Network, format!("no {kind}: {error}"));
             keeper.send(&Some(refusal), &[])
         }
     };
     sys::exit_now(0)
 }
 
-fn furnish(prepared: Prepared, keeper: &Wire, container: &OwnedFd) -> io::Result<Relay> {
+fn furnish(
+    prepared: Prepared,
+    place: Option<Place>,
+    keeper: &Wire,
+    container: &OwnedFd,
+) -> io::Result<Relay> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // What process lists show of it.
@@ -205,8 +245,17 @@ fn furnish(prepared: Prepared, keeper: &Wire, container: &OwnedFd) -> io::Result
     let most = raise_limit()?;
     let inside = Inside::enter(container.try_clone()?)?;
     let visible: Vec<u16> = wiring.visible.iter().map(|visible| visible.port).collect();
-    let v6 = sockets::has_route(ANYWHERE_V6);
-    let mouths = inside.run(move || inside::furnish(&visible, v6))?;
+    let world = match place {
+        Some(place) => {
+            let address = place.address;
+            bridge::connect(place, &inside)?;
+            World::ByDevice(address)
+        }
+        None => World::ByRelay {
+            v6: sockets::has_route(ANYWHERE_V6),
+        },
+    };
+    let mouths = inside.run(move || inside::furnish(&visible, world))?;
     inside.confine()?;
     rustix::thread::set_no_new_privs(true)?;
     inside::drop_capabilities(CapabilitySet::empty())?;

@@ -126,6 +126,40 @@ impl Ignore {
     }
 }
 
+/// One pattern that says what is taken, as `--parents` needs it.
+#[derive(Debug, Clone)]
+pub struct Include(Rule);
+
+impl Include {
+    /// Reads a pattern; `!` and surrounding space are ordinary here.
+    pub fn parse(written: &str) -> Result<Self, IgnoreError> {
+        let refused = |why| IgnoreError::Pattern {
+            line: 1,
+            pattern: written.chars().take(MAX_PATTERN).collect(),
+            why,
+        };
+        if written.len() > MAX_PATTERN {
+            return Err(refused("it is longer than a path can be"));
+        }
+        let pattern = Pattern::parse(&rooted(written)).map_err(|Syntax(why)| refused(why))?;
+        Ok(Self(Rule {
+            includes: false,
+            pattern,
+        }))
+    }
+
+    /// Whether this path, or a folder that it is in, is meant.
+    pub fn takes(&self, path: &Path) -> bool {
+        self.0.matches_at_or_above(&path.to_string_lossy())
+    }
+
+    /// Whether a walk has to look inside this folder.
+    pub fn may_descend(&self, dir: &Path) -> bool {
+        let below = format!("{}/", dir.to_string_lossy());
+        self.takes(dir) || self.0.pattern.may_match_below(&below)
+    }
+}
+
 impl Rule {
     fn matches_at_or_above(&self, path: &str) -> bool {
         let parents = path.match_indices('/').map(|(end, _)| end);

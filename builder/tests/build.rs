@@ -14,6 +14,8 @@ mod copying;
 mod failing;
 #[path = "build/fixture.rs"]
 mod fixture;
+#[path = "build/flags.rs"]
+mod flags;
 #[path = "build/images.rs"]
 mod images;
 #[path = "build/running.rs"]
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(images::trials());
     trials.extend(copying::trials());
+    trials.extend(flags::trials());
     trials.extend(running::trials());
     trials.extend(caching::trials());
     trials.extend(failing::trials());

@@ -9,7 +9,7 @@ use unpacker::image::read::Platform;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::expose;
 use crate::dockerfile::instruction::{
-    ArgDeclaration, CommandLine, Instruction, Invocation, Kind, Pair,
+    ArgDeclaration, CommandLine, Instruction, Invocation, Kind, Pair, Transfer,
 };
 use crate::dockerfile::source::Word;
 use crate::error::{BuildError, Place};
@@ -130,15 +130,14 @@ impl Evaluation<'_, '_> {
                     Some(from) => self.outline.origin(self.stage, from)?,
                     None => Origin::Context,
                 };
-                if copy.parents {
-                    return Err(PlanError::unsupported("COPY --parents"));
-                }
-                return self.transfer(origin, &copy.transfer, false);
+                let read = self.transfer(&copy.transfer, copy.parents)?;
+                return Ok(Action::Copy(Box::new(super::Copy { origin, ..read })));
             }
             Kind::Add(add) => {
                 transfer::refuse_fetching(add, self.outline.lexer, &self.scope())?;
                 let extract = add.unpack.unwrap_or(true);
-                return self.transfer(Origin::Context, &add.transfer, extract);
+                let read = self.transfer(&add.transfer, false)?;
+                return Ok(Action::Copy(Box::new(super::Copy { extract, ..read })));
             }
             Kind::Workdir(word) => return self.workdir(word),
             other => self.configure(other)?,
@@ -146,20 +145,9 @@ impl Evaluation<'_, '_> {
         Ok(Action::Configure)
     }
 
-    fn transfer(
-        &self,
-        origin: Origin,
-        written: &crate::dockerfile::instruction::Transfer,
-        extract: bool,
-    ) -> Result<Action, PlanError> {
-        let folder = self.working_dir();
-        let lexer = self.outline.lexer;
-        let read = transfer::read(written, lexer, &self.scope(), &folder)?;
-        Ok(Action::Copy(Box::new(super::Copy {
-            origin,
-            extract,
-            ..read
-        })))
+    fn transfer(&self, written: &Transfer, parents: bool) -> Result<super::Copy, PlanError> {
+        let (folder, lexer) = (self.working_dir(), self.outline.lexer);
+        transfer::read(written, parents, lexer, &self.scope(), &folder)
     }
 
     pub(super) fn working_dir(&self) -> String {

@@ -7,6 +7,7 @@
 pub mod arguments;
 mod command;
 pub mod evaluate;
+pub mod mode;
 pub mod outline;
 pub mod path;
 pub mod scope;
@@ -24,6 +25,9 @@ use crate::dockerfile::instruction::Invocation;
 use crate::dockerfile::mount::MountError;
 use crate::dockerfile::stages::ReferenceError;
 use crate::error::Place;
+use crate::ignore::IgnoreError;
+
+use mode::{Mode, ModeError};
 
 /// The stages that the target needs, in the order in which they can be built.
 #[derive(Debug)]
@@ -156,10 +160,12 @@ pub struct Copy {
     pub dest: Dest,
     /// `user[:group]` as written; names are looked up in the image.
     pub chown: Option<String>,
-    pub chmod: Option<u32>,
+    pub chmod: Option<Mode>,
+    /// `--exclude`: patterns of `.dockerignore`, seen from each source.
+    pub exclude: Vec<String>,
     /// ADD: local archives are unpacked.
     pub extract: bool,
-    /// COPY --link: links in the destination's path must not be followed.
+    /// `--link`: the copy is made without regard to what is below it, so it fits any base.
     pub link: bool,
 }
 
@@ -168,6 +174,8 @@ pub struct Source {
     pub path: String,
     /// It has pattern characters, so matching nothing or several things is possible.
     pub pattern: bool,
+    /// `--parents`: what is taken below `path`, as a pattern; the folders between are kept.
+    pub below: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,6 +201,10 @@ pub enum PlanError {
     Stage(#[from] ReferenceError),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Mode(#[from] ModeError),
+    #[error(transparent)]
+    Exclude(#[from] IgnoreError),
     #[error("cannot use the base image's trigger {text:?}")]
     Trigger {
         text: String,

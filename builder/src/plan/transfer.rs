@@ -2,23 +2,29 @@
 
 use crate::dockerfile::expand::{Env, Lexer};
 use crate::dockerfile::instruction::{Add, InlineFile, Transfer};
+use crate::ignore::Ignore;
 
+use super::mode::Mode;
 use super::{Copy, Origin, PlanError, path};
 
 /// Reads what both have in common. The origin is the caller's to set.
 pub(super) fn read(
     written: &Transfer,
+    parents: bool,
     lexer: Lexer,
     env: &impl Env,
     folder: &str,
 ) -> Result<Copy, PlanError> {
-    if let Some(pattern) = written.exclude.first() {
-        return Err(PlanError::unsupported(format!("--exclude={pattern}")));
-    }
+    // A pattern that is none is told before any step runs.
+    Ignore::from_patterns(written.exclude.iter().map(String::as_str))?;
+    let source = match parents {
+        true => path::source_with_parents,
+        false => path::source,
+    };
     let sources = written
         .sources
         .iter()
-        .map(|word| Ok(path::source(&lexer.word(word, env)?)))
+        .map(|word| Ok(source(&lexer.word(word, env)?)))
         .collect::<Result<Vec<_>, PlanError>>()?;
     let dest = path::dest(folder, &lexer.word(&written.dest, env)?);
     if sources.len() + written.inline.len() > 1 && !dest.directory {
@@ -33,6 +39,7 @@ pub(super) fn read(
         dest,
         chown: written.chown.as_ref().map(word).transpose()?,
         chmod: mode(written.chmod.as_ref().map(word).transpose()?)?,
+        exclude: written.exclude.clone(),
         extract: false,
         link: written.link,
     })
@@ -51,20 +58,10 @@ fn inline(files: &[InlineFile], env: &impl Env) -> Result<Vec<(String, String)>,
         .collect()
 }
 
-fn mode(text: Option<String>) -> Result<Option<u32>, PlanError> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
-    let octal = !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    if !octal && text.contains(['+', '-', '=']) {
-        return Err(PlanError::unsupported(format!("symbolic --chmod={text}")));
-    }
-    match u32::from_str_radix(&text, 8) {
-        Ok(mode) if octal && mode <= 0o7777 => Ok(Some(mode)),
-        _ => Err(PlanError::Invalid(format!(
-            "--chmod={text} is not an octal mode"
-        ))),
-    }
+/// An empty value, as of an ARG that is not set, is the same as no flag.
+fn mode(text: Option<String>) -> Result<Option<Mode>, PlanError> {
+    let text = text.filter(|text| !text.is_empty());
+    Ok(text.map(|text| Mode::parse(&text)).transpose()?)
 }
 
 /// ADD fetches nothing here: remote sources and the flags that only they have are refused.
@@ -93,21 +90,6 @@ fn is_remote(source: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn modes_are_octal() {
-        assert_eq!(mode(None).unwrap(), None);
-        assert_eq!(mode(Some("0644".into())).unwrap(), Some(0o644));
-        assert_eq!(mode(Some("4755".into())).unwrap(), Some(0o4755));
-        for bad in ["", "8", "77777", "rwx"] {
-            assert!(
-                matches!(mode(Some(bad.into())), Err(PlanError::Invalid(_))),
-                "{bad}"
-            );
-        }
-        let symbolic = mode(Some("u+x".into()));
-        assert!(matches!(symbolic, Err(PlanError::Unsupported { .. })));
-    }
 
     #[test]
     fn remote_sources_are_seen() {

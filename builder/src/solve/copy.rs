@@ -9,7 +9,7 @@ use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Staging;
 
 use crate::cache::key::KeyWriter;
-use crate::copy::place::{Placement, make_folders, place, place_inline, refuse_links};
+use crate::copy::place::{FOLDER_MODE, Placement, make_folders, place, place_inline};
 use crate::copy::{CopyError, archive};
 use crate::error::StepError;
 use crate::plan::Copy;
@@ -26,6 +26,11 @@ impl Solver<'_> {
         key.field("chown", format!("{:?}", copy.chown));
         key.field("chmod", format!("{:?}", copy.chmod));
         key.field("link", copy.link.to_string());
+        key.list("exclude", &copy.exclude);
+        key.list(
+            "below",
+            copy.sources.iter().filter_map(|s| s.below.as_ref()),
+        );
         for (name, body) in &copy.inline {
             key.field("inline", name).field("body", body);
         }
@@ -39,18 +44,18 @@ impl Solver<'_> {
         stack: &[SnapshotId],
         staging: &Staging,
     ) -> Result<(), StepError> {
-        let to = self.writable(stack, staging)?;
-        if copy.link {
-            refuse_links(&to, Path::new(&copy.dest.path))?;
-        }
+        let to = match alone(copy) {
+            true => Root::open(&staging.fs()).map_err(StepError::io("open a copy's layer"))?,
+            false => self.writable(stack, staging)?,
+        };
         let opened = self.open(&copy.origin)?;
         let placement = Placement {
             from: opened.root(),
             from_context: opened.is_context(),
             to: &to,
             dest: &copy.dest,
-            owner: self.chown(copy, &to)?,
-            mode: copy.chmod,
+            owner: self.chown(copy, stack, &to)?,
+            mode: copy.chmod.as_ref(),
             ownership: self.env.ownership,
             cancel: self.env.cancel,
         };
@@ -73,11 +78,18 @@ impl Solver<'_> {
     }
 
     /// `--chown`, by the image's own files.
-    fn chown(&self, copy: &Copy, image: &Root) -> Result<Option<Owner>, StepError> {
-        let Some(text) = &copy.chown else {
+    fn chown(
+        &self,
+        copy: &Copy,
+        stack: &[SnapshotId],
+        to: &Root,
+    ) -> Result<Option<Owner>, StepError> {
+        let Some(text) = copy.chown.as_ref().filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        let user = user::resolve(image.as_fd(), text)?.user;
+        // A linked copy does not see the image, its names are the image's all the same.
+        let below = if alone(copy) { self.view(stack)? } else { None };
+        let user = user::resolve(below.as_ref().unwrap_or(to).as_fd(), text)?.user;
         // A number without a group means the same number there, unlike for USER.
         let number = !text.contains(':') && text.parse::<u32>().is_ok();
         Ok(Some(Owner {
@@ -95,11 +107,17 @@ impl Solver<'_> {
         };
         let dest = Path::new(&placement.dest.path);
         let owner = placement.owner.unwrap_or_default();
-        let made = make_folders(placement.to, dest, owner, placement.ownership)
+        let made = make_folders(placement.to, dest, owner, FOLDER_MODE, placement.ownership)
             .and_then(|()| placement.to.sub(dest));
         let folder = made.map_err(CopyError::write(dest))?;
         let (progress, cancel) = (self.env.progress, self.env.cancel);
         archive::unpack(tar, path, &folder, placement.ownership, progress, cancel)?;
         Ok(true)
     }
+}
+
+/// Whether a copy is made without the image below it. With `--chmod` BuildKit makes an ordinary copy
+/// of a linked one, so that is what it means.
+fn alone(copy: &Copy) -> bool {
+    copy.link && copy.chmod.is_none()
 }

@@ -3,6 +3,7 @@
 use unpacker::layer::root::metadata::Owner;
 
 use crate::error::StepError;
+use crate::ignore::Ignore;
 use crate::plan::{Origin, Run, RunMount, RunMountKind};
 use crate::run::mounts::{Access, BindSource, CacheFolder, Furnished, SecretFile};
 
@@ -40,7 +41,7 @@ fn bind(
     writable: bool,
 ) -> Result<(), StepError> {
     let opened = solver.open(origin)?;
-    let selected = solver.select(&opened, origin, &[plain(source)])?;
+    let selected = solver.select(&opened, origin, &[plain(source)], &Ignore::default())?;
     let bind = BindSource {
         from: opened.root(),
         from_context: opened.is_context(),

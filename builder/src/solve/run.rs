@@ -8,6 +8,7 @@ use unpacker::snapshot::store::Staging;
 use crate::cache::key::KeyWriter;
 use crate::dockerfile::instruction::Invocation;
 use crate::error::StepError;
+use crate::ignore::Ignore;
 use crate::plan::{Run, RunMountKind, Source};
 use crate::run::{Ground, execute};
 
@@ -36,7 +37,8 @@ impl Solver<'_> {
                     writable,
                 } => {
                     let opened = self.open(origin)?;
-                    let selected = self.select(&opened, origin, &[plain(source)])?;
+                    let selected =
+                        self.select(&opened, origin, &[plain(source)], &Ignore::default())?;
                     key.field("bind", selected.content.digest());
                     key.field("writable", writable.to_string());
                 }
@@ -79,5 +81,6 @@ pub(super) fn plain(path: &str) -> Source {
     Source {
         path: path.to_owned(),
         pattern: false,
+        below: None,
     }
 }

@@ -14,8 +14,10 @@ use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
 use crate::cache::layers;
 use crate::cache::steps::{Outcome, nonce};
-use crate::copy::place::make_folders;
+use crate::copy::CopyError;
+use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
+use crate::ignore::Ignore;
 use crate::plan::{Action, Copy, Run, Step, Workdir};
 
 use super::Solver;
@@ -93,7 +95,10 @@ impl Solver<'_> {
             return Ok(None);
         }
         let opened = self.open(&copy.origin)?;
-        self.select(&opened, &copy.origin, &copy.sources).map(Some)
+        let exclude = Ignore::from_patterns(copy.exclude.iter().map(String::as_str));
+        let exclude = exclude.map_err(CopyError::Exclude)?;
+        let selected = self.select(&opened, &copy.origin, &copy.sources, &exclude)?;
+        Ok(Some(selected))
     }
 
     /// What is known of a key, if its snapshot is still there.
@@ -266,6 +271,6 @@ impl Solver<'_> {
             uid: user.uid,
             gid: user.gid,
         };
-        make_folders(&root, path, owner, self.env.ownership).map_err(failed)
+        make_folders(&root, path, owner, FOLDER_MODE, self.env.ownership).map_err(failed)
     }
 }

@@ -127,6 +127,16 @@ pub enum StepError {
     },
     #[error("secret {id:?} is required and was not given")]
     NoSecret { id: String },
+    #[error("secret {id:?} has more than {limit} bytes")]
+    SecretTooLarge { id: String, limit: u64 },
+    #[error("the ssh agent {id:?} is required and was not given")]
+    NoAgent { id: String },
+    #[error("cannot reach the ssh agent at {}", path.display())]
+    Agent {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot {what}")]
     Io {
         what: &'static str,
@@ -243,7 +253,11 @@ impl BuildError {
             Self::Step {
                 source: StepError::NoSecret { .. },
                 ..
-            } => "give the secret to the build",
+            } => "give the secret to the build, as in --secret id=NAME,src=FILE",
+            Self::Step {
+                source: StepError::NoAgent { .. } | StepError::Agent { .. },
+                ..
+            } => "start ssh-agent, add a key with ssh-add, and build with --ssh default",
             _ => return None,
         };
         Some(text.to_owned())

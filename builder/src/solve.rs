@@ -28,7 +28,7 @@ use crate::error::{BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
 use crate::plan::{Action, Base, Origin, Plan, RunMount, RunMountKind, Stage, Step};
-use crate::request::{BuildRequest, Built, DockerfileSource, Env};
+use crate::request::{BuildRequest, Built, DockerfileSource, Env, NamedContext};
 
 /// A Dockerfile is text that people write; the parser bounds it further.
 const MAX_DOCKERFILE: u64 = 16 << 20;
@@ -163,6 +163,10 @@ fn image_origins(plan: &Plan) -> Vec<(&Reference, &Platform, &Place)> {
 fn bind_origin(mount: &RunMount) -> Option<&Origin> {
     match &mount.kind {
         RunMountKind::Bind { origin, .. } => Some(origin),
+        RunMountKind::Cache {
+            seed: Some((origin, _)),
+            ..
+        } => Some(origin),
         _ => None,
     }
 }
@@ -178,10 +182,14 @@ fn open_contexts(
     dockerfile: Option<&Path>,
 ) -> Result<Contexts, BuildError> {
     let main = Context::open(&request.context, dockerfile, env.cache)?;
-    let named = request
-        .contexts
-        .iter()
-        .map(|(name, folder)| Ok((name.clone(), Context::open(folder, None, env.cache)?)));
+    let folders = request.contexts.iter().filter_map(|(name, of)| match of {
+        NamedContext::Folder(folder) => Some((name, folder)),
+        NamedContext::Image(_) => None,
+    });
+    let named = folders.map(|(name, folder)| {
+        let context = Context::open(folder, None, env.cache)?;
+        Ok((name.clone(), context))
+    });
     Ok(Contexts {
         main,
         named: named.collect::<Result<_, BuildError>>()?,
@@ -250,7 +258,7 @@ impl Solver<'_> {
 
     fn start(&self, stage: &Stage) -> Result<Finished, BuildError> {
         let found = match &stage.base {
-            Base::Scratch => Some(Finished::default()),
+            Base::Scratch | Base::Folder(_) => Some(Finished::default()),
             Base::Stage(earlier) => self.done.get(earlier).cloned(),
             Base::Image(reference, platform) => {
                 let base = self.images.get(&image_key(reference, platform));

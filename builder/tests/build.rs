@@ -8,6 +8,8 @@
 mod buildah;
 #[path = "build/caching.rs"]
 mod caching;
+#[path = "build/contexts.rs"]
+mod contexts;
 #[path = "build/copying.rs"]
 mod copying;
 #[path = "build/failing.rs"]
@@ -18,6 +20,8 @@ mod fixture;
 mod flags;
 #[path = "build/images.rs"]
 mod images;
+#[path = "build/mounting.rs"]
+mod mounting;
 #[path = "build/running.rs"]
 mod running;
 #[path = "build/single_id.rs"]
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
     trials.extend(images::trials());
     trials.extend(copying::trials());
     trials.extend(flags::trials());
+    trials.extend(contexts::trials());
+    trials.extend(mounting::trials());
     trials.extend(running::trials());
     trials.extend(caching::trials());
     trials.extend(failing::trials());

@@ -96,7 +96,9 @@ fn start(stage: &StageOutline<'_>, done: &[(Stage, Args)]) -> Option<(ImageConfi
             found.map(|(stage, args)| (stage.config.clone(), args.clone()))
         }
         Base::Image(..) => Some((stage.config.clone()?, Args::default())),
-        Base::Scratch => Some((settings::scratch(&stage.platform), Args::default())),
+        Base::Scratch | Base::Folder(_) => {
+            Some((settings::scratch(&stage.platform), Args::default()))
+        }
     }
 }
 
@@ -123,7 +125,12 @@ impl Evaluation<'_, '_> {
 
     fn instruction(&mut self, instruction: &Instruction) -> Result<Action, PlanError> {
         match &instruction.kind {
-            Kind::From(_) => return Ok(Action::From),
+            Kind::From(_) => {
+                return Ok(match &self.outline.stages[self.stage].base {
+                    Base::Folder(name) => Action::Copy(Box::new(transfer::whole(name))),
+                    _ => Action::From,
+                });
+            }
             Kind::Run(run) => return Ok(Action::Run(Box::new(self.run(run)?))),
             Kind::Copy(copy) => {
                 let origin = match &copy.from {

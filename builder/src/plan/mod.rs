@@ -22,7 +22,7 @@ use unpacker::image::read::Platform;
 use crate::dockerfile::DockerfileError;
 use crate::dockerfile::expand::ExpandError;
 use crate::dockerfile::instruction::Invocation;
-use crate::dockerfile::mount::MountError;
+use crate::dockerfile::mount::{MountError, Sharing};
 use crate::dockerfile::stages::ReferenceError;
 use crate::error::Place;
 use crate::ignore::IgnoreError;
@@ -55,6 +55,8 @@ pub enum Base {
     Scratch,
     Stage(usize),
     Image(Reference, Platform),
+    /// All files of a named context; the step of the FROM copies them.
+    Folder(String),
 }
 
 /// Where a COPY or a mount reads.
@@ -129,11 +131,12 @@ pub enum RunMountKind {
     },
     Cache {
         id: String,
+        /// What a new cache begins with.
+        seed: Option<(Origin, String)>,
         mode: u32,
         uid: u32,
         gid: u32,
-        /// Held by one step at a time.
-        locked: bool,
+        sharing: Sharing,
         read_only: bool,
     },
     Tmpfs {
@@ -142,8 +145,18 @@ pub enum RunMountKind {
     Secret {
         id: String,
         required: bool,
-        /// The variable that holds it; otherwise it is a file.
+        /// The variable that holds it.
         variable: Option<String>,
+        /// It is a file, too.
+        file: bool,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// The socket of an ssh agent.
+    Ssh {
+        id: String,
+        required: bool,
         mode: u32,
         uid: u32,
         gid: u32,
@@ -191,6 +204,11 @@ pub struct Dest {
 pub enum PlanError {
     #[error("{what} is not supported")]
     Unsupported { what: String },
+    #[error("{what} is refused: {why}")]
+    Refused {
+        what: &'static str,
+        why: &'static str,
+    },
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]

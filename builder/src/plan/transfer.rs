@@ -45,6 +45,21 @@ pub(super) fn read(
     })
 }
 
+/// A FROM of a named folder: all that is in it.
+pub(super) fn whole(name: &str) -> Copy {
+    Copy {
+        origin: Origin::Named(name.to_owned()),
+        sources: vec![path::source("/")],
+        inline: Vec::new(),
+        dest: path::dest("/", "/"),
+        chown: None,
+        chmod: None,
+        exclude: Vec::new(),
+        extract: false,
+        link: false,
+    }
+}
+
 fn inline(files: &[InlineFile], env: &impl Env) -> Result<Vec<(String, String)>, PlanError> {
     files
         .iter()

@@ -42,9 +42,12 @@ impl Solver<'_> {
                     key.field("bind", selected.content.digest());
                     key.field("writable", writable.to_string());
                 }
-                RunMountKind::Secret { id, variable, .. } => {
+                RunMountKind::Secret {
+                    id, variable, file, ..
+                } => {
                     key.field("secret", id);
                     key.field("variable", format!("{variable:?}"));
+                    key.field("file", file.to_string());
                 }
                 other => {
                     key.field("options", format!("{other:?}"));

@@ -21,7 +21,7 @@ fn refusals() {
     for (line, what) in [
         ("RUN --security=insecure x", "--security=insecure"),
         ("RUN --device=vendor/gpu x", "--device=vendor/gpu"),
-        ("RUN --mount=type=ssh x", "type=ssh"),
+        ("RUN --mount=type=cache,target=/c,source=/s x", "needs from"),
         ("ADD https://example.com/x /x", "https://example.com/x"),
         ("ADD --checksum=sha256:00 f /x", "--checksum"),
         ("COPY f f /x", "end with /"),

@@ -17,6 +17,7 @@ use crate::context::ContextError;
 use crate::copy::CopyError;
 use crate::dockerfile::DockerfileError;
 use crate::dockerfile::source::Position;
+use crate::lint::options::OptionsError;
 use crate::plan::PlanError;
 
 /// What a foreign trait (images, sink) failed with.
@@ -62,6 +63,11 @@ pub enum BuildError {
         #[source]
         source: PlanError,
     },
+    #[error("cannot use the options of the build checks")]
+    CheckOptions(#[from] OptionsError),
+    /// The Dockerfile asks for it with `# check=error=true`.
+    #[error("the build checks {} tell of something, and error=true makes that an error", rules.join(", "))]
+    Checks { rules: Vec<String> },
     #[error("there is no stage {target:?}, only {}", known.join(", "))]
     Target { target: String, known: Vec<String> },
     #[error("the Dockerfile has no FROM")]
@@ -208,6 +214,8 @@ impl BuildError {
             | Self::Syntax { .. }
             | Self::Plan { .. }
             | Self::Target { .. }
+            | Self::CheckOptions(_)
+            | Self::Checks { .. }
             | Self::NoStage => Part::Parse,
             Self::Publish(_) => Part::Push,
             _ => Part::Build,

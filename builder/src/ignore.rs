@@ -102,6 +102,16 @@ impl Ignore {
         self.rules.is_empty()
     }
 
+    /// Whether `!` brings anything back.
+    pub fn brings_back(&self) -> bool {
+        self.rules.iter().any(|rule| rule.includes)
+    }
+
+    /// Whether whatever is in the context is left out, by any name.
+    pub fn leaves_out_all(&self) -> bool {
+        self.is_ignored(Path::new("\u{1}"))
+    }
+
     /// Whether this file or folder is left out.
     pub fn is_ignored(&self, path: &Path) -> bool {
         let path = path.to_string_lossy();

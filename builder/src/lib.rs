@@ -9,6 +9,7 @@ pub mod dockerfile;
 pub mod error;
 pub mod ignore;
 pub mod images;
+pub mod lint;
 pub mod plan;
 pub mod request;
 pub mod run;

@@ -3,6 +3,7 @@
 //! Everything that can be refused is refused before the first step runs. A step's result becomes
 //! visible by one rename; a step that fails or is cancelled leaves nothing behind.
 
+pub mod checks;
 mod copy;
 mod furnish;
 mod origin;
@@ -40,6 +41,7 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
         file: source.name.clone(),
         source: Box::new(error),
     })?;
+    let options = checks::options(&parsed, request)?;
     warn(env, &source.name, &parsed);
     let mut images = BTreeMap::new();
     let plan = plan(
@@ -54,12 +56,16 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
     for (reference, platform, place) in image_origins(&plan) {
         fetch(env, &mut images, reference, platform, place)?;
     }
+    let contexts = open_contexts(env, request, source.path.as_deref())?;
+    let ignore = &contexts.main.ignore;
+    let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
+    checks::tell(env, &source.name, &options, &found)?;
     let mut solver = Solver {
         env,
         request,
         total: plan.steps,
         steps: Steps::new(env.cache),
-        contexts: open_contexts(env, request, source.path.as_deref())?,
+        contexts,
         images,
         done: BTreeMap::new(),
         cached: 0,

@@ -8,12 +8,14 @@ use super::{Origin, PlanError, Run, RunMount, RunMountKind, path, settings};
 
 /// Where ssh looks for its agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+/// A build argument that sets caches of one build apart from those of others.
+const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
 
 impl Evaluation<'_, '_> {
     pub(super) fn run(&self, run: &RunInstruction) -> Result<Run, PlanError> {
         if run.security == Security::Insecure {
             return Err(PlanError::Refused {
-                what: "RUN --security=insecure",
+                what: "RUN --security=insecure".to_owned(),
                 why: "a build step never gets rights over this host; sandbox is what there is",
             });
         }
@@ -132,10 +134,13 @@ impl Evaluation<'_, '_> {
                 .map(|path| path.trim_end_matches('/'))
         };
         let id = id.as_deref().filter(|id| !id.is_empty()).or_else(target);
+        let id = id.ok_or_else(|| invalid("a mount needs a target"))?;
+        let namespace = self.outline.given.build_args.get(CACHE_NAMESPACE);
         Ok(RunMountKind::Cache {
-            id: id
-                .ok_or_else(|| invalid("a mount needs a target"))?
-                .to_owned(),
+            id: match namespace.filter(|namespace| !namespace.is_empty()) {
+                Some(namespace) => format!("{namespace}/{id}"),
+                None => id.to_owned(),
+            },
             seed,
             mode: mount.mode.unwrap_or(0o755),
             uid: mount.uid.unwrap_or(0),

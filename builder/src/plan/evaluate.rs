@@ -43,7 +43,13 @@ pub fn plan(
     if let Some(target) = stages.last_mut() {
         target.config.config.labels.extend(request.labels.clone());
     }
-    Ok(Plan { stages, steps })
+    let configs = outline.stages.iter();
+    let configs = configs.filter_map(|stage| Some((stage.index, stage.config.clone()?)));
+    Ok(Plan {
+        stages,
+        steps,
+        base_configs: configs.collect(),
+    })
 }
 
 fn evaluate(

@@ -14,6 +14,8 @@ pub mod scope;
 pub mod settings;
 pub mod transfer;
 
+use std::collections::BTreeMap;
+
 use config::name::{NameError, Reference};
 use unpacker::container::spec::Network;
 use unpacker::image::config::ImageConfig;
@@ -35,6 +37,8 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// Instructions of all these stages, the FROMs included.
     pub steps: usize,
+    /// Configurations of external base images, by the number of the stage on top.
+    pub base_configs: BTreeMap<usize, ImageConfig>,
 }
 
 /// One needed stage.
@@ -205,10 +209,7 @@ pub enum PlanError {
     #[error("{what} is not supported")]
     Unsupported { what: String },
     #[error("{what} is refused: {why}")]
-    Refused {
-        what: &'static str,
-        why: &'static str,
-    },
+    Refused { what: String, why: &'static str },
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]

@@ -3,8 +3,6 @@
 //! References only ever point to earlier stages, so one walk from the target backwards finds every
 //! stage that is needed, and stages can be built in the order of the file.
 
-use std::collections::BTreeMap;
-
 use config::name::Reference;
 use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
@@ -16,7 +14,6 @@ use crate::dockerfile::{self, Dockerfile};
 use crate::error::{BuildError, Place};
 use crate::request::{BuildRequest, NamedContext};
 
-use super::arguments::platforms;
 use super::scope::Given;
 use super::{Base, Origin, PlanError};
 
@@ -64,11 +61,7 @@ impl<'a> Outline<'a> {
             dockerfile,
             request,
             lexer: Lexer::new(dockerfile.directives.escape),
-            given: Given {
-                build_args: request.build_args.clone(),
-                globals: BTreeMap::new(),
-                platforms: platforms(&request.platform, &Platform::host()),
-            },
+            given: Given::new(request.build_args.clone(), &request.platform),
             stages: Vec::new(),
             target: 0,
         };
@@ -88,9 +81,13 @@ impl<'a> Outline<'a> {
             for arg in &global.declarations {
                 let read = read_arg(self.lexer, arg, &self.given).map_err(|e| {
                     let text = format!("ARG {}", arg.name.raw());
-                    let kind = Kind::Arg(Vec::new());
-                    let range = global.range;
-                    self.refuse("", &Instruction { kind, range, text }, e)
+                    let at = Instruction {
+                        kind: Kind::Arg(Vec::new()),
+                        range: global.range,
+                        text,
+                        comments: Vec::new(),
+                    };
+                    self.refuse("", &at, e)
                 })?;
                 if let Some(value) = self.given.of_file(&read.0, read.1) {
                     self.given.globals.insert(read.0, value);
@@ -105,6 +102,7 @@ impl<'a> Outline<'a> {
             kind: Kind::From(stage.from.clone()),
             range: stage.range,
             text: stage.text.clone(),
+            comments: Vec::new(),
         };
         let (base, platform) = self.read_base(stage).map_err(|e| {
             let label = label(stage.name(), stage.index);

@@ -81,23 +81,28 @@ fn mode(text: Option<String>) -> Result<Option<Mode>, PlanError> {
 
 /// ADD fetches nothing here: remote sources and the flags that only they have are refused.
 pub(super) fn refuse_fetching(add: &Add, lexer: Lexer, env: &impl Env) -> Result<(), PlanError> {
-    if add.checksum.is_some() {
-        return Err(PlanError::unsupported("ADD --checksum"));
-    }
-    if add.keep_git_dir.is_some() {
-        return Err(PlanError::unsupported("ADD --keep-git-dir"));
-    }
+    let refused = |what: String| PlanError::Refused {
+        what,
+        why: "ADD does not fetch; put the file into the context, or fetch it in a RUN",
+    };
     for word in &add.transfer.sources {
         let source = lexer.word(word, env)?;
         if is_remote(&source) {
-            return Err(PlanError::unsupported(format!("ADD of {source}")));
+            return Err(refused(format!("ADD of {source}")));
         }
     }
-    Ok(())
+    let flags = [
+        ("--checksum", add.checksum.is_some()),
+        ("--keep-git-dir", add.keep_git_dir.is_some()),
+    ];
+    match flags.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(refused(format!("ADD {flag} of a local file"))),
+        None => Ok(()),
+    }
 }
 
 /// As docker decides it: a URL, or a git repository by its usual spellings.
-fn is_remote(source: &str) -> bool {
+pub(crate) fn is_remote(source: &str) -> bool {
     let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
     schemes.iter().any(|scheme| source.starts_with(scheme))
 }

@@ -135,6 +135,12 @@ pub enum StepError {
     NoSecret { id: String },
     #[error("secret {id:?} has more than {limit} bytes")]
     SecretTooLarge { id: String, limit: u64 },
+    #[error("cannot fetch {address}")]
+    Download {
+        address: String,
+        #[source]
+        source: DownloadError,
+    },
     #[error("the ssh agent {id:?} is required and was not given")]
     NoAgent { id: String },
     #[error("cannot reach the ssh agent at {}", path.display())]
@@ -149,6 +155,17 @@ pub enum StepError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Why ADD has no file.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    #[error("its checksum is {actual}, and not {expected}")]
+    Checksum { expected: String, actual: String },
+    #[error("the server says that nothing changed, and nothing is here")]
+    Nothing,
+    #[error(transparent)]
+    Fetch(Foreign),
 }
 
 impl StepError {

@@ -7,6 +7,7 @@ pub mod context;
 pub mod copy;
 pub mod dockerfile;
 pub mod error;
+pub mod fetch;
 pub mod ignore;
 pub mod images;
 pub mod lint;

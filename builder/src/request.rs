@@ -19,6 +19,7 @@ use unpacker::progress::{Cancel, Progress};
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
 
+use crate::fetch::Fetch;
 use crate::images::Images;
 use crate::sink::Sink;
 
@@ -123,6 +124,8 @@ pub struct Env<'a> {
     pub snapshots: &'a Snapshots,
     pub content: &'a dyn Content,
     pub images: &'a dyn Images,
+    /// For ADD of addresses.
+    pub fetch: &'a dyn Fetch,
     pub sink: &'a dyn Sink,
     pub launcher: &'a Launcher,
     /// What goes through the private networks of RUN.

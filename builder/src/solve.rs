@@ -5,6 +5,7 @@
 
 pub mod checks;
 mod copy;
+mod download;
 mod furnish;
 mod origin;
 mod run;

@@ -14,6 +14,8 @@ mod contexts;
 mod copying;
 #[path = "build/failing.rs"]
 mod failing;
+#[path = "build/fetching.rs"]
+mod fetching;
 #[path = "build/fixture.rs"]
 mod fixture;
 #[path = "build/flags.rs"]
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     trials.extend(copying::trials());
     trials.extend(flags::trials());
     trials.extend(contexts::trials());
+    trials.extend(fetching::trials());
     trials.extend(mounting::trials());
     trials.extend(running::trials());
     trials.extend(caching::trials());

@@ -77,6 +77,7 @@ impl Images {
             snapshots: &self.snapshots,
             content: self.content.as_ref(),
             images: self,
+            fetch: self,
             sink: self,
             launcher: &self.launcher,
             wiring: &self.wiring,

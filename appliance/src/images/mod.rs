@@ -16,6 +16,7 @@ mod content;
 mod describe;
 pub(crate) mod evict;
 pub mod external;
+mod fetch;
 pub(crate) mod gate;
 mod host;
 mod inspect;

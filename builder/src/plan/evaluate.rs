@@ -18,6 +18,7 @@ use crate::request::BuildRequest;
 use super::outline::{Outline, Resolve, StageOutline, read_arg};
 use super::scope::{Args, Scope};
 use super::settings;
+use super::transfer::Written;
 use super::{Action, Base, Origin, Plan, PlanError, Stage, Step, Workdir, path, transfer};
 
 /// Plans a build. `file` is what messages call the Dockerfile.
@@ -143,13 +144,12 @@ impl Evaluation<'_, '_> {
                     Some(from) => self.outline.origin(self.stage, from)?,
                     None => Origin::Context,
                 };
-                let read = self.transfer(&copy.transfer, copy.parents)?;
+                let read = self.transfer(&copy.transfer, Written::Copy(copy))?;
                 return Ok(Action::Copy(Box::new(super::Copy { origin, ..read })));
             }
             Kind::Add(add) => {
-                transfer::refuse_fetching(add, self.outline.lexer, &self.scope())?;
                 let extract = add.unpack.unwrap_or(true);
-                let read = self.transfer(&add.transfer, false)?;
+                let read = self.transfer(&add.transfer, Written::Add(add))?;
                 return Ok(Action::Copy(Box::new(super::Copy { extract, ..read })));
             }
             Kind::Workdir(word) => return self.workdir(word),
@@ -158,9 +158,9 @@ impl Evaluation<'_, '_> {
         Ok(Action::Configure)
     }
 
-    fn transfer(&self, written: &Transfer, parents: bool) -> Result<super::Copy, PlanError> {
+    fn transfer(&self, common: &Transfer, written: Written<'_>) -> Result<super::Copy, PlanError> {
         let (folder, lexer) = (self.working_dir(), self.outline.lexer);
-        transfer::read(written, parents, lexer, &self.scope(), &folder)
+        transfer::read(common, written, lexer, &self.scope(), &folder)
     }
 
     pub(super) fn working_dir(&self) -> String {

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use config::name::{NameError, Reference};
 use unpacker::container::spec::Network;
+use unpacker::digest::Digest;
 use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
 
@@ -172,6 +173,8 @@ pub struct Copy {
     pub origin: Origin,
     /// Clean, without a leading slash; may be patterns. `.` is the whole origin.
     pub sources: Vec<Source>,
+    /// Files that are fetched.
+    pub remote: Vec<RemoteSource>,
     /// Name and content of files that the Dockerfile itself holds.
     pub inline: Vec<(String, String)>,
     pub dest: Dest,
@@ -193,6 +196,17 @@ pub struct Source {
     pub pattern: bool,
     /// `--parents`: what is taken below `path`, as a pattern; the folders between are kept.
     pub below: Option<String>,
+}
+
+/// A file of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteSource {
+    pub address: String,
+    /// Its name in a destination folder.
+    pub name: String,
+    pub checksum: Option<Digest>,
+    /// It is unpacked, if it is an archive.
+    pub unpack: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use crate::error::StepError;
 use crate::plan::Copy;
 
 use super::Solver;
+use super::download::{Download, furnish};
 use super::origin::Selected;
 
 impl Solver<'_> {
@@ -41,6 +42,7 @@ impl Solver<'_> {
         &self,
         copy: &Copy,
         selected: Option<Selected>,
+        downloads: &[Download],
         stack: &[SnapshotId],
         staging: &Staging,
     ) -> Result<(), StepError> {
@@ -70,6 +72,7 @@ impl Solver<'_> {
             matches = plain;
         }
         place(&placement, &matches)?;
+        self.place_downloads(&placement, downloads)?;
         let mtime = Timestamp::from_seconds(self.request.source_date_epoch.unwrap_or(0));
         for (name, body) in &copy.inline {
             place_inline(&placement, name, body, mtime)?;
@@ -96,6 +99,32 @@ impl Solver<'_> {
             uid: user.uid,
             gid: if number { user.uid } else { user.gid },
         }))
+    }
+
+    /// What was fetched: root's, and for nobody else.
+    fn place_downloads(
+        &self,
+        placement: &Placement<'_>,
+        downloads: &[Download],
+    ) -> Result<(), StepError> {
+        if downloads.is_empty() {
+            return Ok(());
+        }
+        let scratch = self.env.snapshots.stage();
+        let scratch = scratch.map_err(StepError::io("make a folder for what was fetched"))?;
+        let (from, matches) = furnish(downloads, &scratch)?;
+        let placement = Placement {
+            from: &from,
+            from_context: true,
+            ..*placement
+        };
+        let mut plain = Vec::new();
+        for (download, found) in downloads.iter().zip(matches) {
+            if !download.unpack || !self.extract(&placement, &found.path)? {
+                plain.push(found);
+            }
+        }
+        Ok(place(&placement, &plain)?)
     }
 
     /// Unpacks a file that is an archive; false if it is none.

@@ -21,12 +21,13 @@ use crate::ignore::Ignore;
 use crate::plan::{Action, Copy, Run, Step, Workdir};
 
 use super::Solver;
+use super::download::{Download, download};
 use super::origin::Selected;
 
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
     Workdir(&'s Workdir),
-    Copy(&'s Copy, Option<Selected>),
+    Copy(&'s Copy, Option<Selected>, Vec<Download>),
     Run(&'s Run),
 }
 
@@ -76,13 +77,19 @@ impl Solver<'_> {
             self.say(step, " (cached)");
             return Ok(outcome);
         }
+        let downloads = copy.remote.iter().map(|source| download(self.env, source));
+        let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
         let selected = self.selected(copy).map_err(at())?;
         let mut key = self.copy_key(copy, stack);
         if let Some(selected) = &selected {
             key.field("content", selected.content.digest());
         }
+        for download in &downloads {
+            download.enter(&mut key);
+        }
         let key = key.finish();
-        let outcome = self.cached_or(step, &key, stack, Work::Copy(copy, selected))?;
+        let work = Work::Copy(copy, selected, downloads);
+        let outcome = self.cached_or(step, &key, stack, work)?;
         if let Some(quick) = quick {
             let linked = self.steps.link(&quick, &key);
             linked.map_err(BuildError::store("remember a step"))?;
@@ -155,7 +162,9 @@ impl Solver<'_> {
         self.inherit_root(stack, &staging).map_err(at())?;
         match work {
             Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
-            Work::Copy(copy, selected) => self.copy(copy, selected, stack, &staging),
+            Work::Copy(copy, selected, downloads) => {
+                self.copy(copy, selected, &downloads, stack, &staging)
+            }
             Work::Run(run) => self.run(run, stack, &staging),
         }
         .map_err(at())?;

@@ -142,7 +142,7 @@ fn links() {
     assert!(room.build("FROM scratch\nCOPY secret /s\n").is_err());
 }
 
-fn tar(entries: &[(&str, &str, Option<&str>)]) -> Vec<u8> {
+pub(crate) fn tar(entries: &[(&str, &str, Option<&str>)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, data, link) in entries {
         let mut header = tar::Header::new_gnu();

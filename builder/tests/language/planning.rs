@@ -102,6 +102,7 @@ fn rendered(plan: &Plan) -> String {
 fn short(text: &str) -> String {
     let mut text = text.to_owned();
     for (from, to) in [
+        (", remote: []", ""),
         (", inline: []", ""),
         (", chown: None", ""),
         (", chmod: None", ""),

@@ -17,6 +17,7 @@ use crate::context::ContextError;
 use crate::copy::CopyError;
 use crate::dockerfile::DockerfileError;
 use crate::dockerfile::source::Position;
+use crate::lint::options::OptionsError;
 use crate::plan::PlanError;
 
 /// What a foreign trait (images, sink) failed with.
@@ -62,6 +63,11 @@ pub enum BuildError {
         #[source]
         source: PlanError,
     },
+    #[error("cannot use the options of the build checks")]
+    CheckOptions(#[from] OptionsError),
+    /// The Dockerfile asks for it with `# check=error=true`.
+    #[error("the build checks {} tell of something, and error=true makes that an error", rules.join(", "))]
+    Checks { rules: Vec<String> },
     #[error("there is no stage {target:?}, only {}", known.join(", "))]
     Target { target: String, known: Vec<String> },
     #[error("the Dockerfile has no FROM")]
@@ -127,12 +133,39 @@ pub enum StepError {
     },
     #[error("secret {id:?} is required and was not given")]
     NoSecret { id: String },
+    #[error("secret {id:?} has more than {limit} bytes")]
+    SecretTooLarge { id: String, limit: u64 },
+    #[error("cannot fetch {address}")]
+    Download {
+        address: String,
+        #[source]
+        source: DownloadError,
+    },
+    #[error("the ssh agent {id:?} is required and was not given")]
+    NoAgent { id: String },
+    #[error("cannot reach the ssh agent at {}", path.display())]
+    Agent {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot {what}")]
     Io {
         what: &'static str,
         #[source]
         source: io::Error,
     },
+}
+
+/// Why ADD has no file.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    #[error("its checksum is {actual}, and not {expected}")]
+    Checksum { expected: String, actual: String },
+    #[error("the server says that nothing changed, and nothing is here")]
+    Nothing,
+    #[error(transparent)]
+    Fetch(Foreign),
 }
 
 impl StepError {
@@ -198,6 +231,8 @@ impl BuildError {
             | Self::Syntax { .. }
             | Self::Plan { .. }
             | Self::Target { .. }
+            | Self::CheckOptions(_)
+            | Self::Checks { .. }
             | Self::NoStage => Part::Parse,
             Self::Publish(_) => Part::Push,
             _ => Part::Build,
@@ -243,7 +278,11 @@ impl BuildError {
             Self::Step {
                 source: StepError::NoSecret { .. },
                 ..
-            } => "give the secret to the build",
+            } => "give the secret to the build, as in --secret id=NAME,src=FILE",
+            Self::Step {
+                source: StepError::NoAgent { .. } | StepError::Agent { .. },
+                ..
+            } => "start ssh-agent, add a key with ssh-add, and build with --ssh default",
             _ => return None,
         };
         Some(text.to_owned())

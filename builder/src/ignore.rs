@@ -102,6 +102,16 @@ impl Ignore {
         self.rules.is_empty()
     }
 
+    /// Whether `!` brings anything back.
+    pub fn brings_back(&self) -> bool {
+        self.rules.iter().any(|rule| rule.includes)
+    }
+
+    /// Whether whatever is in the context is left out, by any name.
+    pub fn leaves_out_all(&self) -> bool {
+        self.is_ignored(Path::new("\u{1}"))
+    }
+
     /// Whether this file or folder is left out.
     pub fn is_ignored(&self, path: &Path) -> bool {
         let path = path.to_string_lossy();
@@ -123,6 +133,40 @@ impl Ignore {
         let below = format!("{}/", dir.to_string_lossy());
         let mut including = self.rules.iter().filter(|rule| rule.includes);
         including.any(|rule| rule.pattern.may_match_below(&below))
+    }
+}
+
+/// One pattern that says what is taken, as `--parents` needs it.
+#[derive(Debug, Clone)]
+pub struct Include(Rule);
+
+impl Include {
+    /// Reads a pattern; `!` and surrounding space are ordinary here.
+    pub fn parse(written: &str) -> Result<Self, IgnoreError> {
+        let refused = |why| IgnoreError::Pattern {
+            line: 1,
+            pattern: written.chars().take(MAX_PATTERN).collect(),
+            why,
+        };
+        if written.len() > MAX_PATTERN {
+            return Err(refused("it is longer than a path can be"));
+        }
+        let pattern = Pattern::parse(&rooted(written)).map_err(|Syntax(why)| refused(why))?;
+        Ok(Self(Rule {
+            includes: false,
+            pattern,
+        }))
+    }
+
+    /// Whether this path, or a folder that it is in, is meant.
+    pub fn takes(&self, path: &Path) -> bool {
+        self.0.matches_at_or_above(&path.to_string_lossy())
+    }
+
+    /// Whether a walk has to look inside this folder.
+    pub fn may_descend(&self, dir: &Path) -> bool {
+        let below = format!("{}/", dir.to_string_lossy());
+        self.takes(dir) || self.0.pattern.may_match_below(&below)
     }
 }
 

@@ -19,6 +19,7 @@ use unpacker::progress::{Cancel, Progress};
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
 
+use crate::fetch::Fetch;
 use crate::images::Images;
 use crate::sink::Sink;
 
@@ -31,13 +32,38 @@ pub enum DockerfileSource {
     Text { name: String, text: Vec<u8> },
 }
 
+/// A named build context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A folder of the host, behind its own ignore file.
+    Folder(PathBuf),
+    Image(Reference),
+}
+
+/// Where a secret comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    File(PathBuf),
+    Value(Vec<u8>),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Value(_) => f.write_str("Value(..)"),
+        }
+    }
+}
+
 /// One build.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
     /// The folder that COPY and ADD read from.
     pub context: PathBuf,
-    /// Further folders by name: `COPY --from=NAME`, `RUN --mount=from=NAME`, `FROM NAME`.
-    pub contexts: BTreeMap<String, PathBuf>,
+    /// What stands for a name in `COPY --from=NAME`, `RUN --mount=from=NAME` and `FROM NAME`, in place
+    /// of a stage or an image.
+    pub contexts: BTreeMap<String, NamedContext>,
     pub dockerfile: DockerfileSource,
     /// The last stage to build; the Dockerfile's last one when absent.
     pub target: Option<String>,
@@ -56,8 +82,10 @@ pub struct BuildRequest {
     pub compression: Compression,
     /// No time in the image is later than this (`SOURCE_DATE_EPOCH`), and its own time is this.
     pub source_date_epoch: Option<i64>,
-    /// `RUN --mount=type=secret`: id to file. Never part of a layer or of a cache key.
-    pub secrets: BTreeMap<String, PathBuf>,
+    /// `RUN --mount=type=secret`, by id. Never part of a layer or of a cache key.
+    pub secrets: BTreeMap<String, Secret>,
+    /// `RUN --mount=type=ssh`: id to the socket of an agent.
+    pub ssh: BTreeMap<String, PathBuf>,
     /// For the whole build.
     pub timeout: Option<Duration>,
     /// Of each RUN.
@@ -83,6 +111,7 @@ impl BuildRequest {
             compression: Compression::Gzip,
             source_date_epoch: None,
             secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
             timeout: None,
             resources: Resources::default(),
         }
@@ -95,6 +124,8 @@ pub struct Env<'a> {
     pub snapshots: &'a Snapshots,
     pub content: &'a dyn Content,
     pub images: &'a dyn Images,
+    /// For ADD of addresses.
+    pub fetch: &'a dyn Fetch,
     pub sink: &'a dyn Sink,
     pub launcher: &'a Launcher,
     /// What goes through the private networks of RUN.

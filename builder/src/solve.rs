@@ -3,7 +3,9 @@
 //! Everything that can be refused is refused before the first step runs. A step's result becomes
 //! visible by one rename; a step that fails or is cancelled leaves nothing behind.
 
+pub mod checks;
 mod copy;
+mod download;
 mod furnish;
 mod origin;
 mod run;
@@ -28,7 +30,7 @@ use crate::error::{BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
 use crate::plan::{Action, Base, Origin, Plan, RunMount, RunMountKind, Stage, Step};
-use crate::request::{BuildRequest, Built, DockerfileSource, Env};
+use crate::request::{BuildRequest, Built, DockerfileSource, Env, NamedContext};
 
 /// A Dockerfile is text that people write; the parser bounds it further.
 const MAX_DOCKERFILE: u64 = 16 << 20;
@@ -40,6 +42,7 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
         file: source.name.clone(),
         source: Box::new(error),
     })?;
+    let options = checks::options(&parsed, request)?;
     warn(env, &source.name, &parsed);
     let mut images = BTreeMap::new();
     let plan = plan(
@@ -54,12 +57,16 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
     for (reference, platform, place) in image_origins(&plan) {
         fetch(env, &mut images, reference, platform, place)?;
     }
+    let contexts = open_contexts(env, request, source.path.as_deref())?;
+    let ignore = &contexts.main.ignore;
+    let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
+    checks::tell(env, &source.name, &options, &found)?;
     let mut solver = Solver {
         env,
         request,
         total: plan.steps,
         steps: Steps::new(env.cache),
-        contexts: open_contexts(env, request, source.path.as_deref())?,
+        contexts,
         images,
         done: BTreeMap::new(),
         cached: 0,
@@ -163,6 +170,10 @@ fn image_origins(plan: &Plan) -> Vec<(&Reference, &Platform, &Place)> {
 fn bind_origin(mount: &RunMount) -> Option<&Origin> {
     match &mount.kind {
         RunMountKind::Bind { origin, .. } => Some(origin),
+        RunMountKind::Cache {
+            seed: Some((origin, _)),
+            ..
+        } => Some(origin),
         _ => None,
     }
 }
@@ -178,10 +189,14 @@ fn open_contexts(
     dockerfile: Option<&Path>,
 ) -> Result<Contexts, BuildError> {
     let main = Context::open(&request.context, dockerfile, env.cache)?;
-    let named = request
-        .contexts
-        .iter()
-        .map(|(name, folder)| Ok((name.clone(), Context::open(folder, None, env.cache)?)));
+    let folders = request.contexts.iter().filter_map(|(name, of)| match of {
+        NamedContext::Folder(folder) => Some((name, folder)),
+        NamedContext::Image(_) => None,
+    });
+    let named = folders.map(|(name, folder)| {
+        let context = Context::open(folder, None, env.cache)?;
+        Ok((name.clone(), context))
+    });
     Ok(Contexts {
         main,
         named: named.collect::<Result<_, BuildError>>()?,
@@ -250,7 +265,7 @@ impl Solver<'_> {
 
     fn start(&self, stage: &Stage) -> Result<Finished, BuildError> {
         let found = match &stage.base {
-            Base::Scratch => Some(Finished::default()),
+            Base::Scratch | Base::Folder(_) => Some(Finished::default()),
             Base::Stage(earlier) => self.done.get(earlier).cloned(),
             Base::Image(reference, platform) => {
                 let base = self.images.get(&image_key(reference, platform));

@@ -8,14 +8,22 @@
 mod buildah;
 #[path = "build/caching.rs"]
 mod caching;
+#[path = "build/contexts.rs"]
+mod contexts;
 #[path = "build/copying.rs"]
 mod copying;
 #[path = "build/failing.rs"]
 mod failing;
+#[path = "build/fetching.rs"]
+mod fetching;
 #[path = "build/fixture.rs"]
 mod fixture;
+#[path = "build/flags.rs"]
+mod flags;
 #[path = "build/images.rs"]
 mod images;
+#[path = "build/mounting.rs"]
+mod mounting;
 #[path = "build/running.rs"]
 mod running;
 #[path = "build/single_id.rs"]
@@ -31,6 +39,10 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(images::trials());
     trials.extend(copying::trials());
+    trials.extend(flags::trials());
+    trials.extend(contexts::trials());
+    trials.extend(fetching::trials());
+    trials.extend(mounting::trials());
     trials.extend(running::trials());
     trials.extend(caching::trials());
     trials.extend(failing::trials());

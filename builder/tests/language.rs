@@ -6,6 +6,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "language/checks.rs"]
+mod checks;
 #[path = "language/errors.rs"]
 mod errors;
 #[path = "language/expansion.rs"]
@@ -18,5 +20,7 @@ mod hostile;
 mod ignoring;
 #[path = "language/oracle.rs"]
 mod oracle;
+#[path = "language/planning.rs"]
+mod planning;
 #[path = "language/references.rs"]
 mod references;

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/images/unpack", post(unpack))
         .route("/v1/images/from-host", post(from_host))
         .route("/v1/builds", post(build))
+        .route("/v1/builds/check", post(check_build))
 }
 
 async fn list(State(app): State<Arc<App>>, Query(wanted): Query<ListImages>) -> Response {
@@ -135,4 +136,8 @@ async fn build(
         let images = app.images.for_caller(caller);
         images.build(&request, progress, &cancel)
     })
+}
+
+async fn check_build(State(app): State<Arc<App>>, Json(request): Json<BuildRequest>) -> Response {
+    blocking(move || app.images.check_build(&request)).await
 }

@@ -5,6 +5,7 @@
 //! crate's frames.
 
 mod archives;
+pub mod build_inputs;
 pub mod caller;
 mod daemon;
 pub mod external;

@@ -9,6 +9,7 @@ use unpacker::container::network::spec::Protocol;
 use unpacker::container::resources::Standing;
 use unpacker::progress::Event;
 
+use crate::api::build_inputs::BuildInputs;
 use crate::error::Failure;
 use crate::sandbox::options::RunOptions;
 
@@ -258,6 +259,8 @@ pub struct BuildRequest {
     /// Of RUN: "host", "private" or "none"; the host's by default.
     #[serde(default)]
     pub network: Option<String>,
+    #[serde(default)]
+    pub inputs: BuildInputs,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::build_inputs;
 use crate::cli::doctor::Doctor;
 use crate::cli::image_args::{Check, History, Images, Inspect, Load, Rmi, Save};
 use crate::cli::login::{Login, Logout};
@@ -264,6 +265,12 @@ pub struct Build {
     /// How layers are compressed: gzip, zstd or none
     #[arg(long, value_name = "KIND")]
     pub compression: Option<String>,
+    #[command(flatten)]
+    pub inputs: build_inputs::Inputs,
+    /// Only look the Dockerfile through: tell what is doubtful, build nothing, and end with 1 if
+    /// there was anything
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[derive(Debug, Subcommand)]

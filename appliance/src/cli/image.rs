@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use config::name::Reference;
 
+use crate::api::build_inputs::Checks;
 use crate::api::types::{
     BuildRequest, BuildResult, FromHostRequest, ImageRow, Moved, PruneRequest, Pruned, PullRequest,
     PushRequest, TagRequest, UnpackRequest,
@@ -215,7 +216,11 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         push: build.push,
         compression: build.compression,
         network: build.network,
+        inputs: build.inputs.read()?,
     };
+    if build.check {
+        return check_build(session, &request).await;
+    }
     let result: BuildResult = session
         .daemon()
         .await?
@@ -226,6 +231,22 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         Format::Text => ui::line(&result.digest),
     }
     Ok(0)
+}
+
+/// Exit code 1 says that something was found, as a failure of a build would.
+async fn check_build(session: &Session, request: &BuildRequest) -> Outcome<u8> {
+    let client = session.daemon().await?;
+    let checks: Checks = client.post("/v1/builds/check", request).await?;
+    match session.format {
+        Format::Json => ui::json(&checks),
+        Format::Text if checks.warnings.is_empty() => ui::line("No warnings."),
+        Format::Text => {
+            for warning in &checks.warnings {
+                ui::line(&warning.shown(&checks.file));
+            }
+        }
+    }
+    Ok(u8::from(!checks.warnings.is_empty()))
 }
 
 /// `KEY=VALUE`, both as written.

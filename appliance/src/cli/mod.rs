@@ -2,6 +2,7 @@
 
 mod archive;
 pub mod args;
+pub mod build_inputs;
 mod configure;
 mod daemon;
 pub mod doctor;

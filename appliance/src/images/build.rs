@@ -17,6 +17,7 @@ use unpacker::progress::{Cancel, Event, Progress};
 
 use crate::api::types::{BuildRequest as Wanted, BuildResult};
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::build_inputs;
 use crate::images::platform::{Wanted as WantedPlatform, platform};
 use crate::images::service::Images;
 use crate::progress::Reporter;
@@ -76,6 +77,7 @@ impl Images {
             snapshots: &self.snapshots,
             content: self.content.as_ref(),
             images: self,
+            fetch: self,
             sink: self,
             launcher: &self.launcher,
             wiring: &self.wiring,
@@ -88,7 +90,7 @@ impl Images {
         solve::build(&env, request).map_err(failed)
     }
 
-    fn request(&self, wanted: &Wanted) -> Outcome<BuildRequest> {
+    pub(super) fn request(&self, wanted: &Wanted) -> Outcome<BuildRequest> {
         let mut request = BuildRequest::new(&wanted.context);
         if let Some(file) = &wanted.dockerfile {
             request.dockerfile = DockerfileSource::Path(file.clone());
@@ -106,6 +108,7 @@ impl Images {
         request.network = crate::sandbox::plan::build_network(wanted.network.as_deref())?;
         request.source_date_epoch = epoch(wanted)?;
         request.resources.clone_from(&self.build_limits);
+        build_inputs::add(&mut request, &wanted.inputs)?;
         Ok(request)
     }
 
@@ -168,7 +171,7 @@ fn say(progress: &dyn Progress, text: String) {
 }
 
 /// The last lines of the failing command stand last, where the eye is.
-fn failed(error: BuildError) -> Failure {
+pub(super) fn failed(error: BuildError) -> Failure {
     let record = error.record();
     let kind = match (&error, record.stage) {
         (BuildError::Cancelled(_), _) => Kind::Cancelled,

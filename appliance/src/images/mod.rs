@@ -10,11 +10,13 @@
 
 pub mod archive;
 mod build;
+mod build_inputs;
 pub(crate) mod caller;
 mod content;
 mod describe;
 pub(crate) mod evict;
 pub mod external;
+mod fetch;
 pub(crate) mod gate;
 mod host;
 mod inspect;

@@ -85,7 +85,7 @@ impl Images {
     }
 
     /// Reads a kept manifest, through an index to the platform's.
-    fn read(&self, kept: &Kept, platform: &Platform) -> Result<Image, ImageError> {
+    pub(super) fn read(&self, kept: &Kept, platform: &Platform) -> Result<Image, ImageError> {
         let image = read::load_for(self.content.as_ref(), &kept.bytes, platform)?;
         read::check_platform(&image.config, platform)?;
         Ok(image)

@@ -17,8 +17,9 @@ use unpacker::snapshot::id::SnapshotId;
 use super::layers;
 use super::steps::Steps;
 
-/// What a build remembers beside its entries: hashes of contexts, and what cache mounts hold.
-const REST: [&str; 2] = ["files", "mounts"];
+/// What a build remembers beside its entries: hashes of contexts, what cache mounts hold, and
+/// what ADD fetched.
+const REST: [&str; 3] = ["files", "mounts", "downloads"];
 
 /// One remembered result.
 #[derive(Debug, Clone, PartialEq, Eq)]

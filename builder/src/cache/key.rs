@@ -6,7 +6,7 @@
 //! | WORKDIR | path, user in force                                                                |
 //! | RUN     | command with its shell, ENV and declared ARGs, folder, user, network, mounts       |
 //! | COPY    | content of the selected sources, destination, --chown, --chmod                     |
-//! | ADD     | as COPY, and that archives are unpacked                                            |
+//! | ADD     | as COPY, that archives are unpacked, and digest, name and time of what is fetched  |
 //!
 //! Mounts enter by kind, target and options; a bind from the context or from a stage enters with the
 //! content of its source. A source's content is names, types, modes, owners (of stages and images

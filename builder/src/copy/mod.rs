@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use unpacker::layer::apply::ApplyError;
 use unpacker::progress::Cancelled;
 
+use crate::ignore::IgnoreError;
+
 /// Why a copy failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
@@ -27,6 +29,8 @@ pub enum CopyError {
     },
     #[error("{pattern:?} is not a pattern: a bracket or an escape is not complete")]
     BadPattern { pattern: String },
+    #[error("cannot use --exclude")]
+    Exclude(#[source] IgnoreError),
     #[error("more than {limit} files are selected")]
     TooMany { limit: usize },
     #[error("several sources need a destination that ends with /, {dest:?} does not")]
@@ -35,10 +39,6 @@ pub enum CopyError {
     FolderOverFile { path: PathBuf },
     #[error("cannot copy a file over the folder {path:?}")]
     FileOverFolder { path: PathBuf },
-    #[error(
-        "--link with the destination {path:?}, which leads through a symbolic link, is not supported"
-    )]
-    LinkThroughSymlink { path: PathBuf },
     #[error("cannot copy {path:?}: sockets cannot be in an image")]
     Socket { path: PathBuf },
     #[error("cannot read {path:?}")]

@@ -2,7 +2,7 @@
 //!
 //! A folder's contents go into the destination; a file goes below a destination that is a folder
 //! (by its slash or because it is there) and becomes it otherwise. Missing folders are made with
-//! mode 0755 and the owner of the copy, the destination itself too; folders below it take the
+//! mode 0755 or the octal `--chmod`, and the owner of the copy, the destination itself too; folders below it take the
 //! source's attributes, also where they were there (as BuildKit and buildah do it). Links in the
 //! destination's path are followed inside the image; names below it are replaced, not followed.
 
@@ -19,13 +19,14 @@ use unpacker::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
 use unpacker::progress::Cancel;
 
 use crate::plan::Dest;
+use crate::plan::mode::Mode;
 
 use super::CopyError;
 use super::select::Match;
 
 /// As the kernel: so many links in one path are a loop.
 const MAX_LINKS: usize = 40;
-const FOLDER_MODE: u32 = 0o755;
+pub(crate) const FOLDER_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
 
 /// Where to and how.
@@ -39,7 +40,7 @@ pub struct Placement<'a> {
     /// `--chown`.
     pub owner: Option<Owner>,
     /// `--chmod`.
-    pub mode: Option<u32>,
+    pub mode: Option<&'a Mode>,
     pub ownership: Ownership,
     pub cancel: &'a Cancel,
 }
@@ -202,7 +203,7 @@ impl Placement<'_> {
     fn attributes(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
         let (owner, mode) = self.source_owner(from, found)?;
         let owner = self.owner.unwrap_or(owner);
-        let mode = self.mode.unwrap_or(mode);
+        let mode = self.changed(mode, found.is_dir());
         let given = self.ownership.give(self.to, to, owner, mode);
         given.map_err(CopyError::write(to))?;
         if self.from_context {
@@ -229,19 +230,27 @@ impl Placement<'_> {
 
     fn make_all(&self, path: &Path) -> Result<(), CopyError> {
         let owner = self.owner.unwrap_or_default();
-        make_folders(self.to, path, owner, self.ownership).map_err(CopyError::write(path))
+        let mode = self.mode.and_then(Mode::of_new_folders);
+        let mode = mode.unwrap_or(FOLDER_MODE);
+        make_folders(self.to, path, owner, mode, self.ownership).map_err(CopyError::write(path))
+    }
+
+    /// A mode after `--chmod`.
+    fn changed(&self, mode: u32, is_folder: bool) -> u32 {
+        self.mode.map_or(mode, |own| own.apply(mode, is_folder))
     }
 }
 
-/// Makes what is missing of a path, with mode 0755.
+/// Makes what is missing of a path.
 pub(crate) fn make_folders(
     root: &Root,
     path: &Path,
     owner: Owner,
+    mode: u32,
     ownership: Ownership,
 ) -> io::Result<()> {
     for made in root.create_dir_all(path, FOLDER_MODE, None)? {
-        ownership.give(root, &made, owner, FOLDER_MODE)?;
+        ownership.give(root, &made, owner, mode)?;
     }
     Ok(())
 }
@@ -273,25 +282,13 @@ pub fn place_inline(
         let mut file = placement.to.create_file(&target, FILE_MODE)?;
         file.write_all(body.as_bytes())?;
         let owner = placement.owner.unwrap_or_default();
-        let mode = placement.mode.unwrap_or(FILE_MODE);
+        let mode = placement.changed(FILE_MODE, false);
         placement
             .ownership
             .give(placement.to, &target, owner, mode)?;
         placement.to.set_mtime(&target, mtime)
     })();
     written.map_err(CopyError::write(&target))
-}
-
-/// Refuses a destination whose path has a link in it.
-pub(crate) fn refuse_links(root: &Root, dest: &Path) -> Result<(), CopyError> {
-    for prefix in dest.ancestors() {
-        let found = root.lookup(prefix).map_err(CopyError::write(prefix))?;
-        if found.is_some_and(|found| found.is_symlink()) {
-            let path = dest.to_owned();
-            return Err(CopyError::LinkThroughSymlink { path });
-        }
-    }
-    Ok(())
 }
 
 /// Follows links at the end of a path, also to what is not there yet.

@@ -11,8 +11,9 @@ use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::{Kind, Metadata};
 use unpacker::progress::Cancel;
 
-use crate::ignore::Ignore;
+use crate::ignore::{Ignore, Include};
 use crate::plan::Source;
+use crate::plan::path::is_pattern;
 
 use super::CopyError;
 use super::glob::Glob;
@@ -26,6 +27,9 @@ pub struct Tree<'a> {
     pub root: &'a Root,
     /// Only the build context has one.
     pub ignore: Option<&'a Ignore>,
+    /// `--exclude`, seen from each match: it leaves out what is below a folder, and a file that is
+    /// itself a match by its name.
+    pub exclude: &'a Ignore,
     /// For messages: "the build context".
     pub name: &'a str,
 }
@@ -61,7 +65,7 @@ impl Match {
 }
 
 /// Everything that the sources name, in their order. Patterns may match nothing as long as something
-/// is selected at all.
+/// is selected at all; those of `--parents` and what `--exclude` leaves out may even come to nothing.
 pub fn select(
     tree: Tree<'_>,
     sources: &[Source],
@@ -73,23 +77,48 @@ pub fn select(
         count: 0,
     };
     let mut matches = Vec::new();
+    let mut may_be_empty = false;
     for source in sources {
+        let include = include(source)?;
         let paths = match source.pattern {
             true => walk.expand(&source.path)?,
             false => vec![PathBuf::from(&source.path)],
         };
         for path in paths {
-            match walk.take(&path)? {
-                Some(found) => matches.push(found),
-                None if source.pattern => {}
-                None => return Err(walk.nothing(&source.path)),
+            match walk.take(&path, include.as_ref())? {
+                Taken::Match(found) => matches.push(found),
+                Taken::Excluded => may_be_empty = true,
+                Taken::Absent if source.pattern => {}
+                Taken::Absent => return Err(walk.nothing(&source.path)),
             }
         }
+        if let Some(below) = &source.below {
+            walk.require(source, below)?;
+            may_be_empty = true;
+        }
     }
-    match (matches.is_empty(), sources.first()) {
+    match (matches.is_empty() && !may_be_empty, sources.first()) {
         (true, Some(first)) => Err(walk.nothing(&first.path)),
         _ => Ok(matches),
     }
+}
+
+/// What `--parents` takes below a source; nothing where that is everything.
+fn include(source: &Source) -> Result<Option<Include>, CopyError> {
+    let Some(below) = source.below.as_deref().filter(|below| *below != ".") else {
+        return Ok(None);
+    };
+    let parsed = Include::parse(below).map_err(|_| CopyError::BadPattern {
+        pattern: below.to_owned(),
+    });
+    parsed.map(Some)
+}
+
+/// What became of one path.
+enum Taken {
+    Match(Match),
+    Absent,
+    Excluded,
 }
 
 struct Walk<'a> {
@@ -112,6 +141,19 @@ impl Walk<'_> {
         }
     }
 
+    /// With `--parents` a path that is no pattern has to be there.
+    fn require(&self, source: &Source, below: &str) -> Result<(), CopyError> {
+        if source.pattern || is_pattern(below) {
+            return Ok(());
+        }
+        let path = context_path(Path::new(&source.path), Path::new(below));
+        let there = self.tree.root.metadata_followed(&path).is_ok();
+        match there && !self.ignored(&path) {
+            true => Ok(()),
+            false => Err(self.nothing(&path.to_string_lossy())),
+        }
+    }
+
     fn ignored(&self, path: &Path) -> bool {
         let root = path == Path::new(".");
         !root
@@ -130,22 +172,25 @@ impl Walk<'_> {
     }
 
     /// A match, or nothing where the path is not there or left out.
-    fn take(&mut self, path: &Path) -> Result<Option<Match>, CopyError> {
+    fn take(&mut self, path: &Path, include: Option<&Include>) -> Result<Taken, CopyError> {
         let metadata = match self.tree.root.metadata_followed(path) {
             Ok(metadata) => metadata,
-            Err(e) if is_absent(&e) => return Ok(None),
+            Err(e) if is_absent(&e) => return Ok(Taken::Absent),
             Err(e) => return Err(CopyError::read(path)(e)),
         };
+        let name = path.file_name().unwrap_or(OsStr::new("")).to_owned();
+        if !metadata.is_dir() && self.tree.exclude.is_ignored(Path::new(&name)) {
+            return Ok(Taken::Excluded);
+        }
         let ignored = self.ignored(path);
         let mut items = Vec::new();
         if metadata.is_dir() && self.descends(path) {
-            items = self.below(path)?;
+            items = self.below(path, include)?;
         }
         if ignored && items.is_empty() {
-            return Ok(None);
+            return Ok(Taken::Absent);
         }
-        let name = path.file_name().unwrap_or(OsStr::new("")).to_owned();
-        Ok(Some(Match {
+        Ok(Taken::Match(Match {
             path: path.to_owned(),
             name,
             metadata,
@@ -153,7 +198,8 @@ impl Walk<'_> {
         }))
     }
 
-    fn below(&mut self, top: &Path) -> Result<Vec<Item>, CopyError> {
+    fn below(&mut self, top: &Path, include: Option<&Include>) -> Result<Vec<Item>, CopyError> {
+        let exclude = self.tree.exclude;
         let mut items: Vec<(Item, bool)> = Vec::new();
         let mut todo = vec![PathBuf::new()];
         while let Some(folder) = todo.pop() {
@@ -164,8 +210,14 @@ impl Walk<'_> {
             for entry in entries.map_err(CopyError::read(&at))? {
                 let path = folder.join(&entry.name);
                 let full = context_path(top, &path);
-                let ignored = self.ignored(&full);
-                if entry.kind == Kind::Directory && self.descends(&full) {
+                let taken = include.is_none_or(|include| include.takes(&path));
+                let ignored = !taken || self.ignored(&full) || exclude.is_ignored(&path);
+                let descends = || {
+                    include.is_none_or(|include| include.may_descend(&path))
+                        && exclude.may_descend(&path)
+                        && self.descends(&full)
+                };
+                if entry.kind == Kind::Directory && descends() {
                     folders.push(path.clone());
                 } else if ignored {
                     continue;
@@ -190,7 +242,7 @@ impl Walk<'_> {
             self.cancel.check()?;
             found = match component {
                 "**" => self.all_folders(found)?,
-                literal if !literal.contains(['*', '?', '[', '\\']) => {
+                literal if !is_pattern(literal) => {
                     found.iter().map(|path| path.join(literal)).collect()
                 }
                 component => {
@@ -304,15 +356,26 @@ mod tests {
     }
 
     fn selected(dir: &Path, ignore: &str, sources: &[&str]) -> Result<Vec<String>, CopyError> {
+        let sources: Vec<Source> = sources.iter().map(|s| path::source(s)).collect();
+        shown(dir, ignore, &[], &sources)
+    }
+
+    fn shown(
+        dir: &Path,
+        ignore: &str,
+        exclude: &[&str],
+        sources: &[Source],
+    ) -> Result<Vec<String>, CopyError> {
         let root = Root::open(dir).unwrap();
         let ignore = Ignore::parse(ignore.as_bytes()).unwrap();
+        let exclude = Ignore::from_patterns(exclude.iter().copied()).unwrap();
         let tree = Tree {
             root: &root,
             ignore: Some(&ignore),
+            exclude: &exclude,
             name: "the build context",
         };
-        let sources: Vec<Source> = sources.iter().map(|s| path::source(s)).collect();
-        let matches = select(tree, &sources, &Cancel::default())?;
+        let matches = select(tree, sources, &Cancel::default())?;
         let show = |m: &Match| {
             let top = m.path.display().to_string();
             let items = m.items.iter().map(|i| m.full(i).display().to_string());
@@ -340,6 +403,73 @@ mod tests {
                 want,
                 "{sources:?}"
             );
+        }
+    }
+
+    #[test]
+    fn excludes_are_seen_from_each_source() {
+        let dir = tree(&["a/x.c", "a/y.h", "a/sub/z.c", "b/x.c", "top.c", "top.h"]);
+        for (exclude, sources, want) in [
+            (
+                &["*.c"][..],
+                &["a"][..],
+                &["a", "a/sub", "a/y.h", "a/sub/z.c"][..],
+            ),
+            (&["**/*.c"], &["a"], &["a", "a/sub", "a/y.h"]),
+            (
+                &["*/*.c"],
+                &["."],
+                &[
+                    ".",
+                    "./a",
+                    "./b",
+                    "./top.c",
+                    "./top.h",
+                    "./a/sub",
+                    "./a/y.h",
+                    "./a/sub/z.c",
+                ],
+            ),
+            (&["sub"], &["a"], &["a", "a/x.c", "a/y.h"]),
+            (&["*", "!sub/z.c"], &["a"], &["a", "a/sub", "a/sub/z.c"]),
+            (&["*.c"], &["top*"], &["top.h"]),
+            (&["*"], &["top.c"], &[]),
+            (&["*"], &["a"], &["a"]),
+        ] {
+            let sources: Vec<Source> = sources.iter().map(|s| path::source(s)).collect();
+            let found = shown(dir.path(), "", exclude, &sources).unwrap();
+            assert_eq!(found, want, "{exclude:?} of {sources:?}");
+        }
+    }
+
+    #[test]
+    fn parents_keep_the_folders_behind_the_pivot() {
+        let dir = tree(&["a/b/c/d/f", "a/b/c/g", "a/b2/c/d/h", "a/e/i", "top"]);
+        for (ignore, source, want) in [
+            (
+                "",
+                "a/b/c/g",
+                &[".", "./a", "./a/b", "./a/b/c", "./a/b/c/g"][..],
+            ),
+            ("", "a/b/./c/d", &["a/b", "a/b/c", "a/b/c/d", "a/b/c/d/f"]),
+            (
+                "",
+                "a/b*/./**/h",
+                &["a/b", "a/b2", "a/b2/c", "a/b2/c/d", "a/b2/c/d/h"],
+            ),
+            ("", "a/./*/c/g", &["a", "a/b", "a/b/c", "a/b/c/g"]),
+            ("", "none*/x", &["."]),
+            ("a/b/c/d", "a/b/./c", &["a/b", "a/b/c", "a/b/c/g"]),
+            ("", "a/e/.", &[".", "./a", "./a/e", "./a/e/i"]),
+        ] {
+            let sources = [path::source_with_parents(source)];
+            let found = shown(dir.path(), ignore, &[], &sources).unwrap();
+            assert_eq!(found, want, "{source}");
+        }
+        for (ignore, source) in [("", "nope"), ("", "a/./nope"), ("top", "top")] {
+            let sources = [path::source_with_parents(source)];
+            let error = shown(dir.path(), ignore, &[], &sources).unwrap_err();
+            assert!(error.to_string().contains("matches nothing"), "{error}");
         }
     }
 

@@ -11,7 +11,7 @@ pub struct Directives {
     pub escape: char,
     /// The frontend image that was asked for; it is not used.
     pub syntax: Option<String>,
-    /// The lint options; there is no linter.
+    /// Options of the build checks, see `lint::options`.
     pub check: Option<String>,
 }
 

@@ -211,22 +211,10 @@ pub struct Note {
 pub enum Remark {
     #[error("\"# syntax={value}\" is ignored: this builder reads the Dockerfile itself")]
     Syntax { value: String },
-    #[error("\"# check={value}\" is ignored: this builder has no lint rules to skip")]
-    Check { value: String },
     #[error("an empty line inside a continued instruction")]
     EmptyContinuation,
-    #[error("two stages are named {name:?}, the later one counts")]
-    DuplicateStage { name: String },
-    #[error("MAINTAINER is deprecated, use LABEL org.opencontainers.image.authors")]
-    Maintainer,
     #[error("HEALTHCHECK NONE makes no use of its flags")]
     HealthcheckFlags,
-    #[error("{instruction} in the form \"key value\" is deprecated, write key=value")]
-    LegacyPair { instruction: &'static str },
-    #[error(
-        "port {port:?} maps a host's port, which an image cannot do; the container's port counts"
-    )]
-    HostPort { port: String },
     #[error("{instruction} looks like a JSON array but is not one, it is taken as a shell's line")]
     JsonLike { instruction: &'static str },
 }

@@ -11,7 +11,7 @@ pub enum PortError {
 
 /// The keys of the configuration's `ExposedPorts` for one expanded word, a range port by port.
 ///
-/// The host's part of `8080:80` has no place in an image; the parser leaves a note about it.
+/// The host's part of `8080:80` has no place in an image; a build check tells of it.
 pub fn ports(word: &str) -> Result<Vec<String>, PortError> {
     let text = || word.to_owned();
     let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));

@@ -19,6 +19,8 @@ pub struct Instruction {
     /// The logical line (continuations joined, comments dropped, no heredoc bodies), trimmed: what
     /// the image's history shows.
     pub text: String,
+    /// Comments right over it, without their `#`.
+    pub comments: Vec<String>,
 }
 
 /// What an instruction says.

@@ -15,6 +15,8 @@ pub(super) const MAX_LINES: u32 = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogicalLine {
     pub(super) text: String,
+    /// Comments right over it, without their `#`: a blank line or an empty comment begins anew.
+    pub(super) comments: Vec<String>,
     /// Offset in `text` at which a part begins, and where it stood; ascending, never empty.
     parts: Vec<(usize, Position)>,
 }
@@ -54,6 +56,8 @@ pub(super) struct Lines<'a> {
     pub(super) directives: Directives,
     /// `None` as soon as a line was no directive.
     seen: Option<Vec<Name>>,
+    /// The comments since the last blank line or instruction.
+    comments: Vec<String>,
     pub(super) notes: Vec<Note>,
 }
 
@@ -68,6 +72,7 @@ impl<'a> Lines<'a> {
             length: 0,
             directives: Directives::default(),
             seen: Some(Vec::new()),
+            comments: Vec::new(),
             notes: Vec::new(),
         })
     }
@@ -123,7 +128,9 @@ impl<'a> Lines<'a> {
         };
         if line.trim_ascii_start().first() == Some(&b'#') {
             let lossy = String::from_utf8_lossy(line);
-            self.directive(lossy.trim())?;
+            if !self.directive(lossy.trim())? {
+                self.comment(lossy.trim());
+            }
             return Ok(Some(None));
         }
         self.seen = None;
@@ -131,12 +138,20 @@ impl<'a> Lines<'a> {
         Ok(Some(Some(line)))
     }
 
-    fn directive(&mut self, comment: &str) -> Result<(), DockerfileError> {
+    fn comment(&mut self, comment: &str) {
+        match comment.trim_start_matches('#').trim() {
+            "" => self.comments.clear(),
+            text => self.comments.push(text.to_owned()),
+        }
+    }
+
+    /// Whether a comment was a parser directive.
+    fn directive(&mut self, comment: &str) -> Result<bool, DockerfileError> {
         let Some(mut seen) = self.seen.take() else {
-            return Ok(());
+            return Ok(false);
         };
         let Some((name, value)) = directive::read(comment) else {
-            return Ok(());
+            return Ok(false);
         };
         let set = self.directives.set(&mut seen, name, value);
         set.map_err(|problem| at_line(self.number, comment, problem))?;
@@ -144,10 +159,9 @@ impl<'a> Lines<'a> {
         let value = value.to_owned();
         match name {
             Name::Syntax => self.note(self.number, Remark::Syntax { value }),
-            Name::Check => self.note(self.number, Remark::Check { value }),
-            Name::Escape => {}
+            Name::Check | Name::Escape => {}
         }
-        Ok(())
+        Ok(true)
     }
 
     fn note(&mut self, line: u32, remark: Remark) {
@@ -161,9 +175,13 @@ impl<'a> Lines<'a> {
             let Some(line) = self.unless_comment()? else {
                 return Ok(None);
             };
-            let Some(line) = line.filter(|line| !line.trim().is_empty()) else {
+            let Some(line) = line else {
                 continue;
             };
+            if line.trim().is_empty() {
+                self.comments.clear();
+                continue;
+            }
             return self.joined(line).map(Some);
         }
     }
@@ -178,6 +196,7 @@ impl<'a> Lines<'a> {
         let (text, mut continues) = continuation(trimmed, self.directives.escape);
         let mut logical = LogicalLine {
             text: String::new(),
+            comments: std::mem::take(&mut self.comments),
             parts: Vec::new(),
         };
         logical.push(text, position);
@@ -194,6 +213,8 @@ impl<'a> Lines<'a> {
             let line = self.number;
             logical.push(text, Position { line, column: 1 });
         }
+        // Those inside an instruction belong to nobody.
+        self.comments.clear();
         Ok(logical)
     }
 }

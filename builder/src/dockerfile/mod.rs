@@ -30,7 +30,7 @@ pub mod pattern;
 mod run;
 pub mod source;
 pub mod stages;
-mod suggest;
+pub(crate) mod suggest;
 mod transfer;
 mod typed;
 mod words;

@@ -101,7 +101,7 @@ impl Run {
             return Invocation::Shell(heredoc::reattach(line, &self.heredocs));
         }
         let body = first.text();
-        if first.content.starts_with("#!") {
+        if body.starts_with("#!") {
             let name = first.name.clone();
             return Invocation::Script { name, body };
         }

@@ -4,7 +4,7 @@
 //! case-insensitive; of two stages with one name the later counts, for those that come after it.
 
 use super::directive::Directives;
-use super::error::{DockerfileError, Note, Problem, Remark};
+use super::error::{DockerfileError, Note, Problem};
 use super::instruction::{ArgDeclaration, From, Instruction, Kind};
 use super::lines::at_line;
 use super::source::{Position, Range};
@@ -25,6 +25,8 @@ pub struct Dockerfile {
 pub struct GlobalArgs {
     pub declarations: Vec<ArgDeclaration>,
     pub range: Range,
+    /// Comments right over it, without their `#`.
+    pub comments: Vec<String>,
 }
 
 /// A FROM and what follows up to the next one.
@@ -36,6 +38,8 @@ pub struct Stage {
     pub range: Range,
     /// The FROM instruction's logical line.
     pub text: String,
+    /// Comments right over it, without their `#`.
+    pub comments: Vec<String>,
     pub instructions: Vec<Instruction>,
 }
 
@@ -133,12 +137,12 @@ pub(super) fn group(
         end = instruction.range.end;
         match (instruction.kind, stages.last_mut()) {
             (Kind::From(from), _) => {
-                note_duplicate(&stages, &from, instruction.range.start, &mut notes);
                 stages.push(Stage {
                     index: stages.len(),
                     from,
                     range: instruction.range,
                     text: instruction.text,
+                    comments: instruction.comments,
                     instructions: Vec::new(),
                 });
             }
@@ -149,6 +153,7 @@ pub(super) fn group(
             (Kind::Arg(declarations), None) => global_args.push(GlobalArgs {
                 declarations,
                 range: instruction.range,
+                comments: instruction.comments,
             }),
             (kind, None) => {
                 return Err(DockerfileError {
@@ -171,14 +176,4 @@ pub(super) fn group(
         stages,
         notes,
     })
-}
-
-fn note_duplicate(stages: &[Stage], from: &From, position: Position, notes: &mut Vec<Note>) {
-    let Some(name) = from.name.clone() else {
-        return;
-    };
-    if stages.iter().any(|stage| stage.name() == Some(&name)) {
-        let remark = Remark::DuplicateStage { name };
-        notes.push(Note { position, remark });
-    }
 }

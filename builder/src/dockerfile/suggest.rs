@@ -4,7 +4,7 @@
 const MAX_WORD: usize = 32;
 
 /// The word of `known` that is nearest, if it is near enough to be what was meant.
-pub(super) fn closest(word: &str, known: &[&'static str]) -> Option<&'static str> {
+pub(crate) fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let length = word.chars().count();
     if length == 0 || length > MAX_WORD {
         return None;

@@ -33,6 +33,7 @@ fn typed(
         kind: kind(statement, parts, notes)?,
         range,
         text: text.unwrap_or_default().trim().to_owned(),
+        comments: statement.line.comments.clone(),
     })
 }
 
@@ -64,19 +65,16 @@ fn kind(
         _ => Flags::new(statement, parts, name, &[])?,
     };
     Ok(match *name {
-        "ENV" => Kind::Env(form.pairs(notes)?),
-        "LABEL" => Kind::Label(form.pairs(notes)?),
+        "ENV" => Kind::Env(form.pairs()?),
+        "LABEL" => Kind::Label(form.pairs()?),
         "ARG" => Kind::Arg(form.declarations()?),
         "WORKDIR" => Kind::Workdir(Word::new(form.whole()?)),
         "USER" => Kind::User(Word::new(form.whole()?)),
         "STOPSIGNAL" => Kind::StopSignal(Word::new(form.whole()?)),
-        "MAINTAINER" => {
-            form.note(notes, Remark::Maintainer);
-            Kind::Maintainer(form.whole()?.to_owned())
-        }
+        "MAINTAINER" => Kind::Maintainer(form.whole()?.to_owned()),
         "CMD" => Kind::Cmd(form.command(notes)?),
         "ENTRYPOINT" => Kind::Entrypoint(form.command(notes)?),
-        "EXPOSE" => Kind::Expose(form.ports(notes)?),
+        "EXPOSE" => Kind::Expose(form.ports()?),
         "VOLUME" => Kind::Volume(form.volumes()?),
         "SHELL" => Kind::Shell(form.shell()?),
         _ => Kind::Onbuild(form.onbuild(notes)?),
@@ -121,11 +119,6 @@ impl Form<'_> {
         let instruction = self.instruction;
         let problem = Problem::Arguments { instruction, needs };
         self.statement.error(&self.parts.keyword, problem)
-    }
-
-    fn note(&self, notes: &mut Vec<Note>, remark: Remark) {
-        let position = self.statement.line.position(self.parts.keyword.at);
-        notes.push(Note { position, remark });
     }
 
     fn pieces(&self) -> Vec<Piece> {
@@ -180,13 +173,13 @@ impl Form<'_> {
     }
 
     /// `k=v k2="v 2"`, or the old form in which the first word is the key and the rest the value.
-    fn pairs(&self, notes: &mut Vec<Note>) -> Result<Vec<Pair>, DockerfileError> {
+    fn pairs(&self) -> Result<Vec<Pair>, DockerfileError> {
         let pieces = self.quoted();
         let Some(first) = pieces.first() else {
             return Err(self.needs("at least one argument"));
         };
         if !first.text.contains('=') {
-            return self.legacy_pair(notes).map(|pair| vec![pair]);
+            return self.legacy_pair().map(|pair| vec![pair]);
         }
         pieces.iter().map(|piece| self.pair(piece)).collect()
     }
@@ -209,13 +202,11 @@ impl Form<'_> {
         })
     }
 
-    fn legacy_pair(&self, notes: &mut Vec<Note>) -> Result<Pair, DockerfileError> {
+    fn legacy_pair(&self) -> Result<Pair, DockerfileError> {
         let (key, value, _) = words::first_word(self.parts.args);
         if value.is_empty() {
             return Err(self.needs("a name and a value"));
         }
-        let instruction = self.instruction;
-        self.note(notes, Remark::LegacyPair { instruction });
         Ok(Pair {
             key: Word::new(key),
             value: Word::new(value),
@@ -247,14 +238,10 @@ impl Form<'_> {
         })
     }
 
-    fn ports(&self, notes: &mut Vec<Note>) -> Result<Vec<Word>, DockerfileError> {
+    fn ports(&self) -> Result<Vec<Word>, DockerfileError> {
         let pieces = self.pieces();
         if pieces.is_empty() {
             return Err(self.needs("at least one port"));
-        }
-        for piece in pieces.iter().filter(|piece| maps_host(&piece.text)) {
-            let port = piece.text.clone();
-            self.note(notes, Remark::HostPort { port });
         }
         Ok(pieces
             .into_iter()
@@ -318,9 +305,4 @@ impl Form<'_> {
             instruction: Box::new(typed(self.statement, &inner, notes)?),
         })
     }
-}
-
-/// A `:` outside `${…}`.
-fn maps_host(port: &str) -> bool {
-    port.contains(':') && !port.contains('$')
 }

@@ -6,10 +6,18 @@ use crate::dockerfile::mount::{Mount, MountKind, Sharing};
 use super::evaluate::Evaluation;
 use super::{Origin, PlanError, Run, RunMount, RunMountKind, path, settings};
 
+/// Where ssh looks for its agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+/// A build argument that sets caches of one build apart from those of others.
+const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
+
 impl Evaluation<'_, '_> {
     pub(super) fn run(&self, run: &RunInstruction) -> Result<Run, PlanError> {
         if run.security == Security::Insecure {
-            return Err(PlanError::unsupported("RUN --security=insecure"));
+            return Err(PlanError::Refused {
+                what: "RUN --security=insecure".to_owned(),
+                why: "a build step never gets rights over this host; sandbox is what there is",
+            });
         }
         if let Some(device) = run.devices.first() {
             let what = format!("RUN --device={}", device.name);
@@ -21,10 +29,18 @@ impl Evaluation<'_, '_> {
         if execution.variable("PATH").is_none() {
             env.push(format!("PATH={}", settings::DEFAULT_PATH));
         }
-        let mounts = run.mounts.iter().map(|flag| {
+        let mut agents = 0;
+        let mut mounts = Vec::new();
+        for flag in &run.mounts {
             let mount = flag.resolve(&self.outline.lexer, &self.scope())?;
-            self.mount(mount)
-        });
+            mounts.push(self.mount(mount, &mut agents)?);
+        }
+        let is_agent = |mount: &&RunMount| matches!(mount.kind, RunMountKind::Ssh { .. });
+        if let Some(agent) = mounts.iter().find(is_agent)
+            && execution.variable(AGENT_VARIABLE).is_none()
+        {
+            env.push(format!("{AGENT_VARIABLE}={}", agent.target));
+        }
         Ok(Run {
             invocation: self.invocation(run)?,
             env,
@@ -36,7 +52,7 @@ impl Evaluation<'_, '_> {
                 Network::Host => unpacker::container::spec::Network::Host,
                 Network::None => unpacker::container::spec::Network::None,
             },
-            mounts: mounts.collect::<Result<_, _>>()?,
+            mounts,
         })
     }
 
@@ -57,29 +73,22 @@ impl Evaluation<'_, '_> {
         }
     }
 
-    fn mount(&self, mount: Mount) -> Result<RunMount, PlanError> {
-        let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    /// `agents` counts the sockets of ssh agents, which are named by their number.
+    fn mount(&self, mount: Mount, agents: &mut usize) -> Result<RunMount, PlanError> {
         let (kind, default) = match &mount.kind {
             MountKind::Bind => (self.bind(&mount)?, None),
-            MountKind::Cache { id, sharing } => (self.cache(&mount, id, *sharing, owner)?, None),
+            MountKind::Cache { id, sharing } => (self.cache(&mount, id, *sharing)?, None),
             MountKind::Tmpfs { size } => (RunMountKind::Tmpfs { size: *size }, None),
             MountKind::Secret { id, required, env } => {
-                let default = Some(format!("/run/secrets/{id}"));
-                let variable = env.as_ref().map(|name| match name.is_empty() {
-                    true => id.clone(),
-                    false => name.clone(),
-                });
-                let kind = RunMountKind::Secret {
-                    id: id.clone(),
-                    required: *required,
-                    variable,
-                    mode: mount.mode.unwrap_or(0o400),
-                    uid: owner.0,
-                    gid: owner.1,
-                };
-                (kind, default)
+                let base = id.rsplit('/').next().unwrap_or(id);
+                let default = Some(format!("/run/secrets/{base}"));
+                (secret(&mount, id, *required, env.as_deref()), default)
             }
-            MountKind::Ssh { .. } => return Err(PlanError::unsupported("RUN --mount=type=ssh")),
+            MountKind::Ssh { id, required } => {
+                let default = Some(format!("/run/buildkit/ssh_agent.{agents}"));
+                *agents += 1;
+                (agent(&mount, id.as_deref(), *required), default)
+            }
         };
         let target = mount.target.clone().or(default);
         let target = target.ok_or_else(|| invalid("a mount needs a target"))?;
@@ -107,20 +116,64 @@ impl Evaluation<'_, '_> {
         mount: &Mount,
         id: &Option<String>,
         sharing: Sharing,
-        owner: (u32, u32),
     ) -> Result<RunMountKind, PlanError> {
-        if mount.from.is_some() {
-            return Err(PlanError::unsupported("RUN --mount=type=cache with from"));
-        }
-        let id = id.clone().or_else(|| mount.target.clone());
+        let source = path::source(mount.source.as_deref().unwrap_or("/")).path;
+        let seed = match &mount.from {
+            Some(from) => Some((self.outline.origin(self.stage, from)?, source)),
+            None if source != "." => {
+                return Err(invalid(
+                    "source of a cache mount needs from, where it is to be found",
+                ));
+            }
+            None => None,
+        };
+        let target = || {
+            mount
+                .target
+                .as_deref()
+                .map(|path| path.trim_end_matches('/'))
+        };
+        let id = id.as_deref().filter(|id| !id.is_empty()).or_else(target);
+        let id = id.ok_or_else(|| invalid("a mount needs a target"))?;
+        let namespace = self.outline.given.build_args.get(CACHE_NAMESPACE);
         Ok(RunMountKind::Cache {
-            id: id.ok_or_else(|| invalid("a mount needs a target"))?,
+            id: match namespace.filter(|namespace| !namespace.is_empty()) {
+                Some(namespace) => format!("{namespace}/{id}"),
+                None => id.to_owned(),
+            },
+            seed,
             mode: mount.mode.unwrap_or(0o755),
-            uid: owner.0,
-            gid: owner.1,
-            locked: sharing != Sharing::Shared,
+            uid: mount.uid.unwrap_or(0),
+            gid: mount.gid.unwrap_or(0),
+            sharing,
             read_only: mount.read_only,
         })
+    }
+}
+
+fn secret(mount: &Mount, id: &str, required: bool, env: Option<&str>) -> RunMountKind {
+    let variable = env.map(|name| if name.is_empty() { id } else { name });
+    RunMountKind::Secret {
+        id: id.to_owned(),
+        required,
+        variable: variable.map(str::to_owned),
+        file: variable.is_none() || mount.target.is_some(),
+        mode: mount.mode.unwrap_or(0o400),
+        uid: mount.uid.unwrap_or(0),
+        gid: mount.gid.unwrap_or(0),
+    }
+}
+
+fn agent(mount: &Mount, id: Option<&str>, required: bool) -> RunMountKind {
+    RunMountKind::Ssh {
+        id: id
+            .filter(|id| !id.is_empty())
+            .unwrap_or("default")
+            .to_owned(),
+        required,
+        mode: mount.mode.unwrap_or(0o600),
+        uid: mount.uid.unwrap_or(0),
+        gid: mount.gid.unwrap_or(0),
     }
 }
 

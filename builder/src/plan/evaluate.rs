@@ -9,7 +9,7 @@ use unpacker::image::read::Platform;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::expose;
 use crate::dockerfile::instruction::{
-    ArgDeclaration, CommandLine, Instruction, Invocation, Kind, Pair,
+    ArgDeclaration, CommandLine, Instruction, Invocation, Kind, Pair, Transfer,
 };
 use crate::dockerfile::source::Word;
 use crate::error::{BuildError, Place};
@@ -18,6 +18,7 @@ use crate::request::BuildRequest;
 use super::outline::{Outline, Resolve, StageOutline, read_arg};
 use super::scope::{Args, Scope};
 use super::settings;
+use super::transfer::Written;
 use super::{Action, Base, Origin, Plan, PlanError, Stage, Step, Workdir, path, transfer};
 
 /// Plans a build. `file` is what messages call the Dockerfile.
@@ -43,7 +44,13 @@ pub fn plan(
     if let Some(target) = stages.last_mut() {
         target.config.config.labels.extend(request.labels.clone());
     }
-    Ok(Plan { stages, steps })
+    let configs = outline.stages.iter();
+    let configs = configs.filter_map(|stage| Some((stage.index, stage.config.clone()?)));
+    Ok(Plan {
+        stages,
+        steps,
+        base_configs: configs.collect(),
+    })
 }
 
 fn evaluate(
@@ -96,7 +103,9 @@ fn start(stage: &StageOutline<'_>, done: &[(Stage, Args)]) -> Option<(ImageConfi
             found.map(|(stage, args)| (stage.config.clone(), args.clone()))
         }
         Base::Image(..) => Some((stage.config.clone()?, Args::default())),
-        Base::Scratch => Some((settings::scratch(&stage.platform), Args::default())),
+        Base::Scratch | Base::Folder(_) => {
+            Some((settings::scratch(&stage.platform), Args::default()))
+        }
     }
 }
 
@@ -123,22 +132,25 @@ impl Evaluation<'_, '_> {
 
     fn instruction(&mut self, instruction: &Instruction) -> Result<Action, PlanError> {
         match &instruction.kind {
-            Kind::From(_) => return Ok(Action::From),
+            Kind::From(_) => {
+                return Ok(match &self.outline.stages[self.stage].base {
+                    Base::Folder(name) => Action::Copy(Box::new(transfer::whole(name))),
+                    _ => Action::From,
+                });
+            }
             Kind::Run(run) => return Ok(Action::Run(Box::new(self.run(run)?))),
             Kind::Copy(copy) => {
                 let origin = match &copy.from {
                     Some(from) => self.outline.origin(self.stage, from)?,
                     None => Origin::Context,
                 };
-                if copy.parents {
-                    return Err(PlanError::unsupported("COPY --parents"));
-                }
-                return self.transfer(origin, &copy.transfer, false);
+                let read = self.transfer(&copy.transfer, Written::Copy(copy))?;
+                return Ok(Action::Copy(Box::new(super::Copy { origin, ..read })));
             }
             Kind::Add(add) => {
-                transfer::refuse_fetching(add, self.outline.lexer, &self.scope())?;
                 let extract = add.unpack.unwrap_or(true);
-                return self.transfer(Origin::Context, &add.transfer, extract);
+                let read = self.transfer(&add.transfer, Written::Add(add))?;
+                return Ok(Action::Copy(Box::new(super::Copy { extract, ..read })));
             }
             Kind::Workdir(word) => return self.workdir(word),
             other => self.configure(other)?,
@@ -146,20 +158,9 @@ impl Evaluation<'_, '_> {
         Ok(Action::Configure)
     }
 
-    fn transfer(
-        &self,
-        origin: Origin,
-        written: &crate::dockerfile::instruction::Transfer,
-        extract: bool,
-    ) -> Result<Action, PlanError> {
-        let folder = self.working_dir();
-        let lexer = self.outline.lexer;
-        let read = transfer::read(written, lexer, &self.scope(), &folder)?;
-        Ok(Action::Copy(Box::new(super::Copy {
-            origin,
-            extract,
-            ..read
-        })))
+    fn transfer(&self, common: &Transfer, written: Written<'_>) -> Result<super::Copy, PlanError> {
+        let (folder, lexer) = (self.working_dir(), self.outline.lexer);
+        transfer::read(common, written, lexer, &self.scope(), &folder)
     }
 
     pub(super) fn working_dir(&self) -> String {

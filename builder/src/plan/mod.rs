@@ -7,23 +7,30 @@
 pub mod arguments;
 mod command;
 pub mod evaluate;
+pub mod mode;
 pub mod outline;
 pub mod path;
 pub mod scope;
 pub mod settings;
 pub mod transfer;
 
+use std::collections::BTreeMap;
+
 use config::name::{NameError, Reference};
 use unpacker::container::spec::Network;
+use unpacker::digest::Digest;
 use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
 
 use crate::dockerfile::DockerfileError;
 use crate::dockerfile::expand::ExpandError;
 use crate::dockerfile::instruction::Invocation;
-use crate::dockerfile::mount::MountError;
+use crate::dockerfile::mount::{MountError, Sharing};
 use crate::dockerfile::stages::ReferenceError;
 use crate::error::Place;
+use crate::ignore::IgnoreError;
+
+use mode::{Mode, ModeError};
 
 /// The stages that the target needs, in the order in which they can be built.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// Instructions of all these stages, the FROMs included.
     pub steps: usize,
+    /// Configurations of external base images, by the number of the stage on top.
+    pub base_configs: BTreeMap<usize, ImageConfig>,
 }
 
 /// One needed stage.
@@ -51,6 +60,8 @@ pub enum Base {
     Scratch,
     Stage(usize),
     Image(Reference, Platform),
+    /// All files of a named context; the step of the FROM copies them.
+    Folder(String),
 }
 
 /// Where a COPY or a mount reads.
@@ -125,11 +136,12 @@ pub enum RunMountKind {
     },
     Cache {
         id: String,
+        /// What a new cache begins with.
+        seed: Option<(Origin, String)>,
         mode: u32,
         uid: u32,
         gid: u32,
-        /// Held by one step at a time.
-        locked: bool,
+        sharing: Sharing,
         read_only: bool,
     },
     Tmpfs {
@@ -138,8 +150,18 @@ pub enum RunMountKind {
     Secret {
         id: String,
         required: bool,
-        /// The variable that holds it; otherwise it is a file.
+        /// The variable that holds it.
         variable: Option<String>,
+        /// It is a file, too.
+        file: bool,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// The socket of an ssh agent.
+    Ssh {
+        id: String,
+        required: bool,
         mode: u32,
         uid: u32,
         gid: u32,
@@ -151,15 +173,19 @@ pub struct Copy {
     pub origin: Origin,
     /// Clean, without a leading slash; may be patterns. `.` is the whole origin.
     pub sources: Vec<Source>,
+    /// Files that are fetched.
+    pub remote: Vec<RemoteSource>,
     /// Name and content of files that the Dockerfile itself holds.
     pub inline: Vec<(String, String)>,
     pub dest: Dest,
     /// `user[:group]` as written; names are looked up in the image.
     pub chown: Option<String>,
-    pub chmod: Option<u32>,
+    pub chmod: Option<Mode>,
+    /// `--exclude`: patterns of `.dockerignore`, seen from each source.
+    pub exclude: Vec<String>,
     /// ADD: local archives are unpacked.
     pub extract: bool,
-    /// COPY --link: links in the destination's path must not be followed.
+    /// `--link`: the copy is made without regard to what is below it, so it fits any base.
     pub link: bool,
 }
 
@@ -168,6 +194,19 @@ pub struct Source {
     pub path: String,
     /// It has pattern characters, so matching nothing or several things is possible.
     pub pattern: bool,
+    /// `--parents`: what is taken below `path`, as a pattern; the folders between are kept.
+    pub below: Option<String>,
+}
+
+/// A file of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteSource {
+    pub address: String,
+    /// Its name in a destination folder.
+    pub name: String,
+    pub checksum: Option<Digest>,
+    /// It is unpacked, if it is an archive.
+    pub unpack: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,6 +222,8 @@ pub struct Dest {
 pub enum PlanError {
     #[error("{what} is not supported")]
     Unsupported { what: String },
+    #[error("{what} is refused: {why}")]
+    Refused { what: String, why: &'static str },
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
@@ -193,6 +234,10 @@ pub enum PlanError {
     Stage(#[from] ReferenceError),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Mode(#[from] ModeError),
+    #[error(transparent)]
+    Exclude(#[from] IgnoreError),
     #[error("cannot use the base image's trigger {text:?}")]
     Trigger {
         text: String,

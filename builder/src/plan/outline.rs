@@ -3,8 +3,6 @@
 //! References only ever point to earlier stages, so one walk from the target backwards finds every
 //! stage that is needed, and stages can be built in the order of the file.
 
-use std::collections::BTreeMap;
-
 use config::name::Reference;
 use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
@@ -14,9 +12,8 @@ use crate::dockerfile::instruction::{Instruction, Kind};
 use crate::dockerfile::stages::{self, GlobalArgs, Reference as Named};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::{BuildError, Place};
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, NamedContext};
 
-use super::arguments::platforms;
 use super::scope::Given;
 use super::{Base, Origin, PlanError};
 
@@ -64,11 +61,7 @@ impl<'a> Outline<'a> {
             dockerfile,
             request,
             lexer: Lexer::new(dockerfile.directives.escape),
-            given: Given {
-                build_args: request.build_args.clone(),
-                globals: BTreeMap::new(),
-                platforms: platforms(&request.platform, &Platform::host()),
-            },
+            given: Given::new(request.build_args.clone(), &request.platform),
             stages: Vec::new(),
             target: 0,
         };
@@ -88,9 +81,13 @@ impl<'a> Outline<'a> {
             for arg in &global.declarations {
                 let read = read_arg(self.lexer, arg, &self.given).map_err(|e| {
                     let text = format!("ARG {}", arg.name.raw());
-                    let kind = Kind::Arg(Vec::new());
-                    let range = global.range;
-                    self.refuse("", &Instruction { kind, range, text }, e)
+                    let at = Instruction {
+                        kind: Kind::Arg(Vec::new()),
+                        range: global.range,
+                        text,
+                        comments: Vec::new(),
+                    };
+                    self.refuse("", &at, e)
                 })?;
                 if let Some(value) = self.given.of_file(&read.0, read.1) {
                     self.given.globals.insert(read.0, value);
@@ -105,18 +102,22 @@ impl<'a> Outline<'a> {
             kind: Kind::From(stage.from.clone()),
             range: stage.range,
             text: stage.text.clone(),
+            comments: Vec::new(),
         };
         let (base, platform) = self.read_base(stage).map_err(|e| {
             let label = label(stage.name(), stage.index);
             self.refuse(&label, &from, e)
         })?;
+        let replaced = stage
+            .name()
+            .is_some_and(|name| self.context(name).is_some());
         Ok(StageOutline {
             index: stage.index,
             name: stage.name(),
             from,
             base,
             platform,
-            body: &stage.instructions,
+            body: if replaced { &[] } else { &stage.instructions },
             triggers: Vec::new(),
             needed: false,
             config: None,
@@ -134,14 +135,19 @@ impl<'a> Outline<'a> {
             let raw = from.image.raw();
             return Err(PlanError::Invalid(format!("{raw:?} names no image")));
         }
-        if self.request.contexts.contains_key(&text) {
-            return Err(PlanError::unsupported("FROM a named context"));
+        // A context of a stage's own name stands for the stage, whatever it says.
+        let own = stage.name().and_then(|name| self.context(name));
+        if let Some(context) = own {
+            return Ok((context_base(context, &platform), platform));
         }
         if let Named::Stage(earlier) = self.dockerfile.base(stage.index, &text) {
             return Ok((Base::Stage(earlier), platform));
         }
         if text == "scratch" {
             return Ok((Base::Scratch, platform));
+        }
+        if let Some(context) = self.context(&text) {
+            return Ok((context_base(context, &platform), platform));
         }
         Ok((Base::Image(text.parse()?, platform.clone()), platform))
     }
@@ -169,7 +175,7 @@ impl<'a> Outline<'a> {
                     stage.base = Base::Image(image.clone(), platform.clone());
                     return Ok(());
                 }
-                Base::Scratch => {
+                Base::Scratch | Base::Folder(_) => {
                     let stage = &self.stages[at];
                     let what = "a base image for a stage from scratch";
                     let error = PlanError::unsupported(what);
@@ -198,7 +204,7 @@ impl<'a> Outline<'a> {
         let stage = &self.stages[index];
         let place = self.place(&stage.label(), &stage.from);
         match stage.base.clone() {
-            Base::Scratch => {}
+            Base::Scratch | Base::Folder(_) => {}
             Base::Stage(earlier) => {
                 let of_base = self.stages[earlier].body.iter();
                 let triggers = of_base.filter_map(|instruction| match &instruction.kind {
@@ -240,19 +246,41 @@ impl<'a> Outline<'a> {
 
     /// What `--from=TEXT` means inside stage `index`.
     pub(super) fn origin(&self, index: usize, text: &str) -> Result<Origin, PlanError> {
-        if self.request.contexts.contains_key(text) {
-            return Ok(Origin::Named(text.to_owned()));
+        let platform = || self.stages[index].platform.clone();
+        let named = self.dockerfile.source(index, text);
+        // A stage of that name stands first: a context of its name has replaced it already.
+        if !matches!(named, Ok(Named::Stage(_)))
+            && let Some((name, context)) = self.context(text)
+        {
+            return Ok(match context {
+                NamedContext::Folder(_) => Origin::Named(name.clone()),
+                NamedContext::Image(image) => Origin::Image(image.clone(), platform()),
+            });
         }
-        match self.dockerfile.source(index, text)? {
+        match named? {
             Named::Stage(earlier) => Ok(Origin::Stage(earlier)),
             Named::External("scratch") => {
                 Err(PlanError::Invalid("scratch has no files".to_owned()))
             }
-            Named::External(image) => {
-                let platform = self.stages[index].platform.clone();
-                Ok(Origin::Image(image.parse()?, platform))
-            }
+            Named::External(image) => Ok(Origin::Image(image.parse()?, platform())),
         }
+    }
+
+    /// The named context that a name means: by its letters, or because both are names of one image.
+    fn context(&self, name: &str) -> Option<(&'a String, &'a NamedContext)> {
+        let contexts = &self.request.contexts;
+        let same = |known: &str| known.eq_ignore_ascii_case(name);
+        if let Some(found) = contexts.iter().find(|(known, _)| same(known)) {
+            return Some(found);
+        }
+        let full = |text: &str| {
+            text.parse::<Reference>()
+                .ok()
+                .map(|image| image.to_string())
+        };
+        let wanted = full(name)?;
+        let mut all = contexts.iter();
+        all.find(|(known, _)| full(known).as_ref() == Some(&wanted))
     }
 
     pub(super) fn place(&self, stage: &str, instruction: &Instruction) -> Place {
@@ -274,6 +302,14 @@ impl<'a> Outline<'a> {
             place: Box::new(self.place(stage, instruction)),
             source,
         }
+    }
+}
+
+/// A stage's base that is a named context.
+fn context_base((name, context): (&String, &NamedContext), platform: &Platform) -> Base {
+    match context {
+        NamedContext::Folder(_) => Base::Folder(name.clone()),
+        NamedContext::Image(image) => Base::Image(image.clone(), platform.clone()),
     }
 }
 

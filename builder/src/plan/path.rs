@@ -37,12 +37,35 @@ pub(crate) fn dest(folder: &str, written: &str) -> Dest {
 
 /// A source: relative to its origin whatever it starts with, and never outside of it.
 pub(crate) fn source(written: &str) -> Source {
+    let path = relative(written);
+    Source {
+        pattern: is_pattern(&path),
+        path,
+        below: None,
+    }
+}
+
+/// A source of `--parents`: the folders behind `/./`, or all of them, are kept.
+pub(crate) fn source_with_parents(written: &str) -> Source {
+    let (top, below) = match written.split_once("/./") {
+        Some((top, below)) => (top, below),
+        None => ("/", written),
+    };
+    Source {
+        below: Some(relative(below)),
+        ..source(top)
+    }
+}
+
+/// Whether a path has characters of patterns.
+pub(crate) fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '[', '\\'])
+}
+
+fn relative(written: &str) -> String {
     let clean = clean(written);
     let path = clean.trim_start_matches('/');
-    Source {
-        path: if path.is_empty() { "." } else { path }.to_owned(),
-        pattern: path.contains(['*', '?', '[', '\\']),
-    }
+    if path.is_empty() { "." } else { path }.to_owned()
 }
 
 #[cfg(test)]
@@ -86,5 +109,22 @@ mod tests {
         assert_eq!(source("/").path, ".");
         assert!(source("a/*.c").pattern);
         assert!(!source("a/b").pattern);
+    }
+
+    #[test]
+    fn a_pivot_says_which_folders_are_kept() {
+        for (text, top, below) in [
+            ("a/b/c", ".", "a/b/c"),
+            ("/a/b/./c/d", "a/b", "c/d"),
+            ("./a/b", ".", "a/b"),
+            ("a/./b/./c", "a", "b/c"),
+            ("a/b/.", ".", "a/b"),
+            ("a*/./**/e", "a*", "**/e"),
+            ("../../x", ".", "x"),
+        ] {
+            let source = source_with_parents(text);
+            let found = (source.path.as_str(), source.below.as_deref());
+            assert_eq!(found, (top, Some(below)), "{text}");
+        }
     }
 }

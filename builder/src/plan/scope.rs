@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use unpacker::image::config::Execution;
+use unpacker::image::read::Platform;
 
 use crate::dockerfile::expand;
 
-use super::arguments::is_proxy;
+use super::arguments::{is_proxy, platforms};
 
 /// What `ARG name` may take its value from, the same for the whole build.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,15 @@ pub struct Given {
 }
 
 impl Given {
+    /// What a build is given from outside; the file's own arguments are added as they are read.
+    pub(crate) fn new(build_args: BTreeMap<String, String>, target: &Platform) -> Self {
+        Self {
+            build_args,
+            globals: BTreeMap::new(),
+            platforms: platforms(target, &Platform::host()),
+        }
+    }
+
     /// The value of an argument of a stage, declared with or without a default.
     pub(crate) fn of_stage(&self, name: &str, default: Option<String>) -> Option<String> {
         let given = self.build_args.get(name).cloned();

@@ -1,27 +1,54 @@
 //! COPY and ADD: their words to a plan, and what of them is refused.
 
 use crate::dockerfile::expand::{Env, Lexer};
-use crate::dockerfile::instruction::{Add, InlineFile, Transfer};
+use config::name::parse_digest;
 
-use super::{Copy, Origin, PlanError, path};
+use crate::dockerfile::instruction::{Add, Copy as CopyInstruction, InlineFile, Transfer};
+use crate::ignore::Ignore;
+
+use super::mode::Mode;
+use super::{Copy, Origin, PlanError, RemoteSource, path};
+
+/// Which of the two is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Written<'a> {
+    Copy(&'a CopyInstruction),
+    Add(&'a Add),
+}
 
 /// Reads what both have in common. The origin is the caller's to set.
 pub(super) fn read(
     written: &Transfer,
+    instruction: Written<'_>,
     lexer: Lexer,
     env: &impl Env,
     folder: &str,
 ) -> Result<Copy, PlanError> {
-    if let Some(pattern) = written.exclude.first() {
-        return Err(PlanError::unsupported(format!("--exclude={pattern}")));
+    // A pattern that is none is told before any step runs.
+    Ignore::from_patterns(written.exclude.iter().map(String::as_str))?;
+    let source = match instruction {
+        Written::Copy(copy) if copy.parents => path::source_with_parents,
+        _ => path::source,
+    };
+    let (mut sources, mut remote) = (Vec::new(), Vec::new());
+    for word in &written.sources {
+        let text = lexer.word(word, env)?;
+        match (is_remote(&text), instruction) {
+            (false, _) => sources.push(source(&text)),
+            (true, Written::Add(add)) => remote.push(fetched(add, text, lexer, env)?),
+            (true, Written::Copy(_)) => {
+                return Err(PlanError::Refused {
+                    what: format!("COPY of {text}"),
+                    why: "only ADD fetches",
+                });
+            }
+        }
     }
-    let sources = written
-        .sources
-        .iter()
-        .map(|word| Ok(path::source(&lexer.word(word, env)?)))
-        .collect::<Result<Vec<_>, PlanError>>()?;
+    if let Written::Add(add) = instruction {
+        refuse_flags(add, remote.len())?;
+    }
     let dest = path::dest(folder, &lexer.word(&written.dest, env)?);
-    if sources.len() + written.inline.len() > 1 && !dest.directory {
+    if sources.len() + remote.len() + written.inline.len() > 1 && !dest.directory {
         let text = "with several sources the destination must be a directory and end with /";
         return Err(PlanError::Invalid(text.to_owned()));
     }
@@ -29,13 +56,31 @@ pub(super) fn read(
     Ok(Copy {
         origin: Origin::Context,
         sources,
+        remote,
         inline: inline(&written.inline, env)?,
         dest,
         chown: written.chown.as_ref().map(word).transpose()?,
         chmod: mode(written.chmod.as_ref().map(word).transpose()?)?,
+        exclude: written.exclude.clone(),
         extract: false,
         link: written.link,
     })
+}
+
+/// A FROM of a named folder: all that is in it.
+pub(super) fn whole(name: &str) -> Copy {
+    Copy {
+        origin: Origin::Named(name.to_owned()),
+        sources: vec![path::source("/")],
+        remote: Vec::new(),
+        inline: Vec::new(),
+        dest: path::dest("/", "/"),
+        chown: None,
+        chmod: None,
+        exclude: Vec::new(),
+        extract: false,
+        link: false,
+    }
 }
 
 fn inline(files: &[InlineFile], env: &impl Env) -> Result<Vec<(String, String)>, PlanError> {
@@ -51,41 +96,109 @@ fn inline(files: &[InlineFile], env: &impl Env) -> Result<Vec<(String, String)>,
         .collect()
 }
 
-fn mode(text: Option<String>) -> Result<Option<u32>, PlanError> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
-    let octal = !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    if !octal && text.contains(['+', '-', '=']) {
-        return Err(PlanError::unsupported(format!("symbolic --chmod={text}")));
+/// An empty value, as of an ARG that is not set, is the same as no flag.
+fn mode(text: Option<String>) -> Result<Option<Mode>, PlanError> {
+    let text = text.filter(|text| !text.is_empty());
+    Ok(text.map(|text| Mode::parse(&text)).transpose()?)
+}
+
+/// A source of ADD that is somewhere else.
+fn fetched(
+    add: &Add,
+    address: String,
+    lexer: Lexer,
+    env: &impl Env,
+) -> Result<RemoteSource, PlanError> {
+    if is_git(&address) {
+        return Err(PlanError::Refused {
+            what: format!("ADD of the git repository {address}"),
+            why: "put a clone into the context, or clone it in a RUN",
+        });
     }
-    match u32::from_str_radix(&text, 8) {
-        Ok(mode) if octal && mode <= 0o7777 => Ok(Some(mode)),
-        _ => Err(PlanError::Invalid(format!(
-            "--chmod={text} is not an octal mode"
-        ))),
+    let checksum = add.checksum.as_ref().map(|word| lexer.word(word, env));
+    let checksum = checksum.transpose()?.filter(|text| !text.is_empty());
+    let digest = checksum.map(|text| {
+        let digest = parse_digest(&text).ok();
+        digest
+            .filter(|_| text.starts_with("sha256:"))
+            .ok_or_else(|| {
+                let text = format!("--checksum={text} is not sha256: and 64 hexadecimal digits");
+                PlanError::Invalid(text)
+            })
+    });
+    Ok(RemoteSource {
+        name: file_name(&address),
+        address,
+        checksum: digest.transpose()?,
+        unpack: add.unpack.unwrap_or(false),
+    })
+}
+
+/// The last part of an address's path, as docker names what it fetches.
+fn file_name(address: &str) -> String {
+    let path = address.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+    let name = path.split_once('/').map_or("", |(_, path)| path);
+    let name = decoded(
+        name.trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default(),
+    );
+    match name.as_str() {
+        "" | "." | ".." => "__unnamed__".to_owned(),
+        name if name.contains(['/', '\0']) => "__unnamed__".to_owned(),
+        name => name.to_owned(),
     }
 }
 
-/// ADD fetches nothing here: remote sources and the flags that only they have are refused.
-pub(super) fn refuse_fetching(add: &Add, lexer: Lexer, env: &impl Env) -> Result<(), PlanError> {
-    if add.checksum.is_some() {
-        return Err(PlanError::unsupported("ADD --checksum"));
-    }
-    if add.keep_git_dir.is_some() {
-        return Err(PlanError::unsupported("ADD --keep-git-dir"));
-    }
-    for word in &add.transfer.sources {
-        let source = lexer.word(word, env)?;
-        if is_remote(&source) {
-            return Err(PlanError::unsupported(format!("ADD of {source}")));
+/// `%41` is `A` (RFC 3986, "Percent-Encoding"); what is no such sequence stays.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let hex = behind
+            .get(..2)
+            .and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.filter(|_| *first == b'%');
+        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
         }
     }
-    Ok(())
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Flags that only mean something for what is fetched.
+fn refuse_flags(add: &Add, fetched: usize) -> Result<(), PlanError> {
+    let sources = add.transfer.sources.len() + add.transfer.inline.len();
+    if add.checksum.is_some() && (sources != 1 || fetched != 1) {
+        let text = "--checksum is of one file that is fetched";
+        return Err(PlanError::Invalid(text.to_owned()));
+    }
+    match add.keep_git_dir {
+        Some(_) => Err(PlanError::Refused {
+            what: "ADD --keep-git-dir".to_owned(),
+            why: "git repositories are not fetched",
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A repository and no file: by its scheme, or by `.git` at the end of its path.
+fn is_git(source: &str) -> bool {
+    let path = source.split(['?', '#']).next().unwrap_or_default();
+    !source.starts_with("http") || path.ends_with(".git")
 }
 
 /// As docker decides it: a URL, or a git repository by its usual spellings.
-fn is_remote(source: &str) -> bool {
+pub(crate) fn is_remote(source: &str) -> bool {
     let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
     schemes.iter().any(|scheme| source.starts_with(scheme))
 }
@@ -95,18 +208,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_are_octal() {
-        assert_eq!(mode(None).unwrap(), None);
-        assert_eq!(mode(Some("0644".into())).unwrap(), Some(0o644));
-        assert_eq!(mode(Some("4755".into())).unwrap(), Some(0o4755));
-        for bad in ["", "8", "77777", "rwx"] {
-            assert!(
-                matches!(mode(Some(bad.into())), Err(PlanError::Invalid(_))),
-                "{bad}"
-            );
+    fn names_of_what_is_fetched() {
+        for (address, name) in [
+            ("https://h/a/b.tar.gz", "b.tar.gz"),
+            ("https://h/a%20b?x=/y#z", "a b"),
+            ("https://h/a/", "a"),
+            ("https://h", "__unnamed__"),
+            ("https://h/%2e%2e", "__unnamed__"),
+            ("https://h/a%2fb", "__unnamed__"),
+            ("https://h/100%", "100%"),
+        ] {
+            assert_eq!(file_name(address), name, "{address}");
         }
-        let symbolic = mode(Some("u+x".into()));
-        assert!(matches!(symbolic, Err(PlanError::Unsupported { .. })));
+        assert!(is_git("git@h:a/b") && is_git("https://h/a.git#v1"));
+        assert!(!is_git("https://h/a.git.tar"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (binds, caches, secrets, the script of a heredoc) is furnished from a scratch folder that
 //! vanishes with the step, and none of it is part of the result.
 
+pub(crate) mod agent;
 pub mod mounts;
 pub(crate) mod output;
 

@@ -2,8 +2,9 @@
 //!
 //! A bind is a private copy of its source, so that the ignore file holds, and so that changes of a
 //! writable one are thrown away. A cache is a folder below `<cache>/mounts`, named by a hash of its
-//! id, shared by all builds; `locked` and `private` ones are held by one step at a time. A secret is
-//! a copy with the owner and mode that were asked for.
+//! id, shared by all builds; a `locked` one is held by one step at a time, and a step that finds a
+//! `private` one held takes the next of that name. A secret is a copy with the owner and mode that
+//! were asked for, an ssh agent a socket of ours that leads to the caller's.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,8 +23,14 @@ use unpacker::snapshot::store::Staging;
 use crate::copy::CopyError;
 use crate::copy::place::{Placement, place};
 use crate::copy::select::Match;
+use crate::dockerfile::mount::Sharing;
 use crate::error::StepError;
 use crate::plan::Dest;
+
+use super::agent::Proxy;
+
+/// Steps at one time that have a cache of one name for themselves; a further one waits.
+const MAX_PRIVATE: usize = 64;
 
 /// Everything that one command sees, kept as long as it runs.
 #[derive(Debug)]
@@ -34,6 +41,7 @@ pub struct Furnished {
     /// Holds copies; removed with this value.
     pub scratch: Staging,
     locks: Vec<File>,
+    agents: Vec<Proxy>,
     count: usize,
 }
 
@@ -52,6 +60,7 @@ impl Furnished {
             variables: Vec::new(),
             scratch,
             locks: Vec::new(),
+            agents: Vec::new(),
             count: 0,
         }
     }
@@ -108,24 +117,27 @@ impl Furnished {
         Ok(())
     }
 
-    /// A folder that outlives the build.
+    /// A folder that outlives the build. `fill` makes what a new one begins with.
     pub fn cache(
         &mut self,
         caches: &Path,
         cache: &CacheFolder<'_>,
         target: &str,
         cancel: &Cancel,
+        fill: impl FnOnce(&Path) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
-        let name = sha256(cache.id.as_bytes()).digest().to_owned();
-        let folder = caches.join(&name);
         let what = "make the folder of a cache mount";
         fs::create_dir_all(caches).map_err(StepError::io(what))?;
-        if cache.locked {
-            let lock = lock(&caches.join(format!("{name}.lock")), cancel)?;
-            self.locks.push(lock);
-        }
+        let name = sha256(cache.id.as_bytes()).digest().to_owned();
+        let name = self.hold(caches, name, cache.sharing, cancel)?;
+        let folder = caches.join(&name);
         match fs::create_dir(&folder) {
-            Ok(()) => give(caches, &name, cache.access, cache.ownership)?,
+            Ok(()) => {
+                let filled =
+                    fill(&folder).and_then(|()| give(caches, &name, cache.access, cache.ownership));
+                // A cache that is half filled would stay so for ever.
+                filled.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
+            }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(StepError::io(what)(e)),
         }
@@ -133,17 +145,51 @@ impl Furnished {
         Ok(())
     }
 
-    /// A file with a secret, or a variable.
+    /// The name of a cache that this step may use, held as long as it has to be.
+    fn hold(
+        &mut self,
+        caches: &Path,
+        name: String,
+        sharing: Sharing,
+        cancel: &Cancel,
+    ) -> Result<String, StepError> {
+        let file = |name: &str| {
+            let file = File::create(caches.join(format!("{name}.lock")));
+            file.map_err(StepError::io("lock a cache mount"))
+        };
+        match sharing {
+            Sharing::Shared => return Ok(name),
+            Sharing::Locked => self.locks.push(wait(file(&name)?, cancel)?),
+            Sharing::Private => {
+                for number in 0..MAX_PRIVATE {
+                    let own = match number {
+                        0 => name.clone(),
+                        number => format!("{name}-{number}"),
+                    };
+                    let lock = file(&own)?;
+                    if try_lock(&lock)? {
+                        self.locks.push(lock);
+                        return Ok(own);
+                    }
+                }
+                self.locks.push(wait(file(&name)?, cancel)?);
+            }
+        }
+        Ok(name)
+    }
+
+    /// A file with a secret, a variable, or both.
     pub fn secret(
         &mut self,
-        file: &Path,
+        bytes: &[u8],
         secret: &SecretFile<'_>,
         target: &str,
     ) -> Result<(), StepError> {
-        let bytes = fs::read(file).map_err(StepError::io("read a secret"))?;
         if let Some(variable) = secret.variable {
-            let value = String::from_utf8_lossy(&bytes);
+            let value = String::from_utf8_lossy(bytes);
             self.variables.push(format!("{variable}={value}"));
+        }
+        if !secret.file {
             return Ok(());
         }
         let copy = self.next();
@@ -151,6 +197,23 @@ impl Furnished {
         let name = self.count.to_string();
         give(&self.scratch.fs(), &name, secret.access, secret.ownership)?;
         self.bind_folder(copy, target, true);
+        Ok(())
+    }
+
+    /// A socket that leads to an ssh agent.
+    pub fn agent(
+        &mut self,
+        agent: &Path,
+        access: Access,
+        ownership: Ownership,
+        target: &str,
+    ) -> Result<(), StepError> {
+        let socket = self.next();
+        let name = self.count.to_string();
+        let proxy = Proxy::start(&self.scratch.fs(), &name, agent)?;
+        give(&self.scratch.fs(), &name, access, ownership)?;
+        self.agents.push(proxy);
+        self.bind_folder(socket, target, false);
         Ok(())
     }
 }
@@ -169,7 +232,7 @@ pub struct BindSource<'a> {
 #[derive(Debug)]
 pub struct CacheFolder<'a> {
     pub id: &'a str,
-    pub locked: bool,
+    pub sharing: Sharing,
     pub read_only: bool,
     pub access: Access,
     pub ownership: Ownership,
@@ -179,6 +242,7 @@ pub struct CacheFolder<'a> {
 #[derive(Debug)]
 pub struct SecretFile<'a> {
     pub variable: Option<&'a str>,
+    pub file: bool,
     pub access: Access,
     pub ownership: Ownership,
 }
@@ -190,14 +254,20 @@ fn give(folder: &Path, name: &str, access: Access, how: Ownership) -> Result<(),
 }
 
 /// Waits for the only holder of a cache.
-fn lock(path: &Path, cancel: &Cancel) -> Result<File, StepError> {
-    let file = File::create(path).map_err(StepError::io("lock a cache mount"))?;
+fn wait(file: File, cancel: &Cancel) -> Result<File, StepError> {
     loop {
         cancel.check().map_err(CopyError::Cancelled)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(50)),
-            Err(e) => return Err(StepError::io("lock a cache mount")(e.into())),
+        if try_lock(&file)? {
+            return Ok(file);
         }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn try_lock(file: &File) -> Result<bool, StepError> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(StepError::io("lock a cache mount")(e.into())),
     }
 }

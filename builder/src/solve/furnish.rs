@@ -1,13 +1,24 @@
 //! What `RUN --mount` asks for, from the plan's words to mounts.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
 
+use crate::copy::place::{Placement, place};
 use crate::error::StepError;
-use crate::plan::{Origin, Run, RunMount, RunMountKind};
+use crate::ignore::Ignore;
+use crate::plan::{Dest, Origin, Run, RunMount, RunMountKind};
+use crate::request::Secret;
 use crate::run::mounts::{Access, BindSource, CacheFolder, Furnished, SecretFile};
 
 use super::Solver;
 use super::run::plain;
+
+/// The bound that BuildKit has.
+const MAX_SECRET: u64 = 500 * 1024;
 
 /// Prepares everything that a command is to see.
 pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepError> {
@@ -26,6 +37,7 @@ pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepE
             }
             RunMountKind::Cache { .. } => cache(solver, &mut furnished, mount)?,
             RunMountKind::Secret { .. } => secret(solver, &mut furnished, mount)?,
+            RunMountKind::Ssh { .. } => agent(solver, &mut furnished, mount)?,
         }
     }
     Ok(furnished)
@@ -40,7 +52,7 @@ fn bind(
     writable: bool,
 ) -> Result<(), StepError> {
     let opened = solver.open(origin)?;
-    let selected = solver.select(&opened, origin, &[plain(source)])?;
+    let selected = solver.select(&opened, origin, &[plain(source)], &Ignore::default())?;
     let bind = BindSource {
         from: opened.root(),
         from_context: opened.is_context(),
@@ -58,10 +70,11 @@ fn cache(
 ) -> Result<(), StepError> {
     let RunMountKind::Cache {
         id,
+        seed,
         mode,
         uid,
         gid,
-        locked,
+        sharing,
         read_only,
     } = &mount.kind
     else {
@@ -69,13 +82,44 @@ fn cache(
     };
     let cache = CacheFolder {
         id,
-        locked: *locked,
+        sharing: *sharing,
         read_only: *read_only,
         access: access(*uid, *gid, *mode),
         ownership: solver.env.ownership,
     };
     let caches = solver.env.cache.join("mounts");
-    furnished.cache(&caches, &cache, &mount.target, solver.env.cancel)
+    let fill = |folder: &Path| match seed {
+        Some((origin, source)) => fill(solver, folder, origin, source),
+        None => Ok(()),
+    };
+    furnished.cache(&caches, &cache, &mount.target, solver.env.cancel, fill)
+}
+
+/// Copies what a new cache begins with.
+fn fill(
+    solver: &Solver<'_>,
+    folder: &Path,
+    origin: &Origin,
+    source: &str,
+) -> Result<(), StepError> {
+    let opened = solver.open(origin)?;
+    let selected = solver.select(&opened, origin, &[plain(source)], &Ignore::default())?;
+    let to = Root::open(folder).map_err(StepError::io("open the folder of a cache mount"))?;
+    let dest = Dest {
+        path: "/".to_owned(),
+        directory: true,
+    };
+    let copy = Placement {
+        from: opened.root(),
+        from_context: opened.is_context(),
+        to: &to,
+        dest: &dest,
+        owner: None,
+        mode: None,
+        ownership: solver.env.ownership,
+        cancel: solver.env.cancel,
+    };
+    Ok(place(&copy, &selected.matches)?)
 }
 
 fn secret(
@@ -87,6 +131,7 @@ fn secret(
         id,
         required,
         variable,
+        file,
         mode,
         uid,
         gid,
@@ -94,7 +139,7 @@ fn secret(
     else {
         return Ok(());
     };
-    let Some(file) = solver.request.secrets.get(id) else {
+    let Some(given) = solver.request.secrets.get(id) else {
         return match required {
             true => Err(StepError::NoSecret { id: id.clone() }),
             false => Ok(()),
@@ -102,10 +147,56 @@ fn secret(
     };
     let secret = SecretFile {
         variable: variable.as_deref(),
+        file: *file,
         access: access(*uid, *gid, *mode),
         ownership: solver.env.ownership,
     };
-    furnished.secret(file, &secret, &mount.target)
+    furnished.secret(&read(id, given)?, &secret, &mount.target)
+}
+
+fn read(id: &str, secret: &Secret) -> Result<Vec<u8>, StepError> {
+    let mut bytes = Vec::new();
+    match secret {
+        Secret::Value(value) => bytes.clone_from(value),
+        Secret::File(path) => {
+            let opened = File::open(path);
+            opened
+                .and_then(|file| file.take(MAX_SECRET + 1).read_to_end(&mut bytes))
+                .map_err(StepError::io("read a secret"))?;
+        }
+    }
+    match bytes.len() as u64 > MAX_SECRET {
+        true => Err(StepError::SecretTooLarge {
+            id: id.to_owned(),
+            limit: MAX_SECRET,
+        }),
+        false => Ok(bytes),
+    }
+}
+
+fn agent(
+    solver: &Solver<'_>,
+    furnished: &mut Furnished,
+    mount: &RunMount,
+) -> Result<(), StepError> {
+    let RunMountKind::Ssh {
+        id,
+        required,
+        mode,
+        uid,
+        gid,
+    } = &mount.kind
+    else {
+        return Ok(());
+    };
+    let Some(agent) = solver.request.ssh.get(id) else {
+        return match required {
+            true => Err(StepError::NoAgent { id: id.clone() }),
+            false => Ok(()),
+        };
+    };
+    let access = access(*uid, *gid, *mode);
+    furnished.agent(agent, access, solver.env.ownership, &mount.target)
 }
 
 fn access(uid: u32, gid: u32, mode: u32) -> Access {

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::copy::digest::{Counts, digest};
 use crate::copy::select::{Match, Tree, select};
 use crate::error::StepError;
+use crate::ignore::Ignore;
 use crate::plan::{Origin, Source};
 
 use super::Solver;
@@ -99,6 +100,7 @@ impl Solver<'_> {
         opened: &Opened<'_>,
         origin: &Origin,
         sources: &[Source],
+        exclude: &Ignore,
     ) -> Result<Selected, StepError> {
         let name = describe(origin);
         let tree = Tree {
@@ -107,6 +109,7 @@ impl Solver<'_> {
                 Opened::Context(context) => Some(&context.ignore),
                 Opened::Stack(_) => None,
             },
+            exclude,
             name: &name,
         };
         let matches = select(tree, sources, self.env.cancel)?;

@@ -8,6 +8,7 @@ use unpacker::snapshot::store::Staging;
 use crate::cache::key::KeyWriter;
 use crate::dockerfile::instruction::Invocation;
 use crate::error::StepError;
+use crate::ignore::Ignore;
 use crate::plan::{Run, RunMountKind, Source};
 use crate::run::{Ground, execute};
 
@@ -36,13 +37,17 @@ impl Solver<'_> {
                     writable,
                 } => {
                     let opened = self.open(origin)?;
-                    let selected = self.select(&opened, origin, &[plain(source)])?;
+                    let selected =
+                        self.select(&opened, origin, &[plain(source)], &Ignore::default())?;
                     key.field("bind", selected.content.digest());
                     key.field("writable", writable.to_string());
                 }
-                RunMountKind::Secret { id, variable, .. } => {
+                RunMountKind::Secret {
+                    id, variable, file, ..
+                } => {
                     key.field("secret", id);
                     key.field("variable", format!("{variable:?}"));
+                    key.field("file", file.to_string());
                 }
                 other => {
                     key.field("options", format!("{other:?}"));
@@ -79,5 +84,6 @@ pub(super) fn plain(path: &str) -> Source {
     Source {
         path: path.to_owned(),
         pattern: false,
+        below: None,
     }
 }

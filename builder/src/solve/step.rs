@@ -14,17 +14,20 @@ use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
 use crate::cache::layers;
 use crate::cache::steps::{Outcome, nonce};
-use crate::copy::place::make_folders;
+use crate::copy::CopyError;
+use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
+use crate::ignore::Ignore;
 use crate::plan::{Action, Copy, Run, Step, Workdir};
 
 use super::Solver;
+use super::download::{Download, download};
 use super::origin::Selected;
 
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
     Workdir(&'s Workdir),
-    Copy(&'s Copy, Option<Selected>),
+    Copy(&'s Copy, Option<Selected>, Vec<Download>),
     Run(&'s Run),
 }
 
@@ -74,13 +77,19 @@ impl Solver<'_> {
             self.say(step, " (cached)");
             return Ok(outcome);
         }
+        let downloads = copy.remote.iter().map(|source| download(self.env, source));
+        let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
         let selected = self.selected(copy).map_err(at())?;
         let mut key = self.copy_key(copy, stack);
         if let Some(selected) = &selected {
             key.field("content", selected.content.digest());
         }
+        for download in &downloads {
+            download.enter(&mut key);
+        }
         let key = key.finish();
-        let outcome = self.cached_or(step, &key, stack, Work::Copy(copy, selected))?;
+        let work = Work::Copy(copy, selected, downloads);
+        let outcome = self.cached_or(step, &key, stack, work)?;
         if let Some(quick) = quick {
             let linked = self.steps.link(&quick, &key);
             linked.map_err(BuildError::store("remember a step"))?;
@@ -93,7 +102,10 @@ impl Solver<'_> {
             return Ok(None);
         }
         let opened = self.open(&copy.origin)?;
-        self.select(&opened, &copy.origin, &copy.sources).map(Some)
+        let exclude = Ignore::from_patterns(copy.exclude.iter().map(String::as_str));
+        let exclude = exclude.map_err(CopyError::Exclude)?;
+        let selected = self.select(&opened, &copy.origin, &copy.sources, &exclude)?;
+        Ok(Some(selected))
     }
 
     /// What is known of a key, if its snapshot is still there.
@@ -150,7 +162,9 @@ impl Solver<'_> {
         self.inherit_root(stack, &staging).map_err(at())?;
         match work {
             Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
-            Work::Copy(copy, selected) => self.copy(copy, selected, stack, &staging),
+            Work::Copy(copy, selected, downloads) => {
+                self.copy(copy, selected, &downloads, stack, &staging)
+            }
             Work::Run(run) => self.run(run, stack, &staging),
         }
         .map_err(at())?;
@@ -266,6 +280,6 @@ impl Solver<'_> {
             uid: user.uid,
             gid: user.gid,
         };
-        make_folders(&root, path, owner, self.env.ownership).map_err(failed)
+        make_folders(&root, path, owner, FOLDER_MODE, self.env.ownership).map_err(failed)
     }
 }

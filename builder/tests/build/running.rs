@@ -4,6 +4,8 @@ use std::fs;
 
 use libtest_mimic::Trial;
 
+use builder::request::Secret;
+
 use super::fixture::{Room, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -100,7 +102,9 @@ RUN --mount=type=secret,id=t,env=T echo -n $T | wc -c >> /out
 RUN --mount=type=secret,id=none ls /run 2>/dev/null; true
 ";
     let mut request = room.request(dockerfile);
-    request.secrets.insert("t".into(), secret.clone());
+    request
+        .secrets
+        .insert("t".into(), Secret::File(secret.clone()));
     let built = room
         .run(&request)
         .unwrap_or_else(|e| panic!("{}", e.record().error));

@@ -66,6 +66,18 @@ impl Schemes {
 }
 
 impl Endpoint {
+    /// Whoever has a file at this address; its port is part of the name.
+    pub(super) fn of_file(url: &Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        Self {
+            host: match url.port() {
+                Some(port) => format!("{host}:{port}"),
+                None => host.to_owned(),
+            },
+            base: url.clone(),
+        }
+    }
+
     /// `tail` is made of checked names and digests only, so it needs no escaping.
     pub(super) fn url(&self, repository: &RepositoryName, tail: &str) -> Url {
         let mut url = self.base.clone();

@@ -6,6 +6,7 @@
 //! ├─ download   a blob into the content store, resumed after an interruption
 //! ├─ open       single questions, asked once; a blob read as it comes
 //! ├─ upload     exists, mount, send
+//! ├─ file       any file by its address, without credentials
 //! ├─ auth       challenge -> header, tokens kept per host and scope
 //! │  ├─ challenge    WWW-Authenticate, pure
 //! │  └─ credentials  files, environment and helper programs; login changes them
@@ -32,6 +33,7 @@ pub mod download;
 mod endpoint;
 pub mod error;
 mod exchange;
+pub mod file;
 pub mod login;
 pub mod manifest;
 mod mirrors;

@@ -1,0 +1,84 @@
+//! What a build reads beside its context, as it crosses the control API.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use builder::lint::Warning;
+use serde::{Deserialize, Serialize};
+
+/// Part of a build's request. Paths are absolute.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildInputs {
+    /// What stands for a stage or an image, by its name.
+    pub contexts: BTreeMap<String, ContextInput>,
+    /// By id.
+    pub secrets: BTreeMap<String, SecretInput>,
+    /// Sockets of ssh agents, by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextInput {
+    Folder(PathBuf),
+    Image(String),
+}
+
+/// A secret: text, or bytes that are none. Nothing shows it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretInput(Value);
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl SecretInput {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(match String::from_utf8(bytes) {
+            Ok(text) => Value::Text(text),
+            Err(error) => Value::Bytes(error.into_bytes()),
+        })
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        match &self.0 {
+            Value::Text(text) => text.as_bytes().to_vec(),
+            Value::Bytes(bytes) => bytes.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for SecretInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretInput(..)")
+    }
+}
+
+/// The answer to `build --check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checks {
+    /// The Dockerfile.
+    pub file: String,
+    pub warnings: Vec<Warning>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_any_bytes_cross_over() {
+        for bytes in [b"hush".to_vec(), vec![0, 255, 128], Vec::new()] {
+            let secret = SecretInput::new(bytes.clone());
+            let text = serde_json::to_string(&secret).unwrap();
+            let back: SecretInput = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.bytes(), bytes);
+        }
+    }
+}

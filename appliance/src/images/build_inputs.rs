@@ -1,0 +1,43 @@
+//! Named contexts, secrets and agents of a request in the builder's terms; and the build checks alone.
+
+use builder::request::{BuildRequest, NamedContext, Secret};
+use builder::solve::checks;
+
+use crate::api::build_inputs::{BuildInputs, Checks, ContextInput};
+use crate::api::types::BuildRequest as Wanted;
+use crate::error::Outcome;
+use crate::images::build::failed;
+use crate::images::service::Images;
+
+pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<()> {
+    for (name, context) in &inputs.contexts {
+        let context = match context {
+            ContextInput::Folder(folder) => NamedContext::Folder(folder.clone()),
+            ContextInput::Image(image) => NamedContext::Image(image.parse()?),
+        };
+        request.contexts.insert(name.clone(), context);
+    }
+    for (id, secret) in &inputs.secrets {
+        let value = Secret::Value(secret.bytes());
+        request.secrets.insert(id.clone(), value);
+    }
+    request.ssh.clone_from(&inputs.ssh);
+    Ok(())
+}
+
+impl Images {
+    /// Looks a Dockerfile through and builds nothing. Base images are not fetched for it.
+    pub fn check_build(&self, wanted: &Wanted) -> Outcome<Checks> {
+        let request = self.request(wanted)?;
+        let cache = self.folder.cache();
+        let here = |image: &_, platform: &_| {
+            let kept = self.find(image).ok()??;
+            Some(self.read(&kept, platform).ok()?.config)
+        };
+        let checked = checks::check(&request, &cache, here).map_err(failed)?;
+        Ok(Checks {
+            file: checked.file,
+            warnings: checked.warnings,
+        })
+    }
+}

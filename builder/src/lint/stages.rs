@@ -1,0 +1,208 @@
+//! Names of stages, what FROM is made of, and comments that describe.
+
+use std::collections::BTreeSet;
+
+use config::name::Reference;
+use unpacker::image::read::Platform;
+
+use crate::dockerfile::source::{Position, Range, Word};
+use crate::dockerfile::stages::{GlobalArgs, Stage};
+use crate::dockerfile::suggest::closest;
+use crate::plan::scope::Given;
+
+use super::Findings;
+use super::rule::Rule;
+use super::survey::Survey;
+
+/// Names that mean something else in FROM and `--from`.
+const RESERVED: &[&str] = &["context", "scratch"];
+
+pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
+    names(survey, found);
+    let unset = without_arguments(survey);
+    for stage in &survey.file.stages {
+        let mut about = |rule, marked: &str, message| {
+            let several = stage.range.start.line != stage.range.end.line;
+            found.of(
+                rule,
+                (stage.range.start, &stage.text),
+                several,
+                marked,
+                message,
+            );
+        };
+        undeclared(survey, &stage.from.image, &mut about);
+        if let Some(platform) = &stage.from.platform {
+            undeclared(survey, platform, &mut about);
+            judge_platform(survey, stage, platform, &mut about);
+        }
+        judge_default(survey, stage, &unset, &mut about);
+    }
+    descriptions(survey, found);
+}
+
+type About<'a> = &'a mut dyn FnMut(Rule, &str, String);
+
+fn names(survey: &Survey<'_>, found: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for stage in &survey.file.stages {
+        let Some(name) = stage.name() else {
+            continue;
+        };
+        let (start, several) = (
+            stage.range.start,
+            stage.range.start.line != stage.range.end.line,
+        );
+        let written = stage
+            .text
+            .split_whitespace()
+            .next_back()
+            .unwrap_or_default();
+        let mut about = |rule, message| {
+            found.of(rule, (start, &stage.text), several, written, message);
+        };
+        if RESERVED.contains(&name) {
+            about(
+                Rule::ReservedStageName,
+                format!("{name:?} is a reserved name"),
+            );
+        }
+        if !seen.insert(name) {
+            let message = format!("another stage is called {name:?}, too; the later one counts");
+            about(Rule::DuplicateStageName, message);
+        }
+    }
+}
+
+/// Variables of FROM that no ARG before it declares.
+fn undeclared(survey: &Survey<'_>, word: &Word, about: About<'_>) {
+    let Ok(expanded) = survey.lexer.expand(word, &survey.given) else {
+        return;
+    };
+    let platforms = survey.given.platforms.keys();
+    let known = survey.globals.iter().chain(platforms).map(String::as_str);
+    let known: Vec<&str> = known.collect();
+    for name in expanded
+        .missing
+        .iter()
+        .filter(|name| !known.contains(&name.as_str()))
+    {
+        let hint = match closest(name, &known) {
+            Some(near) => format!(" (did you mean {near}?)"),
+            None => String::new(),
+        };
+        let message = format!("FROM uses {name}, which no ARG before it declares{hint}");
+        about(Rule::UndefinedArgInFrom, word.raw(), message);
+    }
+}
+
+fn judge_platform(survey: &Survey<'_>, stage: &Stage, word: &Word, about: About<'_>) {
+    let Ok(expanded) = survey.lexer.expand(word, &survey.given) else {
+        return;
+    };
+    let target = survey.given.platforms.get("TARGETPLATFORM");
+    if expanded.used.len() == 1 && expanded.used.contains("TARGETPLATFORM") {
+        if expanded.missing.is_empty() && Some(&expanded.value) == target {
+            let message = "the target platform is the one that is used anyway".to_owned();
+            about(Rule::RedundantTargetPlatform, word.raw(), message);
+        }
+        return;
+    }
+    if !expanded.used.is_empty() || !expanded.missing.is_empty() {
+        return;
+    }
+    let Ok(platform) = expanded.value.parse::<Platform>() else {
+        return;
+    };
+    // A stage that is called by its platform means it.
+    let name = stage.name().unwrap_or_default();
+    if !name.contains(&platform.os) && !name.contains(&platform.architecture) {
+        let message = format!("--platform is always {:?}", expanded.value);
+        about(Rule::FromPlatformFlagConstDisallowed, word.raw(), message);
+    }
+}
+
+/// What FROM sees when nobody gives an argument.
+fn without_arguments(survey: &Survey<'_>) -> Given {
+    let mut given = Given {
+        platforms: survey.given.platforms.clone(),
+        ..Given::default()
+    };
+    for arg in survey
+        .file
+        .global_args
+        .iter()
+        .flat_map(|args| &args.declarations)
+    {
+        let name = survey.lexer.word(&arg.name, &given);
+        let value = arg
+            .default
+            .as_ref()
+            .map(|word| survey.lexer.word(word, &given));
+        if let (Ok(name), Some(Ok(value))) = (name, value) {
+            given.globals.insert(name, value);
+        }
+    }
+    given
+}
+
+fn judge_default(survey: &Survey<'_>, stage: &Stage, unset: &Given, about: About<'_>) {
+    let image = &stage.from.image;
+    let Ok(expanded) = survey.lexer.expand(image, unset) else {
+        return;
+    };
+    let is_stage = survey.file.earlier(&expanded.value, stage.index).is_some();
+    if !is_stage && expanded.value.parse::<Reference>().is_err() {
+        let raw = image.raw();
+        let message = format!("without build arguments {raw:?} names no image");
+        about(Rule::InvalidDefaultArgInFrom, raw, message);
+    }
+}
+
+/// A comment right over FROM … AS or ARG describes what is named there, and begins with the name.
+fn descriptions(survey: &Survey<'_>, found: &mut Findings) {
+    let mut judge = |range: Range, text: &str, names: &[&str], comments: &[String]| {
+        let (Some(name), Some(comment)) = (names.first(), comments.last()) else {
+            return;
+        };
+        let first = comment.split(' ').next().unwrap_or_default();
+        if names.contains(&first) {
+            return;
+        }
+        let name = if names.len() > 1 { "<name>" } else { name };
+        let message = format!("a comment that describes this begins with \"# {name} \"");
+        let place: (Position, &str) = (range.start, text);
+        found.of(
+            Rule::InvalidDefinitionDescription,
+            place,
+            false,
+            "",
+            message,
+        );
+    };
+    for GlobalArgs {
+        declarations,
+        range,
+        comments,
+    } in &survey.file.global_args
+    {
+        let names: Vec<&str> = declarations.iter().map(|arg| arg.name.raw()).collect();
+        judge(*range, "", &names, comments);
+    }
+    for stage in &survey.file.stages {
+        let names: Vec<&str> = stage.name().into_iter().collect();
+        judge(stage.range, &stage.text, &names, &stage.comments);
+    }
+    for step in survey.steps() {
+        if let crate::dockerfile::instruction::Kind::Arg(declarations) = &step.instruction.kind {
+            let names: Vec<&str> = declarations.iter().map(|arg| arg.name.raw()).collect();
+            let instruction = step.instruction;
+            judge(
+                instruction.range,
+                &instruction.text,
+                &names,
+                &instruction.comments,
+            );
+        }
+    }
+}

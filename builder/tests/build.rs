@@ -14,6 +14,8 @@ mod copying;
 mod failing;
 #[path = "build/fixture.rs"]
 mod fixture;
+#[path = "build/graph.rs"]
+mod graph;
 #[path = "build/images.rs"]
 mod images;
 #[path = "build/running.rs"]
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     trials.extend(copying::trials());
     trials.extend(running::trials());
     trials.extend(caching::trials());
+    trials.extend(graph::trials());
     trials.extend(failing::trials());
     trials.extend(buildah::trials());
     trials.extend(single_id::trials());

@@ -106,6 +106,7 @@ impl Images {
         request.network = crate::sandbox::plan::network(wanted.network.as_deref())?;
         request.source_date_epoch = epoch(wanted)?;
         request.resources.clone_from(&self.build_limits);
+        request.parallel = self.build_parallel.unwrap_or(request.parallel);
         Ok(request)
     }
 

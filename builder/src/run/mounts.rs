@@ -5,6 +5,7 @@
 //! id, shared by all builds; `locked` and `private` ones are held by one step at a time. A secret is
 //! a copy with the owner and mode that were asked for.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,22 +109,33 @@ impl Furnished {
         Ok(())
     }
 
+    /// Waits until nobody else has these caches. All that a step needs at once and in one order: two
+    /// steps would wait for each other otherwise.
+    pub fn hold(
+        &mut self,
+        caches: &Path,
+        ids: &BTreeSet<&str>,
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        for id in ids {
+            fs::create_dir_all(caches).map_err(StepError::io("lock a cache mount"))?;
+            let name = format!("{}.lock", sha256(id.as_bytes()).digest());
+            self.locks.push(lock(&caches.join(name), cancel)?);
+        }
+        Ok(())
+    }
+
     /// A folder that outlives the build.
     pub fn cache(
         &mut self,
         caches: &Path,
         cache: &CacheFolder<'_>,
         target: &str,
-        cancel: &Cancel,
     ) -> Result<(), StepError> {
         let name = sha256(cache.id.as_bytes()).digest().to_owned();
         let folder = caches.join(&name);
         let what = "make the folder of a cache mount";
         fs::create_dir_all(caches).map_err(StepError::io(what))?;
-        if cache.locked {
-            let lock = lock(&caches.join(format!("{name}.lock")), cancel)?;
-            self.locks.push(lock);
-        }
         match fs::create_dir(&folder) {
             Ok(()) => give(caches, &name, cache.access, cache.ownership)?,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -169,7 +181,6 @@ pub struct BindSource<'a> {
 #[derive(Debug)]
 pub struct CacheFolder<'a> {
     pub id: &'a str,
-    pub locked: bool,
     pub read_only: bool,
     pub access: Access,
     pub ownership: Ownership,

@@ -1,5 +1,7 @@
 //! What `RUN --mount` asks for, from the plan's words to mounts.
 
+use std::collections::BTreeSet;
+
 use unpacker::layer::root::metadata::Owner;
 
 use crate::error::StepError;
@@ -13,6 +15,8 @@ use super::run::plain;
 pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepError> {
     let scratch = solver.env.snapshots.stage();
     let mut furnished = Furnished::new(scratch.map_err(StepError::io("make a folder for mounts"))?);
+    let caches = solver.env.cache.join("mounts");
+    furnished.hold(&caches, &locked(run), solver.env.cancel)?;
     for mount in &run.mounts {
         match &mount.kind {
             RunMountKind::Tmpfs { size } => furnished.tmpfs(&mount.target, *size),
@@ -29,6 +33,18 @@ pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepE
         }
     }
     Ok(furnished)
+}
+
+/// The caches that nobody else may have meanwhile.
+fn locked(run: &Run) -> BTreeSet<&str> {
+    let kinds = run.mounts.iter().map(|mount| &mount.kind);
+    let ids = kinds.filter_map(|kind| match kind {
+        RunMountKind::Cache {
+            id, locked: true, ..
+        } => Some(id.as_str()),
+        _ => None,
+    });
+    ids.collect()
 }
 
 fn bind(
@@ -61,21 +77,20 @@ fn cache(
         mode,
         uid,
         gid,
-        locked,
         read_only,
+        ..
     } = &mount.kind
     else {
         return Ok(());
     };
     let cache = CacheFolder {
         id,
-        locked: *locked,
         read_only: *read_only,
         access: access(*uid, *gid, *mode),
         ownership: solver.env.ownership,
     };
     let caches = solver.env.cache.join("mounts");
-    furnished.cache(&caches, &cache, &mount.target, solver.env.cancel)
+    furnished.cache(&caches, &cache, &mount.target)
 }
 
 fn secret(

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use builder::error::{BuildError, Foreign};
@@ -58,7 +58,7 @@ pub(crate) fn missing() -> Option<&'static str> {
 }
 
 pub(crate) struct Room {
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Arc<TempDir>,
     pub(crate) layout: Layout,
     snapshots: Snapshots,
     pub(crate) cancel: Cancel,
@@ -75,7 +75,7 @@ impl Room {
         let room = Self {
             layout: Layout::create(&dir.path().join("content")).unwrap(),
             snapshots: Snapshots::open(&dir.path().join("snapshots")).unwrap(),
-            dir,
+            dir: Arc::new(dir),
             cancel: Cancel::default(),
             events: Mutex::default(),
             cancel_at: None,
@@ -85,6 +85,19 @@ impl Room {
         }
         room.make_busybox();
         room
+    }
+
+    /// The same folders as another build sees them.
+    pub(crate) fn beside(&self) -> Self {
+        let dir = Arc::clone(&self.dir);
+        Self {
+            layout: Layout::create(&dir.path().join("content")).unwrap(),
+            snapshots: Snapshots::open(&dir.path().join("snapshots")).unwrap(),
+            dir,
+            cancel: Cancel::default(),
+            events: Mutex::default(),
+            cancel_at: None,
+        }
     }
 
     pub(crate) fn context(&self) -> PathBuf {

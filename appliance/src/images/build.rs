@@ -100,6 +100,7 @@ impl Images {
         request.platform = platform(wanted.platform.as_deref())?;
         request.base_image = wanted.base_image.as_deref().map(str::parse).transpose()?;
         request.no_cache = wanted.no_cache;
+        request.no_cache_filter.clone_from(&wanted.no_cache_filter);
         if let Some(text) = &wanted.compression {
             request.compression = compression(text)?;
         }

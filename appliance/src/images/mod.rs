@@ -10,6 +10,7 @@
 
 pub mod archive;
 mod build;
+mod build_cache;
 pub(crate) mod caller;
 mod content;
 mod describe;

@@ -20,6 +20,7 @@ use unpacker::layer::root::metadata::Owner;
 use unpacker::progress::Cancel;
 use unpacker::snapshot::store::Staging;
 
+use crate::cache::mount_names;
 use crate::copy::CopyError;
 use crate::copy::place::{Placement, place};
 use crate::copy::select::Match;
@@ -141,6 +142,7 @@ impl Furnished {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(StepError::io(what)(e)),
         }
+        mount_names::used(caches, &name, cache.id).map_err(StepError::io(what))?;
         self.bind_folder(folder, target, cache.read_only);
         Ok(())
     }

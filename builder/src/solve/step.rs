@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use unpacker::container::user;
+use unpacker::crash;
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
@@ -30,6 +31,9 @@ enum Work<'s> {
     Copy(&'s Copy, Option<Selected>),
     Run(&'s Run),
 }
+
+/// Of an instruction that is kept with its result: an entry of the cache is small.
+const MAX_MADE_BY: usize = 1024;
 
 impl Solver<'_> {
     /// Answers what a step made; `None` for one that has nothing to do with files.
@@ -192,10 +196,11 @@ impl Solver<'_> {
             Work::Run(run) => self.run(run, stack, &staging),
         }
         .map_err(at())?;
-        self.commit(key, staging)
+        crash::point("build-after-work");
+        self.commit(step, key, staging)
     }
 
-    fn commit(&self, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
+    fn commit(&self, step: &Step, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
         let changed = std::fs::read_dir(staging.fs()).map(|mut entries| entries.next().is_some());
         let mut snapshot = None;
         if changed.map_err(BuildError::store("read a step's result"))? {
@@ -205,13 +210,16 @@ impl Solver<'_> {
             let kept = self.env.snapshots.commit(staging, &id);
             kept.map_err(BuildError::store("keep a step's result"))?;
             snapshot = Some(id);
+            crash::point("build-after-snapshot");
         }
         let outcome = Outcome {
             snapshot,
             created: self.now(),
+            made_by: shortened(&step.place.instruction),
         };
         let kept = self.steps.put(key, &outcome);
         kept.map_err(BuildError::store("remember a step"))?;
+        crash::point("build-after-step");
         Ok(outcome)
     }
 
@@ -268,6 +276,11 @@ impl Solver<'_> {
         let mounted = mounted.map_err(StepError::io("stack the snapshots below a step"))?;
         Ok(Root::from_fd(mounted))
     }
+}
+
+fn shortened(instruction: &str) -> String {
+    let end = instruction.floor_char_boundary(MAX_MADE_BY);
+    instruction[..end].to_owned()
 }
 
 // WORKDIR.

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use unpacker::layer::root::Root;
 
-use crate::cache::files::FileHashes;
+use crate::cache::files::{self, Asked, FileHashes};
 use crate::ignore::{Ignore, IgnoreError};
 
 /// An ignore file larger than this is none.
@@ -74,7 +74,15 @@ impl Context {
 
     /// The sha256 of one of its files, from memory where nothing changed.
     pub fn hash(&self, file: &mut File) -> io::Result<String> {
-        self.hashes().hash(file)
+        let asked = Asked::of(file)?;
+        let known = self.hashes().get(&asked);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // Others may look up and read meanwhile.
+        let hash = files::hash(file)?;
+        self.hashes().learn(&asked, &hash);
+        Ok(hash)
     }
 
     /// Keeps what was learned for the next build.

@@ -1,6 +1,7 @@
 //! What a build is asked for, what it is given to work with, and what comes out.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -77,6 +78,8 @@ pub struct BuildRequest {
     pub names: Vec<Reference>,
     /// Runs every step again; its result is still remembered.
     pub no_cache: bool,
+    /// Stages, by name or number, whose steps run again.
+    pub no_cache_filter: Vec<String>,
     /// Network of a RUN that does not choose one.
     pub network: Network,
     pub compression: Compression,
@@ -90,6 +93,8 @@ pub struct BuildRequest {
     pub timeout: Option<Duration>,
     /// Of each RUN.
     pub resources: Resources,
+    /// Steps of different stages that run at once.
+    pub parallel: NonZeroUsize,
 }
 
 impl BuildRequest {
@@ -106,6 +111,7 @@ impl BuildRequest {
             base_image: None,
             names: Vec::new(),
             no_cache: false,
+            no_cache_filter: Vec::new(),
             network: Network::Host,
             // docker 20.10, which many hosts still run, cannot read zstd.
             compression: Compression::Gzip,
@@ -114,6 +120,7 @@ impl BuildRequest {
             ssh: BTreeMap::new(),
             timeout: None,
             resources: Resources::default(),
+            parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         }
     }
 }

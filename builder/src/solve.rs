@@ -1,36 +1,44 @@
 //! Walks a plan: for each step its key, then the remembered result or the work.
 //!
 //! Everything that can be refused is refused before the first step runs. A step's result becomes
-//! visible by one rename; a step that fails or is cancelled leaves nothing behind.
+//! visible by one rename; a step that fails or is cancelled leaves nothing behind. Stages that do not
+//! wait for each other are worked on side by side.
 
+mod board;
 pub mod checks;
 mod copy;
 mod download;
 mod furnish;
 mod origin;
 mod run;
+mod schedule;
+mod stage;
 mod step;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use config::name::Reference;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
 use unpacker::progress::Event;
 
-use crate::assemble::{Finished, Made, assemble};
-use crate::cache::steps::{Outcome, Steps};
+use crate::assemble::{Finished, assemble};
+use crate::cache::steps::Steps;
 use crate::context::Context;
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::{BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
-use crate::plan::{Action, Base, Origin, Plan, RunMount, RunMountKind, Stage, Step};
+use crate::plan::{Action, Origin, Plan, RunMount, RunMountKind, Stage, Step};
 use crate::request::{BuildRequest, Built, DockerfileSource, Env, NamedContext};
+
+use board::Stages;
+use schedule::Turn;
 
 /// A Dockerfile is text that people write; the parser bounds it further.
 const MAX_DOCKERFILE: u64 = 16 << 20;
@@ -44,6 +52,7 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
     })?;
     let options = checks::options(&parsed, request)?;
     warn(env, &source.name, &parsed);
+    let again = run_again(&parsed, request)?;
     let mut images = BTreeMap::new();
     let plan = plan(
         &source.name,
@@ -61,18 +70,45 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
     let ignore = &contexts.main.ignore;
     let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
     checks::tell(env, &source.name, &options, &found)?;
-    let mut solver = Solver {
+    // A failure cancels what runs beside it.
+    let stop = env.cancel.part();
+    let env = &Env {
+        cancel: &stop,
+        ..*env
+    };
+    let solver = Solver {
         env,
         request,
+        again,
         total: plan.steps,
         steps: Steps::new(env.cache),
         contexts,
         images,
-        done: BTreeMap::new(),
-        cached: 0,
+        done: plan.stages.iter().map(not_done).collect(),
+        cached: AtomicUsize::new(0),
         deadline: request.timeout.and_then(|t| Instant::now().checked_add(t)),
     };
-    solver.solve(plan)
+    solver.solve(&plan)
+}
+
+fn not_done(stage: &Stage) -> (usize, OnceLock<Finished>) {
+    (stage.index, OnceLock::new())
+}
+
+/// The stages that `--no-cache-filter` names, as places call them.
+fn run_again(parsed: &Dockerfile, request: &BuildRequest) -> Result<BTreeSet<String>, BuildError> {
+    let label = |index: usize| {
+        let name = parsed.stages.get(index).and_then(|stage| stage.name());
+        name.map_or_else(|| index.to_string(), str::to_owned)
+    };
+    let named = request.no_cache_filter.iter().map(|name| {
+        let found = parsed.target(Some(name)).map(label);
+        found.map_err(|_| BuildError::Target {
+            target: name.clone(),
+            known: (0..parsed.stages.len()).map(label).collect(),
+        })
+    });
+    named.collect()
 }
 
 struct Source {
@@ -153,18 +189,22 @@ fn image_key(reference: &Reference, platform: &Platform) -> String {
 fn image_origins(plan: &Plan) -> Vec<(&Reference, &Platform, &Place)> {
     let mut found = Vec::new();
     for step in plan.stages.iter().flat_map(|stage| &stage.steps) {
-        let origins: Vec<&Origin> = match &step.action {
-            Action::Copy(copy) => vec![&copy.origin],
-            Action::Run(run) => run.mounts.iter().filter_map(bind_origin).collect(),
-            _ => Vec::new(),
-        };
-        for origin in origins {
+        for origin in origins(step) {
             if let Origin::Image(reference, platform) = origin {
                 found.push((reference, platform, &step.place));
             }
         }
     }
     found
+}
+
+/// What a step reads beside the stage that it is in.
+fn origins(step: &Step) -> Vec<&Origin> {
+    match &step.action {
+        Action::Copy(copy) => vec![&copy.origin],
+        Action::Run(run) => run.mounts.iter().filter_map(bind_origin).collect(),
+        Action::Configure | Action::From | Action::Workdir(_) => Vec::new(),
+    }
 }
 
 fn bind_origin(mount: &RunMount) -> Option<&Origin> {
@@ -203,41 +243,51 @@ fn open_contexts(
     })
 }
 
+/// One build, shared by its workers.
 struct Solver<'a> {
+    /// Its `cancel` is set by the first failure, too.
     env: &'a Env<'a>,
     request: &'a BuildRequest,
+    /// Labels of stages whose steps run whatever is known of them.
+    again: BTreeSet<String>,
     total: usize,
     steps: Steps,
     contexts: Contexts,
     images: BaseImages,
-    done: BTreeMap<usize, Finished>,
-    cached: usize,
+    done: Stages,
+    cached: AtomicUsize,
     deadline: Option<Instant>,
 }
 
 impl Solver<'_> {
-    fn solve(&mut self, plan: Plan) -> Result<Built, BuildError> {
-        let mut target: Option<(usize, ImageConfig)> = None;
-        for stage in plan.stages {
-            let finished = self.stage(&stage)?;
-            self.done.insert(stage.index, finished);
-            target = Some((stage.index, stage.config));
-        }
+    fn solve(&self, plan: &Plan) -> Result<Built, BuildError> {
+        let workers = self.request.parallel;
+        let perform = |turn: Turn, finished: &mut Finished| self.turn(plan, turn, finished);
+        let stop = self.env.cancel;
+        let carried_out = board::carry_out(plan, &self.done, workers, stop, &perform);
+        // What was read of the context is known, whatever became of the build.
         self.remember_contexts();
-        let (index, config) = target.ok_or(BuildError::NoStage)?;
-        let mut finished = self.done.remove(&index).ok_or(BuildError::NoStage)?;
+        carried_out?;
+        self.finish(plan)
+    }
+
+    /// The target is the last stage of the plan.
+    fn finish(&self, plan: &Plan) -> Result<Built, BuildError> {
+        let stage = plan.stages.last().ok_or(BuildError::NoStage)?;
+        let finished = self.done.get(&stage.index).and_then(OnceLock::get);
+        let mut finished = finished.cloned().ok_or(BuildError::NoStage)?;
         if let Some(epoch) = self.epoch() {
             finished.created = Some(epoch);
         } else if finished.created.is_none() {
             finished.created = Some(self.now());
         }
-        let (digest, config) = assemble(self.env, self.request, &finished, config)?;
+        let (digest, config) = assemble(self.env, self.request, &finished, stage.config.clone())?;
         Ok(Built {
             digest,
             config,
             stack: finished.stack,
             steps: self.total,
-            cached: self.cached,
+            cached: self.cached.load(Ordering::Relaxed),
         })
     }
 
@@ -249,74 +299,6 @@ impl Solver<'_> {
                 let text = format!("cannot keep the hashes of the build context: {error}");
                 self.env.progress.event(Event::Warning { text });
             }
-        }
-    }
-
-    fn stage(&mut self, stage: &Stage) -> Result<Finished, BuildError> {
-        let mut finished = self.start(stage)?;
-        for step in &stage.steps {
-            self.env.cancel.check()?;
-            self.check_deadline()?;
-            let outcome = self.perform(step, &finished)?;
-            self.record(step, outcome, &mut finished);
-        }
-        Ok(finished)
-    }
-
-    fn start(&self, stage: &Stage) -> Result<Finished, BuildError> {
-        let found = match &stage.base {
-            Base::Scratch | Base::Folder(_) => Some(Finished::default()),
-            Base::Stage(earlier) => self.done.get(earlier).cloned(),
-            Base::Image(reference, platform) => {
-                let base = self.images.get(&image_key(reference, platform));
-                base.map(|base| Finished {
-                    base: base.image.layers.clone(),
-                    stack: base.stack.clone(),
-                    made: Vec::new(),
-                    created: base.image.config.created.clone(),
-                })
-            }
-        };
-        found.ok_or_else(|| {
-            let source = std::io::ErrorKind::NotFound.into();
-            BuildError::store("find the base of a stage")(source)
-        })
-    }
-
-    fn record(&self, step: &Step, outcome: Option<Outcome>, finished: &mut Finished) {
-        let mut snapshot = None;
-        if let Some(outcome) = outcome {
-            finished.created = Some(outcome.created);
-            snapshot = outcome.snapshot;
-            finished.stack.extend(snapshot.clone());
-        }
-        if let Some(created_by) = &step.created_by {
-            finished.made.push(Made {
-                created_by: created_by.clone(),
-                created: self.epoch().or_else(|| finished.created.clone()),
-                snapshot,
-            });
-        }
-    }
-
-    fn say(&self, step: &Step, note: &str) {
-        let (number, total) = (step.number, self.total);
-        let text = &step.place.instruction;
-        let text = format!("[Builder] Step {number}/{total}: {text}{note}");
-        self.env.progress.event(Event::Line { text });
-    }
-
-    fn remaining(&self) -> Option<Duration> {
-        let deadline = self.deadline?;
-        Some(deadline.saturating_duration_since(Instant::now()))
-    }
-
-    fn check_deadline(&self) -> Result<(), BuildError> {
-        match self.remaining() {
-            Some(left) if left.is_zero() => Err(BuildError::TimedOut {
-                seconds: self.request.timeout.unwrap_or_default().as_secs(),
-            }),
-            _ => Ok(()),
         }
     }
 

@@ -20,6 +20,8 @@ mod fetching;
 mod fixture;
 #[path = "build/flags.rs"]
 mod flags;
+#[path = "build/graph.rs"]
+mod graph;
 #[path = "build/images.rs"]
 mod images;
 #[path = "build/mounting.rs"]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     trials.extend(mounting::trials());
     trials.extend(running::trials());
     trials.extend(caching::trials());
+    trials.extend(graph::trials());
     trials.extend(failing::trials());
     trials.extend(buildah::trials());
     trials.extend(single_id::trials());

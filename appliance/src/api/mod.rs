@@ -5,6 +5,7 @@
 //! crate's frames.
 
 mod archives;
+pub mod build_cache;
 pub mod build_inputs;
 pub mod caller;
 mod daemon;
@@ -40,6 +41,7 @@ pub fn router(app: Arc<App>, front: Front) -> Router {
     let registry = registry::routes(front);
     Router::new()
         .merge(archives::routes())
+        .merge(build_cache::routes())
         .merge(daemon::routes())
         .merge(external::routes())
         .merge(images::routes())

@@ -252,6 +252,9 @@ pub struct BuildRequest {
     pub platform: Option<String>,
     pub base_image: Option<String>,
     pub no_cache: bool,
+    /// Stages whose steps run again.
+    #[serde(default)]
+    pub no_cache_filter: Vec<String>,
     /// Push each tag to its remote registry afterwards.
     pub push: bool,
     /// "gzip", "zstd" or "none".

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::build_cache::BuildCache;
 use crate::cli::build_inputs;
 use crate::cli::doctor::Doctor;
 use crate::cli::image_args::{Check, History, Images, Inspect, Load, Rmi, Save};
@@ -91,6 +92,10 @@ pub enum Verb {
     /// Look after the embedded registry: images, disk, uploads, events, tokens, accounts
     #[command(subcommand)]
     Registry(Registry),
+
+    /// What builds remember: list it, and remove what is not worth its room
+    #[command(subcommand, visible_alias = "builder")]
+    BuildCache(BuildCache),
 
     /// Run containers of images
     #[command(subcommand, visible_alias = "sb")]
@@ -256,6 +261,9 @@ pub struct Build {
     /// Run every step
     #[arg(long)]
     pub no_cache: bool,
+    /// Run every step of this stage, by name or number
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
     /// Send the image to the registries that its names say
     #[arg(long)]
     pub push: bool,

@@ -213,6 +213,7 @@ pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
         platform: build.platform,
         base_image: build.base_image,
         no_cache: build.no_cache,
+        no_cache_filter: build.no_cache_filter,
         push: build.push,
         compression: build.compression,
         network: build.network,

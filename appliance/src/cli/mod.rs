@@ -2,6 +2,7 @@
 
 mod archive;
 pub mod args;
+pub mod build_cache;
 pub mod build_inputs;
 mod configure;
 mod daemon;
@@ -130,6 +131,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Load(load) => archive::load(session, load).await,
         Verb::Unpack(unpack) => image::unpack(session, unpack).await,
         Verb::Build(build) => image::build(session, build).await,
+        Verb::BuildCache(verb) => build_cache::run(session, verb).await,
         Verb::Image(image) => image::run(session, image).await,
         Verb::Registry(verb) => registry::run(session, verb).await,
         Verb::Sandbox(sandbox) => sandbox::run(session, sandbox).await,

@@ -102,6 +102,7 @@ impl Images {
         request.platform = platform(wanted.platform.as_deref())?;
         request.base_image = wanted.base_image.as_deref().map(str::parse).transpose()?;
         request.no_cache = wanted.no_cache;
+        request.no_cache_filter.clone_from(&wanted.no_cache_filter);
         if let Some(text) = &wanted.compression {
             request.compression = compression(text)?;
         }
@@ -109,6 +110,7 @@ impl Images {
         request.source_date_epoch = epoch(wanted)?;
         request.resources.clone_from(&self.build_limits);
         build_inputs::add(&mut request, &wanted.inputs)?;
+        request.parallel = self.build_parallel.unwrap_or(request.parallel);
         Ok(request)
     }
 

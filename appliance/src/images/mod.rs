@@ -10,6 +10,7 @@
 
 pub mod archive;
 mod build;
+mod build_cache;
 mod build_inputs;
 pub(crate) mod caller;
 mod content;

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use builder::cache::inventory::{self, Entry};
+use builder::cache::inventory::{self, Entry, Kind as Remembered};
 use registry::service::Listing;
 use registry::store::{Grace, Swept};
 use unpacker::image::read::{self, ImageError};
@@ -22,7 +22,7 @@ use crate::images::service::{Images, store};
 use crate::sandbox::record::{self, Record};
 
 /// Work that is about to end is waited for so long.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Build steps that were of no use for so long are forgotten.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -35,6 +35,12 @@ enum Cache {
     All,
 }
 
+/// Why nothing can be removed just now.
+pub(crate) fn busy() -> Failure {
+    Failure::conflict("work on images is going on")
+        .hint("Try again when the pulls, builds and starts of sandboxes have ended.")
+}
+
 impl Images {
     /// Removes what nothing needs; with `all` also what only the build cache needs.
     pub fn prune(&self, request: PruneRequest) -> Outcome<Pruned> {
@@ -43,8 +49,7 @@ impl Images {
             false => Cache::Stale,
         };
         let Some(alone) = self.gate.alone(PATIENCE) else {
-            return Err(Failure::conflict("work on images is going on")
-                .hint("Try again when the pulls, builds and starts of sandboxes have ended."));
+            return Err(busy());
         };
         let mut pruned = self.collect(cache, request.dry_run)?;
         drop(alone);
@@ -91,7 +96,18 @@ impl Images {
             ..Pruned::default()
         };
         let kept = self.prune_cache(cache, dry_run, &mut pruned)?;
-        let needed = self.needed_snapshots(&kept)?;
+        self.prune_snapshots(&kept, dry_run, &mut pruned)?;
+        Ok(pruned)
+    }
+
+    /// Removes snapshots that neither an image, a sandbox nor one of these entries needs.
+    pub(crate) fn prune_snapshots(
+        &self,
+        kept: &[Entry],
+        dry_run: bool,
+        pruned: &mut Pruned,
+    ) -> Outcome<()> {
+        let needed = self.needed_snapshots(kept)?;
         for listed in self.snapshots.list()? {
             if needed.contains(&listed.id) {
                 continue;
@@ -104,7 +120,7 @@ impl Images {
                 self.snapshots.remove(&listed.id)?;
             }
         }
-        Ok(pruned)
+        Ok(())
     }
 
     fn sweep(&self, dry_run: bool) -> Outcome<Swept> {
@@ -135,22 +151,19 @@ impl Images {
                 kept.push(entry);
                 continue;
             }
-            pruned.cache_entries += 1;
+            if matches!(entry.kind, Remembered::Step | Remembered::Layer) {
+                pruned.cache_entries += 1;
+            }
             pruned.bytes += entry.bytes;
             if !dry_run {
                 entry.remove()?;
             }
         }
-        if cache == Cache::All {
-            pruned.bytes += inventory::rest(&folder)?;
-            if !dry_run {
-                inventory::clear_rest(&folder)?;
-            }
-        }
         Ok(kept)
     }
 
-    fn is_stale(&self, entry: &Entry) -> Outcome<bool> {
+    /// Whether it leads nowhere, or was long of no use.
+    pub(crate) fn is_stale(&self, entry: &Entry) -> Outcome<bool> {
         let age = SystemTime::now().duration_since(entry.last_used);
         if !entry.sound || age.is_ok_and(|age| age > UNUSED) {
             return Ok(true);
@@ -167,7 +180,7 @@ impl Images {
     }
 
     /// Every snapshot that something needs, with what aliases lead to.
-    fn needed_snapshots(&self, cache: &[Entry]) -> Outcome<HashSet<SnapshotId>> {
+    pub(crate) fn needed_snapshots(&self, cache: &[Entry]) -> Outcome<HashSet<SnapshotId>> {
         let mut needed = self.snapshots_of_images()?;
         for folder in record::folders(&self.folder.sandboxes())? {
             needed.extend(Record::load(&folder)?.into_iter().flat_map(|r| r.stack));

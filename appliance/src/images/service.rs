@@ -1,5 +1,6 @@
 //! The image verbs of the daemon.
 
+use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -65,6 +66,8 @@ pub struct Shared {
     pub(crate) wiring: Wiring,
     /// What each step of a build may use, where nothing else is said.
     pub(crate) build_limits: Resources,
+    /// Steps of one build at the same time, where the settings say.
+    pub(crate) build_parallel: Option<NonZeroUsize>,
     pub(crate) folder: DataFolder,
     remote: Remote,
     remotes: Remotes,
@@ -136,6 +139,7 @@ impl Images {
                 memory: options.settings.builder.memory.map(|memory| memory.0),
                 ..Resources::default()
             },
+            build_parallel: options.settings.builder.parallel,
             folder,
             remote,
             remotes: Remotes::new(options),

@@ -117,6 +117,7 @@ impl Backend for Local {
         request.target.clone_from(&build.target);
         request.no_cache = build.no_cache;
         request.compression = self.compression;
+        request.parallel = self.images.build_parallel.unwrap_or(request.parallel);
         let Limits {
             cpu,
             memory,

@@ -1,12 +1,13 @@
 //! Hashes of the context's files, remembered by what `stat` says, so that an unchanged context is not
 //! read again.
 //!
-//! A line per file: device, inode, size, mtime and ctime in nanoseconds, sha256. The ctime cannot be
-//! set by `touch`, so an old time with new content is noticed. A file that changed within the
-//! last moments before it was read may change again within one tick of the clock; it is not
-//! remembered. Damaged lines are forgotten.
+//! A line per file: device, inode, size, mtime and ctime in nanoseconds, sha256, and how many tables
+//! were written since a build asked for it. The ctime cannot be set by `touch`, so an old time with new
+//! content is noticed. A file that changed within the last moments before it was read may change again
+//! within one tick of the clock; it is not remembered. What no build asks for any more goes after some
+//! tables, and at once where the same file has other content now. Damaged lines are forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -32,16 +33,41 @@ struct Stat {
     ctime: i128,
 }
 
+/// Builds of one context that ask for different files take turns; a table is written when one of them
+/// learns something. A file that none of so many asked for is forgotten.
+const MAX_UNASKED: u8 = 8;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    hash: String,
+    /// Tables written since somebody asked for it.
+    unasked: u8,
+}
+
+/// A file as it was just before it is read.
+#[derive(Debug)]
+pub struct Asked {
+    stat: Stat,
+    settled: bool,
+}
+
+impl Asked {
+    pub fn of(file: &File) -> io::Result<Self> {
+        let now = SystemTime::now();
+        let stat = stat(file)?;
+        let settled = settled(&stat, now);
+        Ok(Self { stat, settled })
+    }
+}
+
 /// The hashes of one context folder.
 #[derive(Debug)]
 pub struct FileHashes {
     dir: PathBuf,
     name: String,
-    known: HashMap<Stat, String>,
-    /// What this build asked for: only that is kept.
-    seen: HashMap<Stat, String>,
-    /// How many files had to be read.
-    pub read: u64,
+    known: HashMap<Stat, Known>,
+    /// The table is not what is on disk.
+    changed: bool,
 }
 
 impl FileHashes {
@@ -51,43 +77,52 @@ impl FileHashes {
         let dir = cache.join("files");
         let name = sha256(folder.as_os_str().as_bytes()).digest().to_owned();
         let text = std::fs::read_to_string(dir.join(&name)).unwrap_or_default();
+        let mut known: HashMap<Stat, Known> =
+            text.lines().take(MAX_FILES).filter_map(parse).collect();
+        known.values_mut().for_each(|known| known.unasked += 1);
         Self {
             dir,
             name,
-            known: text.lines().take(MAX_FILES).filter_map(parse).collect(),
-            seen: HashMap::new(),
-            read: 0,
+            known,
+            changed: false,
         }
     }
 
-    /// The sha256 of a file's content, in hexadecimal.
-    pub fn hash(&mut self, file: &mut File) -> io::Result<String> {
-        let now = SystemTime::now();
-        let stat = stat(file)?;
-        if let Some(hash) = self.known.get(&stat).or_else(|| self.seen.get(&stat)) {
-            let hash = hash.clone();
-            self.seen.insert(stat, hash.clone());
-            return Ok(hash);
+    /// The sha256 of a file's content in hexadecimal, if it need not be read.
+    pub fn get(&mut self, asked: &Asked) -> Option<String> {
+        let known = self.known.get_mut(&asked.stat)?;
+        // Of the table before, or of an older one.
+        self.changed |= known.unasked > 1;
+        known.unasked = 0;
+        Some(known.hash.clone())
+    }
+
+    /// Takes what was read of a file.
+    pub fn learn(&mut self, asked: &Asked, hash: &str) {
+        if asked.settled && self.known.len() < MAX_FILES {
+            let (hash, unasked) = (hash.to_owned(), 0);
+            self.known.insert(asked.stat, Known { hash, unasked });
+            self.changed = true;
         }
-        self.read += 1;
-        let hash = hash(file)?;
-        if settled(&stat, now) && self.seen.len() < MAX_FILES {
-            self.seen.insert(stat, hash.clone());
-        }
-        Ok(hash)
     }
 
     /// Writes what was learned. A failure costs only time in the next build.
     pub fn save(&self) -> io::Result<()> {
-        if self.seen.is_empty() || self.seen == self.known {
+        if !self.changed {
             return Ok(());
         }
+        let asked = self.known.iter().filter(|(_, known)| known.unasked == 0);
+        let asked: HashSet<(u64, u64)> = asked.map(|(stat, _)| (stat.dev, stat.ino)).collect();
         let mut text = String::new();
-        for (s, hash) in &self.seen {
+        for (s, Known { hash, unasked }) in &self.known {
             use std::fmt::Write;
+            let replaced = *unasked > 0 && asked.contains(&(s.dev, s.ino));
+            if replaced || *unasked > MAX_UNASKED {
+                continue;
+            }
             let (dev, ino, size, mtime, ctime) = (s.dev, s.ino, s.size, s.mtime, s.ctime);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{dev} {ino} {size} {mtime} {ctime} {hash}");
+            let _ = writeln!(text, "{dev} {ino} {size} {mtime} {ctime} {hash} {unasked}");
         }
         write_atomically(&self.dir, &self.name, text.as_bytes())
     }
@@ -124,7 +159,7 @@ fn settled(stat: &Stat, now: SystemTime) -> bool {
     now - stat.mtime.max(stat.ctime) > SETTLED_NANOS
 }
 
-fn parse(line: &str) -> Option<(Stat, String)> {
+fn parse(line: &str) -> Option<(Stat, Known)> {
     let mut fields = line.split(' ');
     let stat = Stat {
         dev: fields.next()?.parse().ok()?,
@@ -133,45 +168,97 @@ fn parse(line: &str) -> Option<(Stat, String)> {
         mtime: fields.next()?.parse().ok()?,
         ctime: fields.next()?.parse().ok()?,
     };
-    let hash = fields.next()?;
-    let good = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
-    (good && fields.next().is_none()).then(|| (stat, hash.to_owned()))
+    let hash = fields.next()?.to_owned();
+    let unasked = fields.next()?.parse().ok()?;
+    let good = hash.len() == 64
+        && hash.bytes().all(|b| b.is_ascii_hexdigit())
+        && unasked <= MAX_UNASKED
+        && fields.next().is_none();
+    good.then_some((stat, Known { hash, unasked }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn file(ino: u64, size: u64) -> Asked {
+        let stat = Stat {
+            dev: 1,
+            ino,
+            size,
+            mtime: 3,
+            ctime: 4,
+        };
+        let settled = true;
+        Asked { stat, settled }
+    }
+
     #[test]
-    fn settled_files_are_read_once_and_fresh_ones_again() {
+    fn settled_files_are_remembered_and_fresh_ones_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         std::fs::write(&path, "abc").unwrap();
+        let opened = File::open(&path).unwrap();
+        let asked = Asked::of(&opened).unwrap();
+        assert!(!asked.settled);
         let mut hashes = FileHashes::open(dir.path(), dir.path());
-        let expected = sha256(b"abc").digest().to_owned();
-        for _ in 0..2 {
-            let got = hashes.hash(&mut File::open(&path).unwrap()).unwrap();
-            assert_eq!(got, expected);
-        }
-        assert_eq!(hashes.read, 2, "a fresh file is not trusted");
-        let stat = stat(&File::open(&path).unwrap()).unwrap();
-        hashes.seen.insert(stat, expected.clone());
+        hashes.learn(&asked, &"a".repeat(64));
+        assert_eq!(hashes.get(&asked), None, "it may change within this tick");
+        let later = SystemTime::now() + std::time::Duration::from_secs(3);
+        assert!(settled(&asked.stat, later));
+    }
+
+    #[test]
+    fn what_was_learned_is_there_in_the_next_build() {
+        let dir = tempfile::tempdir().unwrap();
+        let hash = sha256(b"abc").digest().to_owned();
+        let mut hashes = FileHashes::open(dir.path(), dir.path());
+        hashes.learn(&file(2, 3), &hash);
         hashes.save().unwrap();
         let mut again = FileHashes::open(dir.path(), dir.path());
-        let got = again.hash(&mut File::open(&path).unwrap()).unwrap();
-        assert_eq!((got, again.read), (expected, 0));
+        assert_eq!(again.get(&file(2, 3)), Some(hash));
+        assert_eq!(again.get(&file(2, 4)), None);
+        assert!(!again.changed, "nothing is to be written");
+    }
+
+    #[test]
+    fn builds_with_other_files_keep_each_others_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let hash = "0".repeat(64);
+        let learn = |asked: &Asked| {
+            let mut hashes = FileHashes::open(dir.path(), dir.path());
+            hashes.learn(asked, &hash);
+            hashes.save().unwrap();
+        };
+        let known = |asked: &Asked| {
+            FileHashes::open(dir.path(), dir.path())
+                .get(asked)
+                .is_some()
+        };
+        learn(&file(1, 1));
+        learn(&file(2, 1));
+        assert!(known(&file(1, 1)) && known(&file(2, 1)));
+        learn(&file(1, 2));
+        assert!(!known(&file(1, 1)), "the file has other content now");
+        for n in 0..=u64::from(MAX_UNASKED) {
+            learn(&file(10 + n, 1));
+        }
+        assert!(!known(&file(2, 1)), "nobody asked for it");
+        assert!(known(&file(11, 1)));
     }
 
     #[test]
     fn damaged_lines_are_forgotten() {
         let hash = "0".repeat(64);
-        assert!(parse(&format!("1 2 3 4 5 {hash}")).is_some());
+        assert!(parse(&format!("1 2 3 4 5 {hash} 0")).is_some());
         for line in [
             "",
             "1 2 3 4 5",
-            "1 2 3 4 5 zz",
-            "x 2 3 4 5 0",
-            &format!("1 2 3 4 5 {hash} 6"),
+            "1 2 3 4 5 zz 0",
+            "x 2 3 4 5 0 0",
+            &format!("1 2 3 4 5 {hash}"),
+            &format!("1 2 3 4 5 {hash} 9"),
+            &format!("1 2 3 4 5 {hash} 0 1"),
         ] {
             assert!(parse(line).is_none(), "{line}");
         }

@@ -1,5 +1,5 @@
-//! What the build cache holds, for whoever frees disk space: entries with the snapshot and blob that
-//! they name, and when they were last of use.
+//! What the build cache holds, for whoever looks at it or frees disk space: entries with what made them,
+//! the snapshot and blob that they name, and when they were last of use.
 //!
 //! Looking at it changes nothing. It must not be removed from while a build runs: the caller sees to
 //! that. A removed entry is a miss in the next build, nothing worse.
@@ -15,16 +15,33 @@ use unpacker::layer::root::Root;
 use unpacker::snapshot::id::SnapshotId;
 
 use super::layers;
+use super::mount_names;
 use super::steps::Steps;
 
-/// What a build remembers beside its entries: hashes of contexts, what cache mounts hold, and
-/// what ADD fetched.
-const REST: [&str; 3] = ["files", "mounts", "downloads"];
+/// What kind of thing is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The result of a step.
+    Step,
+    /// What a step's result was packed to.
+    Layer,
+    /// The folder of `RUN --mount=type=cache`.
+    Mount,
+    /// The hashes of a context's files.
+    Hashes,
+    /// A file that ADD fetched.
+    Download,
+}
 
-/// One remembered result.
+/// One remembered thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     path: PathBuf,
+    pub kind: Kind,
+    /// The key, or what else the file is called: hexadecimal.
+    pub name: String,
+    /// The instruction that made it, or the id of a cache mount.
+    pub what: Option<String>,
     /// What it is worth nothing without; `None` for a step that changed nothing.
     pub snapshot: Option<SnapshotId>,
     /// The blob that the snapshot was packed to.
@@ -32,14 +49,22 @@ pub struct Entry {
     /// Whether it can be read and leads somewhere.
     pub sound: bool,
     pub last_used: SystemTime,
-    /// On disk.
+    /// On disk, without the snapshot.
     pub bytes: u64,
 }
 
 impl Entry {
-    /// Forgets the result. Absent is fine.
+    /// Forgets it, and what is in a mount. Absent is fine.
     pub fn remove(&self) -> io::Result<()> {
-        absent_is_fine(fs::remove_file(&self.path))
+        if self.kind != Kind::Mount {
+            return absent_is_fine(fs::remove_file(&self.path));
+        }
+        let Some(caches) = self.path.parent().filter(|_| self.path.exists()) else {
+            return Ok(());
+        };
+        let root = Root::open(caches)?;
+        root.remove_all(Path::new(&self.name))?;
+        absent_is_fine(fs::remove_file(caches.join(mount_names::file(&self.name))))
     }
 }
 
@@ -49,11 +74,12 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
     let steps = Steps::new(cache);
     for file in files(&cache.join("steps"))? {
         let outcome = steps.peek(&file.file_name().to_string_lossy());
+        let made_by = outcome.as_ref().map(|outcome| outcome.made_by.clone());
         found.push(Entry {
+            what: made_by.filter(|text| !text.is_empty()),
             sound: outcome.is_some(),
             snapshot: outcome.and_then(|outcome| outcome.snapshot),
-            blob: None,
-            ..entry(&file)?
+            ..entry(&file, Kind::Step)?
         });
     }
     for file in files(&cache.join("layers"))? {
@@ -64,16 +90,42 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
             sound: snapshot.is_some() && packed.is_some(),
             snapshot,
             blob: packed.map(|packed| packed.blob.digest().clone()),
-            ..entry(&file)?
+            ..entry(&file, Kind::Layer)?
+        });
+    }
+    for file in files(&cache.join("files"))? {
+        found.push(entry(&file, Kind::Hashes)?);
+    }
+    for file in files(&cache.join("downloads"))? {
+        found.push(entry(&file, Kind::Download)?);
+    }
+    found.extend(mounts(&cache.join("mounts"))?);
+    Ok(found)
+}
+
+fn mounts(caches: &Path) -> io::Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    for folder in files(caches)? {
+        if !folder.file_type()?.is_dir() {
+            continue;
+        }
+        let entry = entry(&folder, Kind::Mount)?;
+        let names = fs::metadata(caches.join(mount_names::file(&entry.name)));
+        let last_used = names.and_then(|metadata| metadata.modified());
+        found.push(Entry {
+            what: mount_names::id(caches, &entry.name),
+            last_used: last_used.unwrap_or(entry.last_used),
+            bytes: entry.bytes + below(&folder.path())?,
+            ..entry
         });
     }
     Ok(found)
 }
 
-/// Bytes on disk of what is no entry: see [`clear_rest`].
-pub fn rest(cache: &Path) -> io::Result<u64> {
+/// Bytes on disk of what is in a folder.
+fn below(folder: &Path) -> io::Result<u64> {
     let mut bytes = 0;
-    let mut folders: Vec<PathBuf> = REST.iter().map(|name| cache.join(name)).collect();
+    let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for file in files(&folder)? {
             let metadata = file.metadata()?;
@@ -86,27 +138,17 @@ pub fn rest(cache: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Removes what cache mounts hold and the remembered hashes of contexts.
-pub fn clear_rest(cache: &Path) -> io::Result<()> {
-    if !cache.exists() {
-        return Ok(());
-    }
-    let root = Root::open(cache)?;
-    for name in REST {
-        if cache.join(name).exists() {
-            root.remove_all(Path::new(name))?;
-        }
-    }
-    Ok(())
-}
-
-fn entry(file: &DirEntry) -> io::Result<Entry> {
+/// What every file says of itself.
+fn entry(file: &DirEntry, kind: Kind) -> io::Result<Entry> {
     let metadata = file.metadata()?;
     Ok(Entry {
         path: file.path(),
+        kind,
+        name: file.file_name().to_string_lossy().into_owned(),
+        what: None,
         snapshot: None,
         blob: None,
-        sound: false,
+        sound: true,
         last_used: metadata.modified()?,
         bytes: metadata.blocks() * 512,
     })
@@ -139,13 +181,13 @@ mod tests {
     fn lists_what_entries_name_and_forgets_them() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(entries(dir.path()).unwrap(), []);
-        clear_rest(&dir.path().join("absent")).unwrap();
         let steps = Steps::new(dir.path());
         let (key, link) = (sha256(b"key"), sha256(b"link"));
         let id = SnapshotId::of_step(&key);
         let outcome = Outcome {
             snapshot: Some(id.clone()),
             created: "2026-01-01T00:00:00Z".to_owned(),
+            made_by: "RUN true".to_owned(),
         };
         steps.put(&key, &outcome).unwrap();
         steps.link(&link, &key).unwrap();
@@ -154,6 +196,8 @@ mod tests {
         let sound: Vec<_> = found.iter().filter(|entry| entry.sound).collect();
         assert_eq!((found.len(), sound.len()), (3, 2));
         assert!(sound.iter().all(|e| e.snapshot.as_ref() == Some(&id)));
+        let made_by = |e: &&Entry| e.what.as_deref() == Some("RUN true");
+        assert!(sound.iter().all(made_by));
         for entry in &found {
             entry.remove().unwrap();
         }
@@ -167,6 +211,7 @@ mod tests {
         let outcome = Outcome {
             snapshot: None,
             created: String::new(),
+            made_by: String::new(),
         };
         steps.put(&key, &outcome).unwrap();
         let path = dir.path().join("steps").join(key.digest());
@@ -178,12 +223,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_counted_and_cleared() {
+    fn mounts_and_hashes_are_listed_and_go() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("mounts/apt/deep")).unwrap();
-        fs::write(dir.path().join("mounts/apt/deep/f"), vec![1; 20_000]).unwrap();
-        assert!(rest(dir.path()).unwrap() >= 20_000);
-        clear_rest(dir.path()).unwrap();
-        assert_eq!(rest(dir.path()).unwrap(), 0);
+        let caches = dir.path().join("mounts");
+        fs::create_dir_all(caches.join("ab12/deep")).unwrap();
+        fs::write(caches.join("ab12/deep/f"), vec![1; 20_000]).unwrap();
+        fs::write(caches.join("ab12.lock"), "").unwrap();
+        mount_names::used(&caches, "ab12", "apt").unwrap();
+        fs::create_dir(dir.path().join("files")).unwrap();
+        fs::write(dir.path().join("files/cd34"), "").unwrap();
+        let found = entries(dir.path()).unwrap();
+        let kinds: Vec<Kind> = found.iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [Kind::Hashes, Kind::Mount]);
+        assert_eq!(found[1].what.as_deref(), Some("apt"));
+        assert!(found[1].bytes >= 20_000);
+        for entry in &found {
+            entry.remove().unwrap();
+            entry.remove().unwrap();
+        }
+        assert_eq!(entries(dir.path()).unwrap(), []);
+        assert!(!caches.join("ab12.id").exists());
     }
 }

@@ -4,6 +4,7 @@ pub mod files;
 pub mod inventory;
 pub mod key;
 pub mod layers;
+pub(crate) mod mount_names;
 pub mod steps;
 
 use std::io::{self, Write};

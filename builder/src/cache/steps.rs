@@ -23,6 +23,9 @@ pub struct Outcome {
     pub snapshot: Option<SnapshotId>,
     /// When it ran, RFC 3339; a later build that finds it here is as old as this.
     pub created: String,
+    /// The instruction's first line, for people who look through the cache.
+    #[serde(default)]
+    pub made_by: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,6 +129,7 @@ mod tests {
         let outcome = Outcome {
             snapshot: Some(SnapshotId::of_step(&a)),
             created: "2026-01-01T00:00:00Z".to_owned(),
+            made_by: "RUN true".to_owned(),
         };
         steps.put(&a, &outcome).unwrap();
         steps.link(&b, &a).unwrap();

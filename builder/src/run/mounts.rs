@@ -6,6 +6,7 @@
 //! `private` one held takes the next of that name. A secret is a copy with the owner and mode that
 //! were asked for, an ssh agent a socket of ours that leads to the caller's.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use unpacker::layer::root::metadata::Owner;
 use unpacker::progress::Cancel;
 use unpacker::snapshot::store::Staging;
 
+use crate::cache::mount_names;
 use crate::copy::CopyError;
 use crate::copy::place::{Placement, place};
 use crate::copy::select::Match;
@@ -117,7 +119,24 @@ impl Furnished {
         Ok(())
     }
 
-    /// A folder that outlives the build. `fill` makes what a new one begins with.
+    /// Waits until nobody else has these caches. All that a step needs at once and in one order: two
+    /// steps would wait for each other otherwise.
+    pub fn hold(
+        &mut self,
+        caches: &Path,
+        ids: &BTreeSet<&str>,
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        for id in ids {
+            fs::create_dir_all(caches).map_err(StepError::io("lock a cache mount"))?;
+            let file = lock_file(caches, sha256(id.as_bytes()).digest())?;
+            self.locks.push(wait(file, cancel)?);
+        }
+        Ok(())
+    }
+
+    /// A folder that outlives the build. `fill` makes what a new one begins with. A `locked` one is
+    /// held already.
     pub fn cache(
         &mut self,
         caches: &Path,
@@ -128,8 +147,10 @@ impl Furnished {
     ) -> Result<(), StepError> {
         let what = "make the folder of a cache mount";
         fs::create_dir_all(caches).map_err(StepError::io(what))?;
-        let name = sha256(cache.id.as_bytes()).digest().to_owned();
-        let name = self.hold(caches, name, cache.sharing, cancel)?;
+        let mut name = sha256(cache.id.as_bytes()).digest().to_owned();
+        if cache.sharing == Sharing::Private {
+            name = self.hold_own(caches, name, cancel)?;
+        }
         let folder = caches.join(&name);
         match fs::create_dir(&folder) {
             Ok(()) => {
@@ -141,40 +162,30 @@ impl Furnished {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(StepError::io(what)(e)),
         }
+        mount_names::used(caches, &name, cache.id).map_err(StepError::io(what))?;
         self.bind_folder(folder, target, cache.read_only);
         Ok(())
     }
 
-    /// The name of a cache that this step may use, held as long as it has to be.
-    fn hold(
+    /// The name of a cache that nobody else uses, held.
+    fn hold_own(
         &mut self,
         caches: &Path,
         name: String,
-        sharing: Sharing,
         cancel: &Cancel,
     ) -> Result<String, StepError> {
-        let file = |name: &str| {
-            let file = File::create(caches.join(format!("{name}.lock")));
-            file.map_err(StepError::io("lock a cache mount"))
-        };
-        match sharing {
-            Sharing::Shared => return Ok(name),
-            Sharing::Locked => self.locks.push(wait(file(&name)?, cancel)?),
-            Sharing::Private => {
-                for number in 0..MAX_PRIVATE {
-                    let own = match number {
-                        0 => name.clone(),
-                        number => format!("{name}-{number}"),
-                    };
-                    let lock = file(&own)?;
-                    if try_lock(&lock)? {
-                        self.locks.push(lock);
-                        return Ok(own);
-                    }
-                }
-                self.locks.push(wait(file(&name)?, cancel)?);
+        for number in 0..MAX_PRIVATE {
+            let own = match number {
+                0 => name.clone(),
+                number => format!("{name}-{number}"),
+            };
+            let lock = lock_file(caches, &own)?;
+            if try_lock(&lock)? {
+                self.locks.push(lock);
+                return Ok(own);
             }
         }
+        self.locks.push(wait(lock_file(caches, &name)?, cancel)?);
         Ok(name)
     }
 
@@ -251,6 +262,11 @@ fn give(folder: &Path, name: &str, access: Access, how: Ownership) -> Result<(),
     let given = Root::open(folder)
         .and_then(|root| how.give(&root, Path::new(name), access.owner, access.mode));
     given.map_err(StepError::io("set the owner of a mount"))
+}
+
+fn lock_file(caches: &Path, name: &str) -> Result<File, StepError> {
+    let file = File::create(caches.join(format!("{name}.lock")));
+    file.map_err(StepError::io("lock a cache mount"))
 }
 
 /// Waits for the only holder of a cache.

@@ -1,5 +1,6 @@
 //! What `RUN --mount` asks for, from the plan's words to mounts.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -8,6 +9,7 @@ use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
 
 use crate::copy::place::{Placement, place};
+use crate::dockerfile::mount::Sharing;
 use crate::error::StepError;
 use crate::ignore::Ignore;
 use crate::plan::{Dest, Origin, Run, RunMount, RunMountKind};
@@ -24,6 +26,8 @@ const MAX_SECRET: u64 = 500 * 1024;
 pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepError> {
     let scratch = solver.env.snapshots.stage();
     let mut furnished = Furnished::new(scratch.map_err(StepError::io("make a folder for mounts"))?);
+    let caches = solver.env.cache.join("mounts");
+    furnished.hold(&caches, &locked(run), solver.env.cancel)?;
     for mount in &run.mounts {
         match &mount.kind {
             RunMountKind::Tmpfs { size } => furnished.tmpfs(&mount.target, *size),
@@ -41,6 +45,20 @@ pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepE
         }
     }
     Ok(furnished)
+}
+
+/// The caches that nobody else may have meanwhile.
+fn locked(run: &Run) -> BTreeSet<&str> {
+    let kinds = run.mounts.iter().map(|mount| &mount.kind);
+    let ids = kinds.filter_map(|kind| match kind {
+        RunMountKind::Cache {
+            id,
+            sharing: Sharing::Locked,
+            ..
+        } => Some(id.as_str()),
+        _ => None,
+    });
+    ids.collect()
 }
 
 fn bind(

@@ -72,7 +72,10 @@ impl Solver<'_> {
     pub(super) fn stack_of(&self, origin: &Origin) -> Option<&[SnapshotId]> {
         match origin {
             Origin::Context | Origin::Named(_) => None,
-            Origin::Stage(index) => self.done.get(index).map(|done| &done.stack[..]),
+            Origin::Stage(index) => {
+                let done = self.done.get(index).and_then(|done| done.get());
+                done.map(|done| &done.stack[..])
+            }
             Origin::Image(reference, platform) => {
                 let key = super::image_key(reference, platform);
                 self.images.get(&key).map(|image| &image.stack[..])

@@ -9,14 +9,34 @@ use crate::cache::key::KeyWriter;
 use crate::dockerfile::instruction::Invocation;
 use crate::error::StepError;
 use crate::ignore::Ignore;
-use crate::plan::{Run, RunMountKind, Source};
+use crate::plan::{Origin, Run, RunMountKind, Source};
 use crate::run::{Ground, execute};
 
-use super::Solver;
 use super::furnish::furnish;
+use super::{Solver, bind_origin};
+
+/// How binds of stages and images enter a key; those of the context always enter by content.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Binds {
+    /// By the snapshots that they show: no file is read.
+    Definition,
+    /// By what the command sees.
+    Content,
+}
 
 impl Solver<'_> {
-    pub(super) fn run_key(&self, run: &Run, stack: &[SnapshotId]) -> Result<Digest, StepError> {
+    /// Whether a command sees files of another stage or of an image.
+    pub(super) fn binds_a_stack(&self, run: &Run) -> bool {
+        let mut binds = run.mounts.iter().filter_map(bind_origin);
+        binds.any(|origin| self.stack_of(origin).is_some())
+    }
+
+    pub(super) fn run_key(
+        &self,
+        run: &Run,
+        stack: &[SnapshotId],
+        binds: Binds,
+    ) -> Result<Digest, StepError> {
         let mut key = KeyWriter::of_step("RUN", stack, self.env.ownership);
         match &run.invocation {
             Invocation::Exec(words) => key.list("exec", words),
@@ -36,10 +56,7 @@ impl Solver<'_> {
                     source,
                     writable,
                 } => {
-                    let opened = self.open(origin)?;
-                    let selected =
-                        self.select(&opened, origin, &[plain(source)], &Ignore::default())?;
-                    key.field("bind", selected.content.digest());
+                    self.bind_key(&mut key, origin, source, binds)?;
                     key.field("writable", writable.to_string());
                 }
                 RunMountKind::Secret {
@@ -55,6 +72,24 @@ impl Solver<'_> {
             }
         }
         Ok(key.finish())
+    }
+
+    fn bind_key(
+        &self,
+        key: &mut KeyWriter,
+        origin: &Origin,
+        source: &str,
+        binds: Binds,
+    ) -> Result<(), StepError> {
+        if let (Binds::Definition, Some(stack)) = (binds, self.stack_of(origin)) {
+            key.list("bound", stack.iter().map(SnapshotId::as_str));
+            key.field("source", source);
+            return Ok(());
+        }
+        let opened = self.open(origin)?;
+        let selected = self.select(&opened, origin, &[plain(source)], &Ignore::default())?;
+        key.field("bind", selected.content.digest());
+        Ok(())
     }
 
     pub(super) fn run(

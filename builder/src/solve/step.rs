@@ -1,14 +1,17 @@
 //! One step: its key, its remembered outcome, or the work and its commit.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use unpacker::container::user;
+use unpacker::crash;
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
+use unpacker::progress::Cancelled;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
-use unpacker::snapshot::store::Staging;
+use unpacker::snapshot::store::{MakeLock, Staging};
 
 use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
@@ -23,6 +26,7 @@ use crate::plan::{Action, Copy, Run, Step, Workdir};
 use super::Solver;
 use super::download::{Download, download};
 use super::origin::Selected;
+use super::run::Binds;
 
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
@@ -31,15 +35,17 @@ enum Work<'s> {
     Run(&'s Run),
 }
 
+/// Of an instruction that is kept with its result: an entry of the cache is small.
+const MAX_MADE_BY: usize = 1024;
+
 impl Solver<'_> {
     /// Answers what a step made; `None` for one that has nothing to do with files.
     pub(super) fn perform(
-        &mut self,
+        &self,
         step: &Step,
         below: &Finished,
     ) -> Result<Option<Outcome>, BuildError> {
         let stack = &below.stack[..];
-        let at = || BuildError::step(&step.place);
         match &step.action {
             Action::From | Action::Configure => {
                 self.say(step, "");
@@ -50,17 +56,14 @@ impl Solver<'_> {
                 self.cached_or(step, &key, stack, Work::Workdir(workdir))
                     .map(Some)
             }
-            Action::Run(run) => {
-                let key = self.run_key(run, stack).map_err(at())?;
-                self.cached_or(step, &key, stack, Work::Run(run)).map(Some)
-            }
+            Action::Run(run) => self.run_step(step, run, stack).map(Some),
             Action::Copy(copy) => self.copy_step(step, copy, stack).map(Some),
         }
     }
 
     /// A copy from a stage is looked up by the stage's identity first, which reads no file.
     fn copy_step(
-        &mut self,
+        &self,
         step: &Step,
         copy: &Copy,
         stack: &[SnapshotId],
@@ -72,10 +75,8 @@ impl Solver<'_> {
             key.list("sources", copy.sources.iter().map(|s| &s.path));
             key.finish()
         });
-        if let Some(outcome) = quick.as_ref().and_then(|key| self.remembered(key)) {
-            self.cached += 1;
-            self.say(step, " (cached)");
-            return Ok(outcome);
+        if let Some(outcome) = quick.as_ref().and_then(|key| self.remembered(step, key)) {
+            return Ok(self.hit(step, outcome));
         }
         let downloads = copy.remote.iter().map(|source| download(self.env, source));
         let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
@@ -90,11 +91,36 @@ impl Solver<'_> {
         let key = key.finish();
         let work = Work::Copy(copy, selected, downloads);
         let outcome = self.cached_or(step, &key, stack, work)?;
-        if let Some(quick) = quick {
-            let linked = self.steps.link(&quick, &key);
-            linked.map_err(BuildError::store("remember a step"))?;
-        }
+        self.link(quick, &key)?;
         Ok(outcome)
+    }
+
+    /// A command that sees a stage or an image is looked up by that one's identity first, too.
+    fn run_step(
+        &self,
+        step: &Step,
+        run: &Run,
+        stack: &[SnapshotId],
+    ) -> Result<Outcome, BuildError> {
+        let at = || BuildError::step(&step.place);
+        let mut quick = None;
+        if self.binds_a_stack(run) {
+            let key = self.run_key(run, stack, Binds::Definition).map_err(at())?;
+            if let Some(outcome) = self.remembered(step, &key) {
+                return Ok(self.hit(step, outcome));
+            }
+            quick = Some(key);
+        }
+        let key = self.run_key(run, stack, Binds::Content).map_err(at())?;
+        let outcome = self.cached_or(step, &key, stack, Work::Run(run))?;
+        self.link(quick, &key)?;
+        Ok(outcome)
+    }
+
+    /// Lets a definition key lead to what the content key has.
+    fn link(&self, quick: Option<Digest>, key: &Digest) -> Result<(), BuildError> {
+        let linked = quick.map_or(Ok(()), |quick| self.steps.link(&quick, key));
+        linked.map_err(BuildError::store("remember a step"))
     }
 
     fn selected(&self, copy: &Copy) -> Result<Option<Selected>, StepError> {
@@ -109,8 +135,8 @@ impl Solver<'_> {
     }
 
     /// What is known of a key, if its snapshot is still there.
-    fn remembered(&self, key: &Digest) -> Option<Outcome> {
-        if self.request.no_cache {
+    fn remembered(&self, step: &Step, key: &Digest) -> Option<Outcome> {
+        if self.runs_again(step) {
             return None;
         }
         let outcome = self.steps.get(key)?;
@@ -120,33 +146,49 @@ impl Solver<'_> {
         }
     }
 
+    /// Whether this step is to be carried out whatever is known of it.
+    fn runs_again(&self, step: &Step) -> bool {
+        self.request.no_cache || self.again.contains(&step.place.stage)
+    }
+
+    fn hit(&self, step: &Step, outcome: Outcome) -> Outcome {
+        self.cached.fetch_add(1, Ordering::Relaxed);
+        self.say(step, " (cached)");
+        outcome
+    }
+
     fn cached_or(
-        &mut self,
+        &self,
         step: &Step,
         key: &Digest,
         stack: &[SnapshotId],
         work: Work<'_>,
     ) -> Result<Outcome, BuildError> {
-        if let Some(outcome) = self.remembered(key) {
-            self.cached += 1;
-            self.say(step, " (cached)");
-            return Ok(outcome);
+        if let Some(outcome) = self.remembered(step, key) {
+            return Ok(self.hit(step, outcome));
+        }
+        let lock = self.alone(step, key)?;
+        // Whoever waited finds the result of the other.
+        if let Some(outcome) = self.remembered(step, key) {
+            return Ok(self.hit(step, outcome));
         }
         self.say(step, "");
-        // Another build may be at the same step: whoever waited finds its result.
-        let lock = self
-            .env
-            .snapshots
-            .lock(&SnapshotId::of_step(key), self.env.cancel)
-            .map_err(BuildError::store("wait for another build"))?;
-        self.env.cancel.check()?;
-        if let Some(outcome) = self.remembered(key) {
-            self.cached += 1;
-            return Ok(outcome);
-        }
         let outcome = self.work(step, key, stack, work)?;
         drop(lock);
         Ok(outcome)
+    }
+
+    /// Another build, or another stage of this one, may be at the same step. Should that one be
+    /// cancelled, or fail, the step is done here.
+    fn alone(&self, step: &Step, key: &Digest) -> Result<MakeLock, BuildError> {
+        let failed = || BuildError::store("wait for another build");
+        let (snapshots, id) = (self.env.snapshots, SnapshotId::of_step(key));
+        if let Some(lock) = snapshots.try_lock(&id).map_err(failed())? {
+            return Ok(lock);
+        }
+        self.say(step, " (waiting: it runs already)");
+        let lock = snapshots.lock(&id, self.env.cancel).map_err(failed())?;
+        lock.ok_or(BuildError::Cancelled(Cancelled))
     }
 
     fn work(
@@ -168,10 +210,11 @@ impl Solver<'_> {
             Work::Run(run) => self.run(run, stack, &staging),
         }
         .map_err(at())?;
-        self.commit(key, staging)
+        crash::point("build-after-work");
+        self.commit(step, key, staging)
     }
 
-    fn commit(&self, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
+    fn commit(&self, step: &Step, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
         let changed = std::fs::read_dir(staging.fs()).map(|mut entries| entries.next().is_some());
         let mut snapshot = None;
         if changed.map_err(BuildError::store("read a step's result"))? {
@@ -181,13 +224,16 @@ impl Solver<'_> {
             let kept = self.env.snapshots.commit(staging, &id);
             kept.map_err(BuildError::store("keep a step's result"))?;
             snapshot = Some(id);
+            crash::point("build-after-snapshot");
         }
         let outcome = Outcome {
             snapshot,
             created: self.now(),
+            made_by: shortened(&step.place.instruction),
         };
         let kept = self.steps.put(key, &outcome);
         kept.map_err(BuildError::store("remember a step"))?;
+        crash::point("build-after-step");
         Ok(outcome)
     }
 
@@ -244,6 +290,11 @@ impl Solver<'_> {
         let mounted = mounted.map_err(StepError::io("stack the snapshots below a step"))?;
         Ok(Root::from_fd(mounted))
     }
+}
+
+fn shortened(instruction: &str) -> String {
+    let end = instruction.floor_char_boundary(MAX_MADE_BY);
+    instruction[..end].to_owned()
 }
 
 // WORKDIR.

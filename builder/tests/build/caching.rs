@@ -12,7 +12,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_second_build_runs_nothing", second),
         trial("content_counts_and_times_do_not", content),
         trial("a_rebuilt_stage_with_equal_files_hits", stage),
+        trial("a_rebuilt_stage_that_is_mounted_hits", bound),
         trial("no_cache_runs_again", no_cache),
+        trial("no_cache_of_one_stage", no_cache_of_a_stage),
         trial("damage_is_a_miss", damage),
         trial("a_built_image_is_unpacked_already", unpacked),
         trial("two_builds_share_a_step", together),
@@ -88,6 +90,27 @@ fn stage() {
     assert_eq!(room.output(), "two\n");
 }
 
+/// A command that sees a stage: by the stage's identity where that is known, by its files where not.
+fn bound() {
+    let room = room();
+    let dockerfile = |word: &str| {
+        format!(
+            "FROM busybox AS s\nRUN echo {word}; echo out > /out; echo {word} > /other\n\
+             FROM busybox\nRUN --mount=from=s,source=/out,target=/in cat /in; echo ran\n"
+        )
+    };
+    room.build(&dockerfile("one")).unwrap();
+    assert_eq!(room.build(&dockerfile("one")).unwrap().cached, 2);
+    let entries = || {
+        fs::read_dir(room.dir.path().join("cache/steps"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(entries(), 3, "the command has two keys");
+    let rebuilt = room.build(&dockerfile("two")).unwrap();
+    assert_eq!((rebuilt.cached, room.output()), (1, "two\n".to_owned()));
+}
+
 fn no_cache() {
     let room = room();
     room.build(DOCKERFILE).unwrap();
@@ -99,6 +122,24 @@ fn no_cache() {
     assert_eq!(room.tree_of(&again).read("b"), "one");
     let after = room.build(DOCKERFILE).unwrap();
     assert_eq!((after.cached, after.digest), (4, again.digest));
+}
+
+fn no_cache_of_a_stage() {
+    let room = room();
+    let dockerfile = "FROM busybox AS One\nRUN echo one; echo 1 > /1\nFROM busybox AS two\n\
+         RUN echo two; echo 2 > /2\nFROM busybox\nCOPY --from=one /1 /\nCOPY --from=two /2 /\n";
+    room.build(dockerfile).unwrap();
+    let mut request = room.request(dockerfile);
+    request.no_cache_filter = vec!["one".to_owned()];
+    let again = room.run(&request).unwrap();
+    // Its files are the same, so what reads them is known.
+    assert_eq!((again.cached, room.output()), (3, "one\n".to_owned()));
+    request.no_cache_filter = vec!["three".to_owned()];
+    let error = room.run(&request).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no stage \"three\", only one, two, 2"
+    );
 }
 
 fn damage() {

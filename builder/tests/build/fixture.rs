@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use builder::error::{BuildError, Foreign};
@@ -60,7 +60,7 @@ pub(crate) fn missing() -> Option<&'static str> {
 }
 
 pub(crate) struct Room {
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Arc<TempDir>,
     pub(crate) layout: Layout,
     snapshots: Snapshots,
     pub(crate) cancel: Cancel,
@@ -81,7 +81,7 @@ impl Room {
         let room = Self {
             layout: Layout::create(&dir.path().join("content")).unwrap(),
             snapshots: Snapshots::open(&dir.path().join("snapshots")).unwrap(),
-            dir,
+            dir: Arc::new(dir),
             cancel: Cancel::default(),
             events: Mutex::default(),
             served: Mutex::default(),
@@ -93,6 +93,21 @@ impl Room {
         }
         room.make_busybox();
         room
+    }
+
+    /// The same folders as another build sees them.
+    pub(crate) fn beside(&self) -> Self {
+        let dir = Arc::clone(&self.dir);
+        Self {
+            layout: Layout::create(&dir.path().join("content")).unwrap(),
+            snapshots: Snapshots::open(&dir.path().join("snapshots")).unwrap(),
+            dir,
+            cancel: Cancel::default(),
+            events: Mutex::default(),
+            served: Mutex::default(),
+            asked: Mutex::default(),
+            cancel_at: None,
+        }
     }
 
     pub(crate) fn context(&self) -> PathBuf {

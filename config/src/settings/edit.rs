@@ -222,6 +222,12 @@ mod tests {
                 "many",
                 "builder.cpu: \"many\" is not a number of processors",
             ),
+            (
+                "{}",
+                "builder.parallel",
+                "0",
+                "builder.parallel: \"0\" is not a number from 1 to 64",
+            ),
             ("{", "data", "/d", "1:1: "),
             ("[]", "data", "/d", "1:1: the file must be an object"),
             (

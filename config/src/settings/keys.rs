@@ -1,6 +1,7 @@
 //! The table of all settings: how each is called, read and shown.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -199,6 +200,14 @@ pub(super) const KEYS: &[Key] = &[
         get: |s| Some(s.builder.compression.to_string()),
     },
     Key {
+        name: "builder.parallel",
+        help: "steps of one build at the same time, 1 to 64; as many as processors by default",
+        kind: Kind::Number,
+        secret: false,
+        set: |s, raw| limit(raw, 64).map(|v| s.builder.parallel = v),
+        get: |s| s.builder.parallel.map(|v| v.to_string()),
+    },
+    Key {
         name: "sandbox.cpu",
         help: "processors of a sandbox",
         kind: Kind::Number,
@@ -373,6 +382,14 @@ pub(super) fn optional<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<Option<T>
     match one(raw)? {
         "" => Ok(None),
         _ => parsed(raw).map(Some),
+    }
+}
+
+/// A number from one on; empty text takes it away.
+fn limit(raw: &Raw, most: u64) -> Result<Option<NonZeroUsize>, String> {
+    match one(raw)? {
+        "" => Ok(None),
+        _ => number(raw, 1, most).map(|v| NonZeroUsize::new(v as usize)),
     }
 }
 

@@ -15,6 +15,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crate::jsonc::Located;
@@ -124,6 +125,8 @@ pub struct Builder {
     /// Of one build as a whole; zero for none.
     pub timeout: Seconds,
     pub compression: Compression,
+    /// Steps of one build at the same time; as many as processors by default.
+    pub parallel: Option<NonZeroUsize>,
 }
 
 /// How layers are packed when somebody pulls or pushes them.
@@ -329,6 +332,7 @@ impl Settings {
                 memory: None,
                 timeout: Seconds(1800),
                 compression: Compression::Gzip,
+                parallel: None,
             },
             sandbox: Sandbox {
                 cpu: None,

@@ -12,6 +12,7 @@ mod bad_archives;
 mod bad_input;
 mod bridge;
 mod build;
+mod build_cache;
 mod build_inputs;
 mod clients;
 mod conformance;

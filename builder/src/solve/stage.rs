@@ -1,0 +1,91 @@
+//! A turn of a worker: what a stage starts from, or its next step.
+
+use std::time::{Duration, Instant};
+
+use unpacker::progress::Event;
+
+use crate::assemble::{Finished, Made};
+use crate::cache::steps::Outcome;
+use crate::error::BuildError;
+use crate::plan::{Base, Plan, Stage, Step};
+
+use super::schedule::Turn;
+use super::{Solver, image_key};
+
+impl Solver<'_> {
+    /// `finished` is the stage so far.
+    pub(super) fn turn(
+        &self,
+        plan: &Plan,
+        turn: Turn,
+        finished: &mut Finished,
+    ) -> Result<(), BuildError> {
+        let stage = &plan.stages[turn.stage];
+        let Some(step) = turn.step.and_then(|number| stage.steps.get(number)) else {
+            *finished = self.start(stage)?;
+            return Ok(());
+        };
+        self.env.cancel.check()?;
+        self.check_deadline()?;
+        let outcome = self.perform(step, finished)?;
+        self.record(step, outcome, finished);
+        Ok(())
+    }
+
+    fn start(&self, stage: &Stage) -> Result<Finished, BuildError> {
+        let found = match &stage.base {
+            Base::Scratch | Base::Folder(_) => Some(Finished::default()),
+            Base::Stage(earlier) => self.done.get(earlier).and_then(|done| done.get().cloned()),
+            Base::Image(reference, platform) => {
+                let base = self.images.get(&image_key(reference, platform));
+                base.map(|base| Finished {
+                    base: base.image.layers.clone(),
+                    stack: base.stack.clone(),
+                    made: Vec::new(),
+                    created: base.image.config.created.clone(),
+                })
+            }
+        };
+        found.ok_or_else(|| {
+            let source = std::io::ErrorKind::NotFound.into();
+            BuildError::store("find the base of a stage")(source)
+        })
+    }
+
+    fn record(&self, step: &Step, outcome: Option<Outcome>, finished: &mut Finished) {
+        let mut snapshot = None;
+        if let Some(outcome) = outcome {
+            finished.created = Some(outcome.created);
+            snapshot = outcome.snapshot;
+            finished.stack.extend(snapshot.clone());
+        }
+        if let Some(created_by) = &step.created_by {
+            finished.made.push(Made {
+                created_by: created_by.clone(),
+                created: self.epoch().or_else(|| finished.created.clone()),
+                snapshot,
+            });
+        }
+    }
+
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn check_deadline(&self) -> Result<(), BuildError> {
+        match self.remaining() {
+            Some(left) if left.is_zero() => Err(BuildError::TimedOut {
+                seconds: self.request.timeout.unwrap_or_default().as_secs(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn say(&self, step: &Step, note: &str) {
+        let (number, total) = (step.number, self.total);
+        let text = &step.place.instruction;
+        let text = format!("[Builder] Step {number}/{total}: {text}{note}");
+        self.env.progress.event(Event::Line { text });
+    }
+}

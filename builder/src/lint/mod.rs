@@ -100,7 +100,7 @@ pub fn check(file: &Dockerfile, options: &Options, known: &Known<'_>) -> Vec<War
     files::check(&survey, &mut found);
     let mut warnings = found.0;
     warnings.retain(|warning| options.allow(warning.rule, &comments_at(file, warning)));
-    warnings.sort_by(|a, b| (a.line, a.column, a.rule).cmp(&(b.line, b.column, b.rule)));
+    warnings.sort_by_key(|found| (found.line, found.column, found.rule));
     warnings.dedup();
     warnings
 }

@@ -59,6 +59,9 @@ pub(crate) fn missing() -> Option<&'static str> {
     None
 }
 
+/// Content and date by address.
+type Served = BTreeMap<String, (Vec<u8>, Option<String>)>;
+
 pub(crate) struct Room {
     pub(crate) dir: Arc<TempDir>,
     pub(crate) layout: Layout,
@@ -66,7 +69,7 @@ pub(crate) struct Room {
     pub(crate) cancel: Cancel,
     events: Mutex<Vec<Event>>,
     /// What the network has: content and date by address.
-    pub(crate) served: Mutex<BTreeMap<String, (Vec<u8>, Option<String>)>>,
+    pub(crate) served: Mutex<Served>,
     /// Addresses that were asked, and whether the body was sent.
     pub(crate) asked: Mutex<Vec<(String, bool)>>,
     /// Cancels the build when its output has this.

@@ -8,13 +8,13 @@ use config::name::Reference;
 use unpacker::container::launch::Launcher;
 use unpacker::container::network::spec::Wiring;
 use unpacker::container::resources::Resources;
-use unpacker::container::spec::Network;
+use unpacker::container::spec::{Network, Surroundings};
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
 use unpacker::layer::Ownership;
-use unpacker::layer::compress::Compression;
+use unpacker::layer::compress::{Compression, Packing};
 use unpacker::progress::{Cancel, Progress};
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
@@ -54,6 +54,8 @@ pub struct BuildRequest {
     /// Network of a RUN that does not choose one.
     pub network: Network,
     pub compression: Compression,
+    /// How hard it is tried; the form's own where nothing is said.
+    pub compression_level: Option<i32>,
     /// No time in the image is later than this (`SOURCE_DATE_EPOCH`), and its own time is this.
     pub source_date_epoch: Option<i64>,
     /// `RUN --mount=type=secret`: id to file. Never part of a layer or of a cache key.
@@ -62,9 +64,21 @@ pub struct BuildRequest {
     pub timeout: Option<Duration>,
     /// Of each RUN.
     pub resources: Resources,
+    /// What each RUN sees beside its root: `/dev/shm`, `/etc/hosts`.
+    pub surroundings: Surroundings,
+    /// Of the manifest.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl BuildRequest {
+    /// How layers are packed.
+    pub(crate) fn packing(&self) -> Packing {
+        Packing {
+            compression: self.compression,
+            level: self.compression_level,
+        }
+    }
+
     /// The defaults of `docker build CONTEXT`.
     pub fn new(context: &Path) -> Self {
         Self {
@@ -81,10 +95,13 @@ impl BuildRequest {
             network: Network::Host,
             // docker 20.10, which many hosts still run, cannot read zstd.
             compression: Compression::Gzip,
+            compression_level: None,
             source_date_epoch: None,
             secrets: BTreeMap::new(),
             timeout: None,
             resources: Resources::default(),
+            surroundings: Surroundings::default(),
+            annotations: BTreeMap::new(),
         }
     }
 }
@@ -122,6 +139,11 @@ impl std::fmt::Debug for Env<'_> {
 pub struct Built {
     /// Of the manifest's bytes.
     pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
+    pub media_type: String,
+    /// Of the configuration's bytes: what docker calls the image's id.
+    pub config_digest: Digest,
     pub config: ImageConfig,
     /// The root file system's snapshots, lowest first.
     pub stack: Vec<SnapshotId>,

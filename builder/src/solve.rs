@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
-use unpacker::progress::Event;
+use unpacker::progress::{Event, StepState};
 
 use crate::assemble::{Finished, Made, assemble};
 use crate::cache::steps::{Outcome, Steps};
@@ -28,6 +28,7 @@ use crate::error::{BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
 use crate::plan::{Action, Base, Origin, Plan, RunMount, RunMountKind, Stage, Step};
+use crate::report::Teller;
 use crate::request::{BuildRequest, Built, DockerfileSource, Env};
 
 /// A Dockerfile is text that people write; the parser bounds it further.
@@ -68,13 +69,14 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
     solver.solve(plan)
 }
 
-struct Source {
-    name: String,
+/// A Dockerfile's text, and what it is called.
+pub(crate) struct Source {
+    pub(crate) name: String,
     path: Option<PathBuf>,
-    text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
 }
 
-fn read_dockerfile(request: &BuildRequest) -> Result<Source, BuildError> {
+pub(crate) fn read_dockerfile(request: &BuildRequest) -> Result<Source, BuildError> {
     use std::io::Read;
     let written = match &request.dockerfile {
         DockerfileSource::Text { name, text } => {
@@ -216,10 +218,13 @@ impl Solver<'_> {
         } else if finished.created.is_none() {
             finished.created = Some(self.now());
         }
-        let (digest, config) = assemble(self.env, self.request, &finished, config)?;
+        let image = assemble(self.env, self.request, &finished, config)?;
         Ok(Built {
-            digest,
-            config,
+            digest: image.digest,
+            size: image.size,
+            media_type: image.media_type,
+            config_digest: image.config_digest,
+            config: image.config,
             stack: finished.stack,
             steps: self.total,
             cached: self.cached,
@@ -242,8 +247,10 @@ impl Solver<'_> {
         for step in &stage.steps {
             self.env.cancel.check()?;
             self.check_deadline()?;
-            let outcome = self.perform(step, &finished)?;
-            self.record(step, outcome, &mut finished);
+            let began = Instant::now();
+            let outcome = self.perform(step, &finished);
+            self.teller().end(step, began, outcome.is_ok());
+            self.record(step, outcome?, &mut finished);
         }
         Ok(finished)
     }
@@ -284,11 +291,15 @@ impl Solver<'_> {
         }
     }
 
-    fn say(&self, step: &Step, note: &str) {
-        let (number, total) = (step.number, self.total);
-        let text = &step.place.instruction;
-        let text = format!("[Builder] Step {number}/{total}: {text}{note}");
-        self.env.progress.event(Event::Line { text });
+    fn teller(&self) -> Teller<'_> {
+        Teller {
+            progress: self.env.progress,
+            total: self.total,
+        }
+    }
+
+    fn say(&self, step: &Step, state: StepState) {
+        self.teller().tell(step, state);
     }
 
     fn remaining(&self) -> Option<Duration> {

@@ -6,6 +6,7 @@ use unpacker::container::user;
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
+use unpacker::progress::StepState;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
 use unpacker::snapshot::store::Staging;
@@ -39,7 +40,7 @@ impl Solver<'_> {
         let at = || BuildError::step(&step.place);
         match &step.action {
             Action::From | Action::Configure => {
-                self.say(step, "");
+                self.say(step, StepState::Began);
                 Ok(None)
             }
             Action::Workdir(workdir) => {
@@ -71,7 +72,7 @@ impl Solver<'_> {
         });
         if let Some(outcome) = quick.as_ref().and_then(|key| self.remembered(key)) {
             self.cached += 1;
-            self.say(step, " (cached)");
+            self.say(step, StepState::Cached);
             return Ok(outcome);
         }
         let selected = self.selected(copy).map_err(at())?;
@@ -117,10 +118,10 @@ impl Solver<'_> {
     ) -> Result<Outcome, BuildError> {
         if let Some(outcome) = self.remembered(key) {
             self.cached += 1;
-            self.say(step, " (cached)");
+            self.say(step, StepState::Cached);
             return Ok(outcome);
         }
-        self.say(step, "");
+        self.say(step, StepState::Began);
         // Another build may be at the same step: whoever waited finds its result.
         let lock = self
             .env
@@ -151,7 +152,7 @@ impl Solver<'_> {
         match work {
             Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
             Work::Copy(copy, selected) => self.copy(copy, selected, stack, &staging),
-            Work::Run(run) => self.run(run, stack, &staging),
+            Work::Run(run) => self.run(step.number, run, stack, &staging),
         }
         .map_err(at())?;
         self.commit(key, staging)

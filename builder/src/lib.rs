@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod attest;
 pub mod cache;
 pub mod context;
 pub mod copy;

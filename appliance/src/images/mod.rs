@@ -9,12 +9,14 @@
 //! calls on blob files, never HTTP to ourselves.
 
 pub mod archive;
+mod attest;
 mod build;
 pub(crate) mod caller;
 mod content;
 mod describe;
 pub(crate) mod evict;
 pub mod external;
+mod files;
 pub(crate) mod gate;
 mod host;
 mod inspect;

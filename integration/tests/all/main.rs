@@ -11,6 +11,7 @@ mod artifacts;
 mod bad_archives;
 mod bad_input;
 mod build;
+mod build_outputs;
 mod clients;
 mod conformance;
 mod containerd;

@@ -10,6 +10,7 @@ use crate::plan::Step;
 pub fn line(news: &News) -> Option<String> {
     let note = match news.state {
         StepState::Began => "",
+        StepState::Waiting => " (waiting: it runs already)",
         StepState::Cached => " (cached)",
         StepState::Done | StepState::Failed => return None,
     };

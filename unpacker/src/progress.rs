@@ -74,11 +74,13 @@ pub struct Step {
     pub milliseconds: Option<u64>,
 }
 
-/// How far a step is. It begins or is found in the cache, and then it is done or has failed.
+/// How far a step is. It begins, waits or is found in the cache, and then it is done or has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
     Began,
+    /// Another one does the same at this moment, and its result will do.
+    Waiting,
     /// Nothing had to be done.
     Cached,
     Done,

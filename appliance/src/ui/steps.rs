@@ -44,7 +44,7 @@ impl Steps {
     /// Takes news of a step, and answers the lines that stay.
     pub(super) fn step(&mut self, news: &Step, bars: Option<&MultiProgress>) -> Vec<String> {
         match news.state {
-            StepState::Began | StepState::Cached => self.begin(news, bars),
+            StepState::Began | StepState::Waiting | StepState::Cached => self.begin(news, bars),
             StepState::Done | StepState::Failed => self.end(news),
         }
     }
@@ -52,8 +52,12 @@ impl Steps {
     fn begin(&mut self, news: &Step, bars: Option<&MultiProgress>) -> Vec<String> {
         let line = builder::report::line(news).unwrap_or_default();
         let line = style::harmless(&line);
+        // It may have waited until now.
+        let before = self.running.remove(&news.step);
+        if let Some(shown) = before.and_then(|running| running.shown) {
+            shown.bar.finish_and_clear();
+        }
         if news.state == StepState::Cached {
-            self.running.remove(&news.step);
             return match bars {
                 Some(_) => vec![line],
                 None => vec![line, format!("#{} CACHED", news.step)],
@@ -231,6 +235,20 @@ mod tests {
             steps.step(&news(2, StepState::Failed), None),
             ["#2 ERROR 0.0s"]
         );
+    }
+
+    #[test]
+    fn a_step_may_wait_for_another_build() {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        for bars in [None, Some(&bars)] {
+            let mut steps = Steps::default();
+            let waiting = steps.step(&news(1, StepState::Waiting), bars);
+            let told = ["[Builder] Step 1/3: RUN 1 (waiting: it runs already)"];
+            assert_eq!(waiting, bars.map_or(&told[..], |_| &[]));
+            let cached = steps.step(&news(1, StepState::Cached), bars);
+            assert_eq!(cached[0], "[Builder] Step 1/3: RUN 1 (cached)");
+            assert!(steps.running.is_empty());
+        }
     }
 
     #[test]

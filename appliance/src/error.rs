@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::fmt;
 
+use builder::error::Record;
 use serde::{Deserialize, Serialize};
 
 /// The class of a failure; decides the exit code and the HTTP status.
@@ -74,6 +75,9 @@ pub struct Failure {
     /// Instead of the kind's, where a convention of others has one: a shell's 126 and 127.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
+    /// What there is to know of a build that failed (requirement D12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Box<Record>>,
 }
 
 /// What verbs answer.
@@ -87,6 +91,7 @@ impl Failure {
             causes: Vec::new(),
             hints: Vec::new(),
             exit_code: None,
+            build: None,
         }
     }
 
@@ -148,6 +153,13 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// With what another one says to do.
+    #[must_use]
+    pub fn with_hints_of(mut self, other: Self) -> Self {
+        self.hints.extend(other.hints);
         self
     }
 

@@ -44,20 +44,30 @@ pub struct Made {
     pub snapshot: Option<SnapshotId>,
 }
 
-/// Makes and publishes the image of a finished stage; answers its manifest's digest and its
-/// configuration.
+/// An image that was published.
+#[derive(Debug, Clone)]
+pub struct Assembled {
+    /// Of the manifest, whose bytes are so many.
+    pub digest: Digest,
+    pub size: u64,
+    pub media_type: String,
+    pub config_digest: Digest,
+    pub config: ImageConfig,
+}
+
+/// Makes and publishes the image of a finished stage.
 pub fn assemble(
     env: &Env<'_>,
     request: &BuildRequest,
     finished: &Finished,
     config: ImageConfig,
-) -> Result<(Digest, ImageConfig), BuildError> {
+) -> Result<Assembled, BuildError> {
     let made = finished
         .made
         .iter()
         .filter_map(|made| made.snapshot.as_ref());
     let made: Vec<&SnapshotId> = made.collect();
-    let layers = Layers::new(env.cache, request.compression, request.source_date_epoch);
+    let layers = Layers::new(env.cache, request.packing(), request.source_date_epoch);
     let mut packed = Vec::new();
     for id in &made {
         packed.push(layer(env, request, &layers, id)?);
@@ -67,8 +77,7 @@ pub fn assemble(
     env.snapshots
         .sync()
         .map_err(BuildError::store("make the snapshots durable"))?;
-    let digest = publish(env, request, finished, &packed, &config)?;
-    Ok((digest, config))
+    publish(env, request, finished, &packed, config)
 }
 
 /// The blob of a snapshot, packed now or before.
@@ -94,11 +103,10 @@ fn layer(
         clamp_mtime: request.source_date_epoch,
         ownership: env.ownership,
     };
-    let compression = request.compression;
     let packed = pack(
         &root,
         env.content,
-        compression,
+        request.packing(),
         &options,
         env.progress,
         env.cancel,
@@ -154,22 +162,26 @@ fn publish(
     request: &BuildRequest,
     finished: &Finished,
     packed: &[PackedLayer],
-    config: &ImageConfig,
-) -> Result<Digest, BuildError> {
-    let bytes = serde_json::to_vec(config)?;
+    image_config: ImageConfig,
+) -> Result<Assembled, BuildError> {
+    let bytes = serde_json::to_vec(&image_config)?;
     let stored = env.content.put(&bytes);
-    let (digest, size) = stored.map_err(BuildError::store("store the configuration"))?;
-    let config = Descriptor::new(MediaType::ImageConfig, size, digest);
+    let (config_digest, size) = stored.map_err(BuildError::store("store the configuration"))?;
+    let config = Descriptor::new(MediaType::ImageConfig, size, config_digest.clone());
     let base = finished.base.iter().map(|layer| as_oci(&layer.blob));
     let own = packed.iter().map(|layer| layer.blob.clone());
     let layers: Vec<Descriptor> = base.chain(own).collect();
     let media_type = MediaType::ImageManifest.to_string();
-    let manifest = serde_json::to_vec(&json!({
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": media_type,
         "config": config,
         "layers": layers,
-    }))?;
+    });
+    if !request.annotations.is_empty() {
+        manifest["annotations"] = json!(request.annotations);
+    }
+    let manifest = serde_json::to_vec(&manifest)?;
     let digest = sha256(&manifest);
     let publication = Publication {
         manifest: &manifest,
@@ -186,7 +198,13 @@ fn publish(
     env.sink
         .publish(&publication)
         .map_err(BuildError::Publish)?;
-    Ok(digest)
+    Ok(Assembled {
+        digest,
+        size: manifest.len() as u64,
+        media_type,
+        config_digest,
+        config: image_config,
+    })
 }
 
 /// An OCI manifest names layers by OCI's media types; docker's mean the same bytes.

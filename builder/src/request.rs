@@ -9,13 +9,13 @@ use config::name::Reference;
 use unpacker::container::launch::Launcher;
 use unpacker::container::network::spec::Wiring;
 use unpacker::container::resources::Resources;
-use unpacker::container::spec::Network;
+use unpacker::container::spec::{Network, Surroundings};
 use unpacker::content::Content;
 use unpacker::digest::Digest;
 use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
 use unpacker::layer::Ownership;
-use unpacker::layer::compress::Compression;
+use unpacker::layer::compress::{Compression, Packing};
 use unpacker::progress::{Cancel, Progress};
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
@@ -83,6 +83,8 @@ pub struct BuildRequest {
     /// Network of a RUN that does not choose one.
     pub network: Network,
     pub compression: Compression,
+    /// How hard it is tried; the form's own where nothing is said.
+    pub compression_level: Option<i32>,
     /// No time in the image is later than this (`SOURCE_DATE_EPOCH`), and its own time is this.
     pub source_date_epoch: Option<i64>,
     /// `RUN --mount=type=secret`, by id. Never part of a layer or of a cache key.
@@ -95,9 +97,21 @@ pub struct BuildRequest {
     pub resources: Resources,
     /// Steps of different stages that run at once.
     pub parallel: NonZeroUsize,
+    /// What each RUN sees beside its root: `/dev/shm`, `/etc/hosts`.
+    pub surroundings: Surroundings,
+    /// Of the manifest.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl BuildRequest {
+    /// How layers are packed.
+    pub(crate) fn packing(&self) -> Packing {
+        Packing {
+            compression: self.compression,
+            level: self.compression_level,
+        }
+    }
+
     /// The defaults of `docker build CONTEXT`.
     pub fn new(context: &Path) -> Self {
         Self {
@@ -115,12 +129,15 @@ impl BuildRequest {
             network: Network::Host,
             // docker 20.10, which many hosts still run, cannot read zstd.
             compression: Compression::Gzip,
+            compression_level: None,
             source_date_epoch: None,
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
             timeout: None,
             resources: Resources::default(),
             parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            surroundings: Surroundings::default(),
+            annotations: BTreeMap::new(),
         }
     }
 }
@@ -160,6 +177,11 @@ impl std::fmt::Debug for Env<'_> {
 pub struct Built {
     /// Of the manifest's bytes.
     pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
+    pub media_type: String,
+    /// Of the configuration's bytes: what docker calls the image's id.
+    pub config_digest: Digest,
     pub config: ImageConfig,
     /// The root file system's snapshots, lowest first.
     pub stack: Vec<SnapshotId>,

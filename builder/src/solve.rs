@@ -111,13 +111,14 @@ fn run_again(parsed: &Dockerfile, request: &BuildRequest) -> Result<BTreeSet<Str
     named.collect()
 }
 
-struct Source {
-    name: String,
+/// A Dockerfile's text, and what it is called.
+pub(crate) struct Source {
+    pub(crate) name: String,
     path: Option<PathBuf>,
-    text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
 }
 
-fn read_dockerfile(request: &BuildRequest) -> Result<Source, BuildError> {
+pub(crate) fn read_dockerfile(request: &BuildRequest) -> Result<Source, BuildError> {
     use std::io::Read;
     let written = match &request.dockerfile {
         DockerfileSource::Text { name, text } => {
@@ -281,10 +282,13 @@ impl Solver<'_> {
         } else if finished.created.is_none() {
             finished.created = Some(self.now());
         }
-        let (digest, config) = assemble(self.env, self.request, &finished, stage.config.clone())?;
+        let image = assemble(self.env, self.request, &finished, stage.config.clone())?;
         Ok(Built {
-            digest,
-            config,
+            digest: image.digest,
+            size: image.size,
+            media_type: image.media_type,
+            config_digest: image.config_digest,
+            config: image.config,
             stack: finished.stack,
             steps: self.total,
             cached: self.cached.load(Ordering::Relaxed),

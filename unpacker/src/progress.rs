@@ -44,9 +44,47 @@ pub enum Event {
     /// A whole line for people, without a trailing newline.
     Line { text: String },
     /// Output of a command, as it came, possibly in the middle of a line.
-    Output { stderr: bool, text: String },
+    Output {
+        stderr: bool,
+        text: String,
+        /// The build's step that it is of: several may run at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<usize>,
+    },
     /// Something to be told that does not stop the work.
     Warning { text: String },
+    /// A step of a build began or ended.
+    Step(Step),
+}
+
+/// News of one step of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its number in the build, from 1; no two steps of a build share one.
+    pub step: usize,
+    /// How many there are.
+    pub total: usize,
+    /// The stage's name, or its number.
+    pub stage: String,
+    /// The instruction's first line.
+    pub text: String,
+    pub state: StepState,
+    /// How long it took, when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<u64>,
+}
+
+/// How far a step is. It begins, waits or is found in the cache, and then it is done or has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    Began,
+    /// Another one does the same at this moment, and its result will do.
+    Waiting,
+    /// Nothing had to be done.
+    Cached,
+    Done,
+    Failed,
 }
 
 /// Takes events. Cheap, never blocks for long, never fails.

@@ -9,12 +9,13 @@ use axum::{Json, Router};
 
 use crate::api::framed::{framed, incoming};
 use crate::api::stream::{Verb, long};
-use crate::api::types::{LoadRequest, SaveRequest};
+use crate::api::types::{FilesRequest, LoadRequest, SaveRequest};
 use crate::app::App;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/images/save", post(save))
+        .route("/v1/images/files", post(files))
         .route("/v1/images/load", post(load))
 }
 
@@ -23,6 +24,14 @@ async fn save(State(app): State<Arc<App>>, Json(request): Json<SaveRequest>) -> 
     framed(app, verb, move |app, out, progress, cancel| {
         app.images
             .save_archive(&request, out, progress.as_ref(), cancel)
+    })
+}
+
+async fn files(State(app): State<Arc<App>>, Json(request): Json<FilesRequest>) -> Response {
+    let verb = Verb::new("files", &request.reference);
+    framed(app, verb, move |app, out, progress, cancel| {
+        app.images
+            .write_files(&request, out, progress.as_ref(), cancel)
     })
 }
 

@@ -55,6 +55,7 @@ mod tests {
             variables: [("DOCKER_PASSWORD".to_owned(), "hush ä\n".to_owned())].into(),
             folder: Some("/work".into()),
             changed: vec!["1.2".to_owned()],
+            mirrors: Vec::new(),
         };
         let text = encode(&caller);
         assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit()));

@@ -14,6 +14,7 @@ use crate::api::types::{
     PushRequest, RawImage, RemoveImage, TagRequest, UnpackRequest,
 };
 use crate::app::App;
+use crate::images::caller::Caller;
 use crate::images::remove::User;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -133,6 +134,13 @@ async fn build(
 ) -> Response {
     let verb = Verb::new("build", request.context.to_string_lossy());
     long(app, verb, move |app, progress, cancel| {
+        let caller = match request.registry_mirrors.is_empty() {
+            true => caller,
+            false => Some(Caller {
+                mirrors: request.registry_mirrors.clone(),
+                ..caller.unwrap_or_default()
+            }),
+        };
         let images = app.images.for_caller(caller);
         images.build(&request, progress, &cancel)
     })

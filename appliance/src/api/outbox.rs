@@ -199,13 +199,13 @@ impl Progress for Reporter {
             Event::Transfer { .. } => Full::Drop,
             // Async code reports these too; see the module's header.
             Event::Finished { .. } | Event::Warning { .. } => Full::Reserve,
-            Event::Line { .. } | Event::Output { .. } => Full::Wait,
+            Event::Line { .. } | Event::Output { .. } | Event::Step(_) => Full::Wait,
         };
         match event {
-            Event::Output { stderr, text } if text.len() > PIECE => {
+            Event::Output { stderr, text, step } if text.len() > PIECE => {
                 for piece in pieces(&text) {
                     let text = piece.to_owned();
-                    let event = Event::Output { stderr, text };
+                    let event = Event::Output { stderr, text, step };
                     self.outbox.put(&News::<()>::Event(event), full);
                 }
             }
@@ -236,6 +236,7 @@ mod tests {
         Event::Output {
             stderr: false,
             text: "é".repeat(length / 2),
+            step: None,
         }
     }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use unpacker::container::network::spec::Protocol;
-use unpacker::container::resources::Standing;
+use unpacker::container::resources::{Resources, Standing};
+use unpacker::container::spec::Surroundings;
 use unpacker::progress::Event;
 
 use crate::api::build_inputs::BuildInputs;
@@ -259,17 +260,90 @@ pub struct BuildRequest {
     pub push: bool,
     /// "gzip", "zstd" or "none".
     pub compression: Option<String>,
+    #[serde(default)]
+    pub compression_level: Option<i32>,
     /// Of RUN: "host", "private" or "none"; the host's by default.
     #[serde(default)]
     pub network: Option<String>,
     #[serde(default)]
     pub inputs: BuildInputs,
+    /// The Dockerfile itself, in place of a file's.
+    #[serde(default)]
+    pub dockerfile_text: Option<String>,
+    /// Fetch base images again, although they are here.
+    #[serde(default)]
+    pub pull: bool,
+    /// Of the manifest.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Of each RUN; the settings' where it says nothing.
+    #[serde(default)]
+    pub resources: Resources,
+    #[serde(default)]
+    pub surroundings: Surroundings,
+    /// "min" or "max": attest how the image was built.
+    #[serde(default)]
+    pub provenance: Option<String>,
+    /// Attest what is in it.
+    #[serde(default)]
+    pub sbom: bool,
+    /// Addresses of registries that images of docker.io are asked for first.
+    #[serde(default)]
+    pub registry_mirrors: Vec<String>,
+    /// Seconds for the whole build.
+    #[serde(default)]
+    pub timeout: Option<u64>,
+    /// Seconds since the epoch: no time in the image is later.
+    #[serde(default)]
+    pub source_date_epoch: Option<i64>,
+}
+
+impl BuildRequest {
+    /// The time that nothing of the image is later than: docker's command line takes it as a build
+    /// argument, which counts before the environment.
+    pub fn epoch(&self) -> Option<i64> {
+        let argument = self.build_args.get("SOURCE_DATE_EPOCH");
+        match argument {
+            Some(text) => text.parse().ok(),
+            None => self.source_date_epoch,
+        }
+    }
+}
+
+/// `devpod build -o type=local` and `type=tar`: an image's file system as a tar.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FilesRequest {
+    pub reference: String,
+    pub platform: Option<String>,
+    /// Seconds since the epoch: no time of a file is later.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// What was sent of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wrote {
+    pub entries: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BuildResult {
     pub digest: String,
+    /// Docker's image id.
+    #[serde(default)]
+    pub config_digest: String,
+    #[serde(default)]
+    pub media_type: String,
+    /// Bytes of the manifest.
+    #[serde(default)]
+    pub size: u64,
+    /// Of the image's own manifest, where `digest` is an index's.
+    #[serde(default)]
+    pub manifest_digest: String,
+    /// The image by its digest: nobody can move that.
+    #[serde(default)]
+    pub kept: String,
     pub names: Vec<String>,
     pub steps: usize,
     pub cached: usize,

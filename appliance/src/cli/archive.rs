@@ -8,6 +8,8 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, MediaType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use unpacker::content::Content;
@@ -16,11 +18,16 @@ use unpacker::image::archive::write::Plan;
 use unpacker::image::archive::{Name, NamedImage, oci};
 use unpacker::image::layout::{Layout, LayoutError};
 use unpacker::image::read::Platform;
+use unpacker::layer::Ownership;
+use unpacker::layer::apply::{ApplyError, ApplyOptions, Form, apply};
+use unpacker::layer::archive::ArchiveError;
+use unpacker::layer::root::Root;
 use unpacker::progress::{Cancel, Event, Silent};
 
 use crate::api::types::{ArchiveFormat, LoadRequest, Moved, SaveRequest, Saved};
 use crate::cli::Session;
 use crate::cli::image_args::{Load, Save, SaveFormat};
+use crate::client::Client;
 use crate::client::streams::{Outgoing, Upload, upload};
 use crate::error::{Failure, Kind, Outcome};
 use crate::pipe::{self, pipe};
@@ -31,14 +38,17 @@ const STOPPED: &str = "saving was stopped";
 
 /// Where an archive goes.
 #[derive(Debug, Clone)]
-enum Target {
+pub(super) enum Target {
     Stdout,
     File(PathBuf),
+    /// An image layout.
     Folder(PathBuf),
+    /// A folder that the tar is unpacked into.
+    Files(PathBuf),
 }
 
 pub(super) async fn save(session: &Session, save: Save) -> Outcome<u8> {
-    let path = save.to.or_else(|| session.file.clone());
+    let path = save.to.or_else(|| session.files.first().cloned());
     let target = target(path, save.format)?;
     let request = SaveRequest {
         images: save.images,
@@ -50,36 +60,46 @@ pub(super) async fn save(session: &Session, save: Save) -> Outcome<u8> {
         all_platforms: save.all_platforms,
     };
     let client = session.daemon().await?;
+    let saved: Saved = fetch(&client, "/v1/images/save", &request, &target).await?;
+    tell_saved(session, &saved, &target);
+    Ok(0)
+}
+
+/// Has the daemon write, and takes the bytes to where they go.
+pub(super) async fn fetch<B: Serialize, T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    request: &B,
+    target: &Target,
+) -> Outcome<T> {
     let (sender, reader) = pipe();
     let taken = target.clone();
     let taking = spawn_blocking(move || take(reader, &taken));
     let received = tokio::select! {
-        received = client.receive_bytes::<_, Saved>("/v1/images/save", &request, sender) => received,
+        received = client.receive_bytes::<_, T>(path, request, sender) => received,
         // Whoever takes the bytes cleans up when no more come.
         () = interrupted() => Err(Failure::new(Kind::Cancelled, STOPPED)),
     };
-    let taken = match (&received, &target) {
+    let taken = match (&received, target) {
         // A reader that does not read would hold us up, and there is nothing to tidy.
         (Err(said), Target::Stdout) if said.message == STOPPED => Ok(()),
         _ => taking
             .await
             .unwrap_or_else(|error| Err(Failure::internal(error.to_string()))),
     };
-    let saved = match (received, taken) {
-        (Ok(saved), Ok(())) => saved,
+    match (received, taken) {
+        (Ok(saved), Ok(())) => Ok(saved),
         // The daemon's side ended because this one could not write: that is the reason.
         (Err(said), Err(here)) if said.kind == Kind::Cancelled && here.kind != Kind::Cancelled => {
-            return Err(here);
+            Err(here)
         }
-        (Err(said), _) => return Err(said),
-        (Ok(_), Err(here)) => return Err(here),
-    };
-    tell_saved(session, &saved, &target);
-    Ok(0)
+        (Err(said), _) => Err(said),
+        (Ok(_), Err(here)) => Err(here),
+    }
 }
 
 /// Ctrl-C, or the like.
-async fn interrupted() {
+pub(super) async fn interrupted() {
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
@@ -92,7 +112,7 @@ async fn interrupted() {
     }
 }
 
-fn target(path: Option<PathBuf>, format: SaveFormat) -> Outcome<Target> {
+pub(super) fn target(path: Option<PathBuf>, format: SaveFormat) -> Outcome<Target> {
     let path = path.filter(|path| path.as_os_str() != "-");
     match (path, format) {
         (Some(path), SaveFormat::OciDir) => Ok(Target::Folder(path)),
@@ -120,7 +140,9 @@ fn tell_saved(session: &Session, saved: &Saved, target: &Target) {
     }
     let place = match target {
         Target::Stdout => "standard output".to_owned(),
-        Target::File(path) | Target::Folder(path) => path.display().to_string(),
+        Target::File(path) | Target::Folder(path) | Target::Files(path) => {
+            path.display().to_string()
+        }
     };
     let names: Vec<&str> = saved.images.iter().map(|i| i.reference.as_str()).collect();
     // Standard output may be the archive.
@@ -136,6 +158,7 @@ fn take(mut archive: pipe::Reader, target: &Target) -> Outcome<()> {
     match target {
         Target::Stdout => copy(&mut archive, &mut io::stdout().lock()),
         Target::Folder(folder) => take_folder(archive, folder),
+        Target::Files(folder) => take_files(archive, folder),
         // A pipe or a device is written to, not replaced.
         Target::File(path) if fs::metadata(path).is_ok_and(|found| !found.is_file()) => {
             let mut file = fs::OpenOptions::new()
@@ -199,6 +222,38 @@ fn not_written(error: &io::Error) -> Failure {
 /// The daemon's side says why.
 fn broken() -> Failure {
     Failure::new(Kind::Cancelled, "the archive was not sent whole")
+}
+
+/// Unpacks a tar of files beneath a folder. They belong to whoever runs the command, and what is there
+/// and not in the tar stays.
+fn take_files(mut archive: pipe::Reader, folder: &Path) -> Outcome<()> {
+    let unusable = |error: &(dyn std::error::Error + 'static)| {
+        let message = format!("cannot write to {}", folder.display());
+        Failure::because(Kind::Internal, message, error)
+    };
+    fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
+    let root = Root::open(folder).map_err(|error| unusable(&error))?;
+    let options = ApplyOptions {
+        ownership: Ownership::Mine,
+        ..ApplyOptions::default()
+    };
+    let warn = |event: Event| {
+        if let Event::Warning { text } = event {
+            ui::news(&text);
+        }
+    };
+    let done = apply(
+        &mut archive,
+        &root,
+        Form::Flat,
+        &options,
+        &warn,
+        &Cancel::default(),
+    );
+    done.map(drop).map_err(|error| match error {
+        ApplyError::Archive(ArchiveError::Read(_) | ArchiveError::Truncated) => broken(),
+        error => unusable(&error),
+    })
 }
 
 /// Adds the images to a layout.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::build_args::Build;
 use crate::cli::build_cache::BuildCache;
-use crate::cli::build_inputs;
 use crate::cli::doctor::Doctor;
+use crate::cli::envbuilder::Envbuilder;
 use crate::cli::image_args::{Check, History, Images, Inspect, Load, Rmi, Save};
 use crate::cli::login::{Login, Logout};
 use crate::cli::registry::Registry;
@@ -30,10 +31,10 @@ pub struct Arguments {
     #[arg(long, global = true, env = "DEVPOD_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// How results are printed, text or json; with `save` the file that is written
-    #[arg(long, short, global = true, default_value = "text", value_name = "FORMAT",
-        value_parser = Output::parse)]
-    pub output: Output,
+    /// How results are printed, text or json; with `save` the file that is written, with `build` where
+    /// the result goes: a folder, type=local|tar|oci|docker|image,dest=…
+    #[arg(long, short, global = true, value_name = "FORMAT", value_parser = Output::parse)]
+    pub output: Vec<Output>,
 
     #[command(subcommand)]
     pub verb: Verb,
@@ -85,7 +86,9 @@ pub enum Verb {
     /// Unpack an image's root file system into a folder
     Unpack(Unpack),
     /// Build an image from a Dockerfile
-    Build(Build),
+    Build(Box<Build>),
+    /// As `envbuilder`, whose command line this binary takes when it is called by that name
+    Envbuilder(Box<Envbuilder>),
     /// More about images
     #[command(subcommand)]
     Image(Image),
@@ -230,55 +233,6 @@ pub struct Unpack {
     /// For example `linux/arm64` [default: this host's]
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct Build {
-    /// The build context
-    #[arg(default_value = ".")]
-    pub context: PathBuf,
-    /// The Dockerfile [default: CONTEXT/Dockerfile]
-    #[arg(long, short, value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// Names for the image; without a registry host it lands in the embedded registry
-    #[arg(long = "tag", short, value_name = "NAME")]
-    pub tags: Vec<String>,
-    /// A value for an ARG; without `=VALUE` the environment's
-    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
-    pub build_args: Vec<String>,
-    /// A label for the image
-    #[arg(long = "label", value_name = "KEY=VALUE")]
-    pub labels: Vec<String>,
-    /// The stage to build [default: the last]
-    #[arg(long, value_name = "STAGE")]
-    pub target: Option<String>,
-    /// For example `linux/amd64` [default: this host's]
-    #[arg(long, value_name = "OS/ARCH")]
-    pub platform: Option<String>,
-    /// Use this image in place of the Dockerfile's base
-    #[arg(long, value_name = "IMAGE")]
-    pub base_image: Option<String>,
-    /// Run every step
-    #[arg(long)]
-    pub no_cache: bool,
-    /// Run every step of this stage, by name or number
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
-    pub no_cache_filter: Vec<String>,
-    /// Send the image to the registries that its names say
-    #[arg(long)]
-    pub push: bool,
-    /// The network of RUN: host, private or none [default: host]
-    #[arg(long, value_name = "NET")]
-    pub network: Option<String>,
-    /// How layers are compressed: gzip, zstd or none
-    #[arg(long, value_name = "KIND")]
-    pub compression: Option<String>,
-    #[command(flatten)]
-    pub inputs: build_inputs::Inputs,
-    /// Only look the Dockerfile through: tell what is doubtful, build nothing, and end with 1 if
-    /// there was anything
-    #[arg(long)]
-    pub check: bool,
 }
 
 #[derive(Debug, Subcommand)]

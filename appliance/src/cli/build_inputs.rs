@@ -18,7 +18,7 @@ use crate::error::{Failure, Outcome};
 const MAX_SECRET: u64 = 500 * 1024;
 const AGENT: &str = "SSH_AUTH_SOCK";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Inputs {
     /// A folder, or docker-image://IMAGE, that stands for the stage or image of this name
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]

@@ -1,17 +1,15 @@
-//! Verbs that make and move images: pull, push, tag, unpack, build, image from-host.
+//! Verbs that make and move images: pull, push, tag, unpack, image from-host.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use config::name::Reference;
 
-use crate::api::build_inputs::Checks;
 use crate::api::types::{
-    BuildRequest, BuildResult, FromHostRequest, ImageRow, Moved, PruneRequest, Pruned, PullRequest,
-    PushRequest, TagRequest, UnpackRequest,
+    FromHostRequest, ImageRow, Moved, PruneRequest, Pruned, PullRequest, PushRequest, TagRequest,
+    UnpackRequest,
 };
-use crate::cli::args::{Build, Image, Pull, Push, Tag, Unpack};
-use crate::cli::{Session, archive, images, pairs};
+use crate::cli::args::{Image, Pull, Push, Tag, Unpack};
+use crate::cli::{Session, archive, images};
 use crate::client::Client;
 use crate::error::{Failure, Outcome};
 use crate::ui::{self, Format, table};
@@ -193,70 +191,6 @@ async fn from_host(session: &Session, request: &FromHostRequest) -> Outcome<u8> 
         .await?;
     moved_line(session, "Made", &moved);
     Ok(0)
-}
-
-pub(super) async fn build(session: &Session, build: Build) -> Outcome<u8> {
-    let context = absolute(&build.context)?;
-    if !context.is_dir() {
-        return Err(Failure::invalid(format!(
-            "the context {} is not a folder",
-            context.display()
-        )));
-    }
-    let request = BuildRequest {
-        context,
-        dockerfile: build.file.as_deref().map(absolute).transpose()?,
-        tags: build.tags,
-        build_args: pairs(&build.build_args),
-        labels: labels(&build.labels)?,
-        target: build.target,
-        platform: build.platform,
-        base_image: build.base_image,
-        no_cache: build.no_cache,
-        no_cache_filter: build.no_cache_filter,
-        push: build.push,
-        compression: build.compression,
-        network: build.network,
-        inputs: build.inputs.read()?,
-    };
-    if build.check {
-        return check_build(session, &request).await;
-    }
-    let result: BuildResult = session
-        .daemon()
-        .await?
-        .watch("/v1/builds", &request)
-        .await?;
-    match session.format {
-        Format::Json => ui::json(&result),
-        Format::Text => ui::line(&result.digest),
-    }
-    Ok(0)
-}
-
-/// Exit code 1 says that something was found, as a failure of a build would.
-async fn check_build(session: &Session, request: &BuildRequest) -> Outcome<u8> {
-    let client = session.daemon().await?;
-    let checks: Checks = client.post("/v1/builds/check", request).await?;
-    match session.format {
-        Format::Json => ui::json(&checks),
-        Format::Text if checks.warnings.is_empty() => ui::line("No warnings."),
-        Format::Text => {
-            for warning in &checks.warnings {
-                ui::line(&warning.shown(&checks.file));
-            }
-        }
-    }
-    Ok(u8::from(!checks.warnings.is_empty()))
-}
-
-/// `KEY=VALUE`, both as written.
-fn labels(written: &[String]) -> Outcome<BTreeMap<String, String>> {
-    let pair = |text: &String| match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Failure::invalid(format!("{text:?} is not a label")).hint("Write KEY=VALUE.")),
-    };
-    written.iter().map(pair).collect()
 }
 
 /// The daemon has another working folder than we do.

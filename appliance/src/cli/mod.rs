@@ -2,11 +2,14 @@
 
 mod archive;
 pub mod args;
+mod build;
+pub mod build_args;
 pub mod build_cache;
 pub mod build_inputs;
 mod configure;
 mod daemon;
 pub mod doctor;
+pub mod envbuilder;
 mod image;
 pub mod image_args;
 mod image_filter;
@@ -26,7 +29,7 @@ mod volume;
 mod workspace;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,12 +42,30 @@ use crate::options::{self, Options};
 use crate::ui::{self, Format, Output};
 use args::{Arguments, Image, Verb};
 
+/// The name by which the binary is another tool.
+const ENVBUILDER: &str = "envbuilder";
+
 /// Parses the command line and runs the verb; the exit code says how it went.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     match run(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => ExitCode::from(ui::failure::report(&failure)),
+    }
+}
+
+/// The command line; by the name `envbuilder` it is that tool's.
+fn arguments() -> Arguments {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let name = name.as_deref().and_then(Path::file_name);
+    if name.is_none_or(|name| name != ENVBUILDER) {
+        return Arguments::parse();
+    }
+    let envbuilder::Arguments { data, wanted } = envbuilder::Arguments::parse();
+    Arguments {
+        data,
+        output: Vec::new(),
+        verb: Verb::Envbuilder(Box::new(wanted)),
     }
 }
 
@@ -55,7 +76,7 @@ pub(crate) struct Session {
     pub(crate) folder: DataFolder,
     pub(crate) format: Format,
     /// What `-o` said where it was no format.
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 impl Session {
@@ -68,21 +89,14 @@ impl Session {
 
 fn run(arguments: Arguments) -> Outcome<u8> {
     let Arguments { data, output, verb } = arguments;
-    let (format, file) = match output {
-        Output::Format(format) => (format, None),
-        Output::File(file) if verb.writes_a_file() => (Format::Text, Some(file)),
-        Output::File(other) => {
-            let text = format!("{} is no form of results", other.display());
-            return Err(Failure::invalid(text).hint("--output is text or json."));
-        }
-    };
+    let (format, files) = outputs(output, &verb)?;
     let options = options::resolve(data)?;
     let folder = DataFolder::new(options.data.clone());
     let session = Session {
         options,
         folder,
         format,
-        file,
+        files,
     };
     // The daemon enters its user namespace before any thread exists, so it makes its own runtime.
     if let Verb::Serve(serve) = verb {
@@ -101,10 +115,37 @@ fn run(arguments: Arguments) -> Outcome<u8> {
     outcome
 }
 
+/// What `-o` says: the last format counts, and whatever is none is a file.
+fn outputs(written: Vec<Output>, verb: &Verb) -> Outcome<(Format, Vec<PathBuf>)> {
+    let (mut format, mut files) = (Format::Text, Vec::new());
+    for output in written {
+        match output {
+            Output::Format(last) => format = last,
+            Output::File(file) => files.push(file),
+        }
+    }
+    match &files[..] {
+        [] => Ok((format, files)),
+        [other, ..] if verb.files() == 0 => {
+            let text = format!("{} is no form of results", other.display());
+            Err(Failure::invalid(text).hint("--output is text or json."))
+        }
+        [_, second, ..] if verb.files() == 1 => Err(Failure::invalid(format!(
+            "{} is one file too many",
+            second.display()
+        ))),
+        _ => Ok((format, files)),
+    }
+}
+
 impl Verb {
-    /// Whether `-o` may name a file.
-    fn writes_a_file(&self) -> bool {
-        matches!(self, Self::Save(_) | Self::Image(Image::Save(_)))
+    /// How many files `-o` may name.
+    fn files(&self) -> usize {
+        match self {
+            Self::Save(_) | Self::Image(Image::Save(_)) => 1,
+            Self::Build(_) => usize::MAX,
+            _ => 0,
+        }
     }
 }
 
@@ -130,8 +171,9 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome<u8> {
         Verb::Save(save) => archive::save(session, save).await,
         Verb::Load(load) => archive::load(session, load).await,
         Verb::Unpack(unpack) => image::unpack(session, unpack).await,
-        Verb::Build(build) => image::build(session, build).await,
+        Verb::Build(build) => build::run(session, *build).await,
         Verb::BuildCache(verb) => build_cache::run(session, verb).await,
+        Verb::Envbuilder(wanted) => envbuilder::run(session, *wanted).await,
         Verb::Image(image) => image::run(session, image).await,
         Verb::Registry(verb) => registry::run(session, verb).await,
         Verb::Sandbox(sandbox) => sandbox::run(session, sandbox).await,

@@ -84,7 +84,7 @@ fn put(placed: Placed, options: &mut RunOptions, binds: &mut Vec<MountRequest>) 
     }
 }
 
-fn resources(limits: &Limits) -> Outcome<Resources> {
+pub(super) fn resources(limits: &Limits) -> Outcome<Resources> {
     let memory = parsed::<ByteSize>(limits.memory.as_ref())?.map(|size| size.0);
     if memory.is_some_and(|bytes| bytes < LEAST_MEMORY) {
         return Err(Failure::invalid("a sandbox needs at least 6m of memory"));
@@ -200,7 +200,11 @@ fn read(file: &Path) -> Outcome<String> {
     Ok(text)
 }
 
-fn surroundings(files: &Files, security: &Security, network: &str) -> Outcome<Surroundings> {
+pub(super) fn surroundings(
+    files: &Files,
+    security: &Security,
+    network: &str,
+) -> Outcome<Surroundings> {
     let unmasked = |option: &String| {
         matches!(
             option.split_once(['=', ':']),

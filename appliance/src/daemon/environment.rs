@@ -56,6 +56,7 @@ pub(crate) fn caller() -> Caller {
         variables: brought.collect(),
         folder: std::env::current_dir().ok(),
         changed: Vec::new(),
+        mirrors: Vec::new(),
     }
     .stamped()
 }

@@ -1,15 +1,21 @@
 //! Builds: the builder's contracts with whoever has images and keeps them, kept here.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+mod publish;
 
-use builder::error::{BuildError, Foreign, Part};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use builder::attest::provenance::Mode;
+use builder::error::{BuildError, Foreign, Part, Record};
 use builder::images::BaseImage;
-use builder::request::{BuildRequest, DockerfileSource, Env};
+use builder::request::{BuildRequest, Built, DockerfileSource, Env};
 use builder::sink::{Publication, Sink};
-use builder::solve;
+use builder::{excerpt, solve};
 use config::name::{Reference, Target};
+use oci_spec::image::MediaType;
 use unpacker::container::cgroup;
+use unpacker::container::resources::Resources;
+use unpacker::digest::Digest;
 use unpacker::image::read::Platform;
 use unpacker::layer::Ownership;
 use unpacker::layer::compress::Compression;
@@ -17,10 +23,15 @@ use unpacker::progress::{Cancel, Event, Progress};
 
 use crate::api::types::{BuildRequest as Wanted, BuildResult};
 use crate::error::{Failure, Kind, Outcome};
+use crate::images::attest;
 use crate::images::build_inputs;
 use crate::images::platform::{Wanted as WantedPlatform, platform};
 use crate::images::service::Images;
 use crate::progress::Reporter;
+use publish::{Bases, Keeper};
+
+/// Where an image that got no name is kept, by its digest.
+const NAMELESS: &str = "built";
 
 impl Images {
     /// Builds an image, keeps it under its names, and pushes it where that was asked for.
@@ -31,22 +42,30 @@ impl Images {
         cancel: &Cancel,
     ) -> Outcome<BuildResult> {
         let request = self.request(wanted)?;
-        let built = self.run_build(&request, progress.as_ref(), cancel)?;
+        let bases = Bases {
+            images: self,
+            fetch: wanted.pull,
+            used: Mutex::default(),
+        };
         let names: Vec<String> = request
             .names
             .iter()
             .map(|name| self.shown(name))
             .collect::<Outcome<_>>()?;
+        let keeper = Keeper {
+            images: self,
+            attest: attestations(wanted)?,
+            request: &request,
+            names: &names,
+            bases: &bases,
+            started: SystemTime::now(),
+            progress: progress.as_ref(),
+            cancel,
+            index: Mutex::default(),
+        };
+        let built = self.solve(&request, &bases, &keeper, progress.as_ref(), cancel)?;
         if wanted.push {
-            for (name, shown) in request.names.iter().zip(&names) {
-                if self.is_pushed(name) {
-                    say(
-                        progress.as_ref(),
-                        format!("[Builder] Pushing to {shown}..."),
-                    );
-                    self.push(&name.to_string(), Arc::clone(&progress), cancel)?;
-                }
-            }
+            self.push_all(&request, &names, &progress, cancel)?;
         }
         for name in &names {
             say(
@@ -54,8 +73,56 @@ impl Images {
                 format!("[Builder] Build complete: {name}"),
             );
         }
+        let index = keeper.index();
+        self.result(&request, names, built, index)
+    }
+
+    /// Sends the image to the registries that its names say.
+    fn push_all(
+        &self,
+        request: &BuildRequest,
+        names: &[String],
+        progress: &Reporter,
+        cancel: &Cancel,
+    ) -> Outcome<()> {
+        for (name, shown) in request.names.iter().zip(names) {
+            if self.is_pushed(name) {
+                say(
+                    progress.as_ref(),
+                    format!("[Builder] Pushing to {shown}..."),
+                );
+                self.push(&name.to_string(), Arc::clone(progress), cancel)
+                    .map_err(not_pushed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is answered of a build; `index` is that of its attestations.
+    fn result(
+        &self,
+        request: &BuildRequest,
+        names: Vec<String>,
+        built: Built,
+        index: Option<(Digest, u64)>,
+    ) -> Outcome<BuildResult> {
+        let manifest_digest = built.digest.to_string();
+        let (digest, size, media_type) = match index {
+            Some((digest, size)) => (digest, size, MediaType::ImageIndex.to_string()),
+            None => (built.digest, built.size, built.media_type),
+        };
+        let repository = match request.names.first() {
+            Some(name) => self.here.destination(name)?,
+            None => NAMELESS.parse()?,
+        };
+        let target = Target::Digest(digest.clone());
         Ok(BuildResult {
-            digest: built.digest.to_string(),
+            digest: digest.to_string(),
+            manifest_digest,
+            config_digest: built.config_digest.to_string(),
+            media_type,
+            size,
+            kept: self.here.name(&repository, &target),
             names,
             steps: built.steps,
             cached: built.cached,
@@ -68,7 +135,18 @@ impl Images {
         request: &BuildRequest,
         progress: &dyn Progress,
         cancel: &Cancel,
-    ) -> Outcome<builder::request::Built> {
+    ) -> Outcome<Built> {
+        self.solve(request, self, self, progress, cancel)
+    }
+
+    fn solve(
+        &self,
+        request: &BuildRequest,
+        bases: &dyn builder::images::Images,
+        sink: &dyn Sink,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Outcome<Built> {
         let _pass = self.gate.pass();
         for text in cgroup::shortfalls(&request.resources) {
             progress.event(Event::Warning { text });
@@ -76,9 +154,9 @@ impl Images {
         let env = Env {
             snapshots: &self.snapshots,
             content: self.content.as_ref(),
-            images: self,
+            images: bases,
             fetch: self,
-            sink: self,
+            sink,
             launcher: &self.launcher,
             wiring: &self.wiring,
             cache: &self.folder.cache(),
@@ -87,17 +165,23 @@ impl Images {
             ownership: Ownership::detect(),
             now: SystemTime::now(),
         };
-        solve::build(&env, request).map_err(failed)
+        solve::build(&env, request).map_err(|error| failed(request, &error))
     }
 
     pub(super) fn request(&self, wanted: &Wanted) -> Outcome<BuildRequest> {
         let mut request = BuildRequest::new(&wanted.context);
-        if let Some(file) = &wanted.dockerfile {
+        if let Some(text) = &wanted.dockerfile_text {
+            request.dockerfile = DockerfileSource::Text {
+                name: "Dockerfile".to_owned(),
+                text: text.clone().into_bytes(),
+            };
+        } else if let Some(file) = &wanted.dockerfile {
             request.dockerfile = DockerfileSource::Path(file.clone());
         }
         request.names = self.names(wanted)?;
         request.build_args = wanted.build_args.clone();
         request.labels = wanted.labels.clone();
+        request.annotations = wanted.annotations.clone();
         request.target = wanted.target.clone();
         request.platform = platform(wanted.platform.as_deref())?;
         request.base_image = wanted.base_image.as_deref().map(str::parse).transpose()?;
@@ -106,11 +190,21 @@ impl Images {
         if let Some(text) = &wanted.compression {
             request.compression = compression(text)?;
         }
+        request.compression_level = wanted.compression_level;
+        if let Some(level) = wanted.compression_level {
+            check_level(request.compression, level)?;
+        }
         request.network = crate::sandbox::plan::build_network(wanted.network.as_deref())?;
         request.source_date_epoch = epoch(wanted)?;
-        request.resources.clone_from(&self.build_limits);
         build_inputs::add(&mut request, &wanted.inputs)?;
         request.parallel = self.build_parallel.unwrap_or(request.parallel);
+        request.timeout = wanted.timeout.map(Duration::from_secs);
+        request.surroundings = wanted.surroundings.clone();
+        request.resources = Resources {
+            cpus: wanted.resources.cpus.or(self.build_limits.cpus),
+            memory: wanted.resources.memory.or(self.build_limits.memory),
+            ..wanted.resources.clone()
+        };
         Ok(request)
     }
 
@@ -124,8 +218,9 @@ impl Images {
         for name in &names {
             self.here.destination(name)?;
         }
-        let pushed = names.iter().any(|name| self.is_pushed(name));
-        if wanted.push && !pushed {
+        // What is of the embedded registry is there when it is built.
+        let placed = names.iter().any(Reference::host_given);
+        if wanted.push && !placed {
             return Err(Failure::invalid("--push needs a name with a registry host")
                 .hint("For example `devpod build --push -t host:5000/team/app:1 .`."));
         }
@@ -144,16 +239,27 @@ impl Images {
     }
 }
 
-/// `SOURCE_DATE_EPOCH` as docker's command line takes it: a build argument.
+/// `SOURCE_DATE_EPOCH`, refused where it is none.
 fn epoch(wanted: &Wanted) -> Outcome<Option<i64>> {
-    let Some(text) = wanted.build_args.get("SOURCE_DATE_EPOCH") else {
-        return Ok(None);
-    };
-    text.parse().map(Some).map_err(|_| {
-        Failure::invalid(format!(
+    let epoch = wanted.epoch();
+    match wanted.build_args.get("SOURCE_DATE_EPOCH") {
+        Some(text) if epoch.is_none() => Err(Failure::invalid(format!(
             "SOURCE_DATE_EPOCH {text:?} is not a number of seconds"
-        ))
-    })
+        ))),
+        _ => Ok(epoch),
+    }
+}
+
+fn check_level(compression: Compression, level: i32) -> Outcome<()> {
+    match compression.levels() {
+        Some(levels) if levels.contains(&level) => Ok(()),
+        Some(levels) => Err(Failure::invalid(format!(
+            "compression level {level} is none of {} to {}",
+            levels.start(),
+            levels.end()
+        ))),
+        None => Err(Failure::invalid("what is not compressed has no level")),
+    }
 }
 
 fn compression(text: &str) -> Outcome<Compression> {
@@ -172,17 +278,39 @@ fn say(progress: &dyn Progress, text: String) {
     progress.event(Event::Line { text });
 }
 
-/// The last lines of the failing command stand last, where the eye is.
-pub(super) fn failed(error: BuildError) -> Failure {
+/// What was built is here: only sending it failed.
+fn not_pushed(mut failure: Failure) -> Failure {
+    failure.build = Some(Box::new(Record {
+        stage: Part::Push,
+        error: failure.to_string(),
+        logs: Vec::new(),
+        recoverable: failure.kind == Kind::Unavailable,
+        suggestion: Some("push again; everything that was built is here".to_owned()),
+    }));
+    failure
+}
+
+/// The last lines of the failing command stand last, where the eye is, with its place in the
+/// Dockerfile.
+pub(super) fn failed(request: &BuildRequest, error: &BuildError) -> Failure {
     let record = error.record();
-    let kind = match (&error, record.stage) {
+    let mut failure = told(error, &record);
+    if let Some(text) = excerpt::excerpt(request, error) {
+        failure.causes.push(text);
+    }
+    failure.build = Some(Box::new(record));
+    failure
+}
+
+fn told(error: &BuildError, record: &Record) -> Failure {
+    let kind = match (error, record.stage) {
         (BuildError::Cancelled(_), _) => Kind::Cancelled,
         (_, Part::Parse) => Kind::Invalid,
         (BuildError::Image { .. }, _) => Kind::NotFound,
         _ => Kind::Internal,
     };
-    let mut failure = Failure::because(kind, "the build failed", &error);
-    if let BuildError::Image { source, .. } = &error
+    let mut failure = Failure::because(kind, "the build failed", error);
+    if let BuildError::Image { source, .. } = error
         && let Some(cause) = source.downcast_ref::<Failure>()
     {
         // What to do about an image that cannot be had is known best where it was looked for.
@@ -195,8 +323,8 @@ pub(super) fn failed(error: BuildError) -> Failure {
             .causes
             .push(format!("its last output was:\n{}", record.logs.join("\n")));
     }
-    match record.suggestion {
-        Some(text) => failure.hint(sentence(&text)),
+    match &record.suggestion {
+        Some(text) => failure.hint(sentence(text)),
         None => failure,
     }
 }
@@ -229,6 +357,25 @@ impl builder::images::Images for Images {
     }
 }
 
+/// What is to be attested.
+fn attestations(wanted: &Wanted) -> Outcome<attest::Wanted> {
+    let provenance = match wanted.provenance.as_deref() {
+        None => None,
+        Some("min") => Some(Mode::Min),
+        Some("max") => Some(Mode::Max),
+        Some(other) => {
+            return Err(
+                Failure::invalid(format!("there is no provenance {other:?}"))
+                    .hint("Choose mode=min or mode=max."),
+            );
+        }
+    };
+    Ok(attest::Wanted {
+        provenance,
+        sbom: wanted.sbom,
+    })
+}
+
 impl Sink for Images {
     fn place(&self) -> String {
         format!("localhost:{}", self.here.port)
@@ -241,17 +388,7 @@ impl Sink for Images {
                 Target::Digest(_) => Target::Digest(publication.digest.clone()),
                 tag => tag,
             };
-            let blobs: Vec<_> = std::iter::once(publication.config)
-                .chain(publication.layers)
-                .map(|descriptor| descriptor.digest().clone())
-                .collect();
-            self.keep(
-                &repository,
-                &target,
-                publication.media_type,
-                publication.manifest,
-                &blobs,
-            )?;
+            self.keep_built(&repository, &target, publication)?;
         }
         Ok(())
     }

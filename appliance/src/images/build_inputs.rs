@@ -34,7 +34,8 @@ impl Images {
             let kept = self.find(image).ok()??;
             Some(self.read(&kept, platform).ok()?.config)
         };
-        let checked = checks::check(&request, &cache, here).map_err(failed)?;
+        let checked =
+            checks::check(&request, &cache, here).map_err(|error| failed(&request, &error))?;
         Ok(Checks {
             file: checked.file,
             warnings: checked.warnings,

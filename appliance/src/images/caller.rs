@@ -33,6 +33,9 @@ pub struct Caller {
     /// When its credential files were last changed: after a login or logout nothing older counts.
     #[serde(default)]
     pub changed: Vec<String>,
+    /// Addresses that images of docker.io are asked for first, before the mirrors of the settings.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
 }
 
 impl Caller {

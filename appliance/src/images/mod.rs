@@ -9,6 +9,7 @@
 //! calls on blob files, never HTTP to ourselves.
 
 pub mod archive;
+mod attest;
 mod build;
 mod build_cache;
 mod build_inputs;
@@ -18,6 +19,7 @@ mod describe;
 pub(crate) mod evict;
 pub mod external;
 mod fetch;
+mod files;
 pub(crate) mod gate;
 mod host;
 mod inspect;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use config::name::DOCKER_HUB;
+use config::registry::upstream::{Address, BadAddress};
 use config::settings::{Remote as Settings, Secret};
 use unpacker::remote::client::{self, Remote};
 use unpacker::remote::transport::{Certificates, Proxies};
@@ -27,7 +29,15 @@ pub(crate) fn remote(options: &Options) -> Outcome<Remote> {
 
 /// As [`remote`], on behalf of a command.
 pub(crate) fn remote_of(options: &Options, caller: &Caller) -> Outcome<Remote> {
-    let settings = settings(&options.settings.remote, &|name| caller.variable(name));
+    let mut settings = settings(&options.settings.remote, &|name| caller.variable(name));
+    let mirrors: Vec<Address> = (caller.mirrors.iter())
+        .map(|text| text.parse())
+        .collect::<Result<_, BadAddress>>()
+        .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+    if !mirrors.is_empty() {
+        let known = settings.mirrors.entry(DOCKER_HUB.to_owned()).or_default();
+        known.splice(..0, mirrors);
+    }
     let credentials = Arc::new(External::of(options, caller.machine()));
     Remote::new(settings, credentials).map_err(|error| Failure::from_error(Kind::Invalid, &error))
 }

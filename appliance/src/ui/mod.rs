@@ -2,6 +2,7 @@
 
 pub mod failure;
 pub mod progress;
+mod steps;
 pub mod style;
 pub mod table;
 
@@ -73,6 +74,14 @@ pub fn json<T: Serialize>(value: &T) {
     match serde_json::to_string(value) {
         Ok(text) => line(&text),
         Err(error) => news(&format!("cannot print the result as JSON: {error}")),
+    }
+}
+
+/// News as one line of JSON on stderr.
+pub fn news_json<T: Serialize>(value: &T) {
+    // All types of news can be written as JSON.
+    if let Ok(text) = serde_json::to_string(value) {
+        news(&text);
     }
 }
 

@@ -7,15 +7,36 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use unpacker::progress::{Event, Phase};
 
+use crate::ui::steps::Steps;
 use crate::ui::style;
 use crate::ui::table::size;
 
 /// Output without a newline is shown in pieces of this many bytes.
 const MAX_LINE: usize = 64 << 10;
 
+/// How news are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Mode {
+    /// `tty` on a terminal, else `plain`
+    #[default]
+    Auto,
+    /// Redrawn in place, the last lines of each step that runs; `plain` where there is no terminal
+    Tty,
+    /// Lines that stay
+    Plain,
+    /// One JSON object a line, on standard error
+    #[value(alias = "rawjson")]
+    Json,
+    /// Warnings and failures only
+    #[value(alias = "none")]
+    Quiet,
+}
+
 /// Renders the events of one command.
 #[derive(Debug)]
 pub struct Screen {
+    mode: Mode,
+    steps: Steps,
     /// `None` where stderr is no terminal.
     bars: Option<MultiProgress>,
     transfers: HashMap<(String, Phase), ProgressBar>,
@@ -26,10 +47,18 @@ pub struct Screen {
 impl Screen {
     /// A screen for this process's stderr.
     pub fn new() -> Self {
-        let bars = std::io::stderr()
-            .is_terminal()
+        Self::of(Mode::Auto)
+    }
+
+    pub fn of(mode: Mode) -> Self {
+        // A terminal that cannot be drawn on is told by TERM.
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let drawn = matches!(mode, Mode::Auto | Mode::Tty) && !dumb;
+        let bars = (drawn && std::io::stderr().is_terminal())
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         Self {
+            mode,
+            steps: Steps::default(),
             bars,
             transfers: HashMap::new(),
             partial: String::new(),
@@ -37,6 +66,11 @@ impl Screen {
     }
 
     pub fn show(&mut self, event: Event) {
+        match self.mode {
+            Mode::Json => return crate::ui::news_json(&event),
+            Mode::Quiet if !matches!(event, Event::Warning { .. }) => return,
+            _ => {}
+        }
         match event {
             Event::Transfer {
                 id,
@@ -50,7 +84,19 @@ impl Screen {
                 let text = style::harmless(&text);
                 self.print(&format!("{} {text}", style::warning("warning:")));
             }
+            Event::Output {
+                text,
+                step: Some(step),
+                ..
+            } => {
+                let lines = self.steps.output(step, &text);
+                self.print_all(lines);
+            }
             Event::Output { text, .. } => self.output(&text),
+            Event::Step(news) => {
+                let lines = self.steps.step(&news, self.bars.as_ref());
+                self.print_all(lines);
+            }
         }
     }
 
@@ -62,6 +108,14 @@ impl Screen {
         if !self.partial.is_empty() {
             let rest = std::mem::take(&mut self.partial);
             self.print(&style::tame(&rest));
+        }
+        let lines = self.steps.finish();
+        self.print_all(lines);
+    }
+
+    fn print_all(&self, lines: Vec<String>) {
+        for line in lines {
+            self.print(&line);
         }
     }
 

@@ -47,6 +47,15 @@ pub fn harmless(text: &str) -> String {
 /// One line of a program's output made harmless: colours stay, and what a program wrote over (a
 /// progress bar's carriage returns) is gone; titles, cursor moves and other controls are not obeyed.
 pub fn tame(line: &str) -> String {
+    tamed(line, wanted())
+}
+
+/// As [`tame`], without colours: each character is one column, or none is known to be more.
+pub fn bare(line: &str) -> String {
+    tamed(line, false)
+}
+
+fn tamed(line: &str, colours: bool) -> String {
     let line = line.trim_end_matches('\r');
     let last = line.rsplit('\r').next().unwrap_or(line);
     let mut tame = String::with_capacity(last.len());
@@ -55,7 +64,7 @@ pub fn tame(line: &str) -> String {
         tame.push_str(&harmless(&rest[..at]));
         let end = escape_length(&rest[at..]);
         let sequence = &rest[at..at + end];
-        if sequence.starts_with("\x1b[") && sequence.ends_with('m') && wanted() {
+        if sequence.starts_with("\x1b[") && sequence.ends_with('m') && colours {
             tame.push_str(sequence);
         }
         rest = &rest[at + end..];

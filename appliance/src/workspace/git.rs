@@ -114,7 +114,11 @@ fn attempt_clone(wanted: &Clone<'_>, tools: &Tools<'_>) -> Result<(), Fault> {
     let mut output = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes).into_owned();
         tail.push(&text);
-        tools.progress.event(Event::Output { stderr: true, text });
+        tools.progress.event(Event::Output {
+            stderr: true,
+            text,
+            step: None,
+        });
     };
     let result = tools
         .runner

@@ -135,7 +135,11 @@ fn one(place: &Place<'_>, hook: Hook, name: Option<&str>, argv: Vec<String>) -> 
         tail.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(&text);
-        place.progress.event(Event::Output { stderr, text });
+        place.progress.event(Event::Output {
+            stderr,
+            text,
+            step: None,
+        });
     };
     let code = place
         .backend

@@ -145,6 +145,7 @@ impl Progress for Tee {
     fn event(&self, event: Event) {
         let text = match &event {
             Event::Line { text } => Some(format!("{text}\n")),
+            Event::Step(news) => builder::report::line(news).map(|text| format!("{text}\n")),
             Event::Warning { text } => Some(format!("warning: {text}\n")),
             Event::Output { text, .. } => Some(text.clone()),
             Event::Transfer { .. } | Event::Finished { .. } => None,
@@ -215,6 +216,7 @@ mod tests {
         tee.event(Event::Output {
             stderr: true,
             text: "a\nb\n".into(),
+            step: None,
         });
         tee.event(Event::Warning { text: "w".into() });
         let mut text = String::new();

@@ -241,7 +241,7 @@ fn encode<T: serde::Serialize>(row: &T) -> Outcome<Value> {
     serde_json::to_value(row).map_err(|error| Failure::from_error(Kind::Internal, &error))
 }
 
-fn failure(fault: Fault) -> Failure {
+pub(crate) fn failure(fault: Fault) -> Failure {
     let kind = match fault.class {
         Class::Network => Kind::Unavailable,
         Class::Dockerfile | Class::Push | Class::Internal => Kind::Internal,

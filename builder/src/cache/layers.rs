@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
 use unpacker::digest::DiffId;
-use unpacker::layer::compress::Compression;
+use unpacker::layer::compress::Packing;
 use unpacker::snapshot::id::SnapshotId;
 
 use super::{touch, write_atomically};
@@ -35,9 +35,11 @@ pub struct Layers {
 }
 
 impl Layers {
-    pub fn new(cache: &Path, compression: Compression, clamp: Option<i64>) -> Self {
+    pub fn new(cache: &Path, packing: Packing, clamp: Option<i64>) -> Self {
+        let level = packing.level.map(|level| format!("@{level}"));
         let clamp = clamp.map(|seconds| format!("-{seconds}"));
-        let form = format!("{compression:?}{}", clamp.unwrap_or_default());
+        let (compression, level) = (packing.compression, level.unwrap_or_default());
+        let form = format!("{compression:?}{level}{}", clamp.unwrap_or_default());
         Self {
             dir: cache.join("layers"),
             form: form.to_lowercase(),
@@ -100,11 +102,12 @@ mod tests {
     use super::*;
     use oci_spec::image::MediaType;
     use unpacker::digest::sha256;
+    use unpacker::layer::compress::Compression;
 
     #[test]
     fn a_snapshot_made_anew_has_no_layer_yet() {
         let cache = tempfile::tempdir().unwrap();
-        let layers = Layers::new(cache.path(), Compression::Gzip, None);
+        let layers = Layers::new(cache.path(), Compression::Gzip.into(), None);
         let (old, other) = (
             SnapshotId::of_step(&sha256(b"1")),
             SnapshotId::of_step(&sha256(b"2")),

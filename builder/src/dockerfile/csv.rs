@@ -1,7 +1,7 @@
 //! One record of comma-separated values, as `--mount` and `--device` take it (RFC 4180).
 
 /// The fields; `None` if quotes stand where they cannot.
-pub(super) fn fields(record: &str) -> Option<Vec<String>> {
+pub fn fields(record: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = record;
     loop {

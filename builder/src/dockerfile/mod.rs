@@ -14,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod csv;
+pub mod csv;
 pub mod directive;
 pub mod error;
 pub mod expand;

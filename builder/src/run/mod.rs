@@ -38,6 +38,8 @@ const HOSTNAME: &str = "buildkitsandbox";
 /// What a command runs on.
 #[derive(Debug)]
 pub struct Ground<'a> {
+    /// The step's, which its output goes by.
+    pub number: usize,
     /// Folders of the snapshots below, lowest first.
     pub lower: Vec<PathBuf>,
     pub staging: &'a Staging,
@@ -45,6 +47,7 @@ pub struct Ground<'a> {
     pub view: &'a Root,
     pub timeout: Option<Duration>,
     pub resources: &'a Resources,
+    pub surroundings: &'a Surroundings,
 }
 
 /// Runs a command to its end.
@@ -80,10 +83,10 @@ pub fn execute(
         },
         init: true,
         resources: ground.resources.clone(),
-        surroundings: Surroundings::default(),
+        surroundings: ground.surroundings.clone(),
         log: LogLimits::default(),
     };
-    let mut relay = Relay::new(env.progress);
+    let mut relay = Relay::new(env.progress, ground.number);
     let mut output = |stream, bytes: &[u8]| relay.take(stream, bytes);
     let exit = run(env.launcher, &spec, ground.timeout, &mut output, env.cancel)
         .map_err(StepError::Run)?;

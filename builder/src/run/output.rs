@@ -13,15 +13,17 @@ const MAX_LINE: usize = 4096;
 /// Passes output on as text. A character that is cut in two by the pipe waits for its rest.
 pub(crate) struct Relay<'a> {
     progress: &'a dyn Progress,
+    step: usize,
     pending: [Vec<u8>; 2],
     line: String,
     tail: VecDeque<String>,
 }
 
 impl<'a> Relay<'a> {
-    pub(crate) fn new(progress: &'a dyn Progress) -> Self {
+    pub(crate) fn new(progress: &'a dyn Progress, step: usize) -> Self {
         Self {
             progress,
+            step,
             pending: [Vec::new(), Vec::new()],
             line: String::new(),
             tail: VecDeque::new(),
@@ -62,7 +64,8 @@ impl<'a> Relay<'a> {
                 self.line.push(c);
             }
         }
-        self.progress.event(Event::Output { stderr, text });
+        let step = Some(self.step);
+        self.progress.event(Event::Output { stderr, text, step });
     }
 
     fn end_line(&mut self) {
@@ -95,7 +98,7 @@ mod tests {
                 seen.lock().unwrap().push_str(&text);
             }
         };
-        let mut relay = Relay::new(&progress);
+        let mut relay = Relay::new(&progress, 1);
         let euro = "€".as_bytes();
         relay.take(Stream::Stdout, &euro[..1]);
         relay.take(Stream::Stdout, &euro[1..]);

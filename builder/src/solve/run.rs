@@ -48,6 +48,13 @@ impl Solver<'_> {
         key.list("env", &env);
         key.field("cwd", &run.cwd).field("user", &run.user);
         key.field("network", format!("{:?}", run.network));
+        let hosts = &self.request.surroundings.hosts;
+        if !hosts.is_empty() {
+            key.list(
+                "hosts",
+                hosts.iter().map(|h| format!("{} {}", h.address, h.name)),
+            );
+        }
         for mount in &run.mounts {
             key.field("mount", &mount.target);
             match &mount.kind {
@@ -94,6 +101,7 @@ impl Solver<'_> {
 
     pub(super) fn run(
         &self,
+        number: usize,
         run: &Run,
         stack: &[SnapshotId],
         staging: &Staging,
@@ -104,11 +112,13 @@ impl Solver<'_> {
             None => Root::open(&staging.fs()).map_err(StepError::io("open an empty stage"))?,
         };
         let ground = Ground {
+            number,
             lower: self.folders(stack)?,
             staging,
             view: &view,
             timeout: self.remaining(),
             resources: &self.request.resources,
+            surroundings: &self.request.surroundings,
         };
         execute(self.env, run, &ground, furnished)
     }

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use unpacker::progress::Event;
+use unpacker::progress::StepState;
 
 use crate::assemble::{Finished, Made};
 use crate::cache::steps::Outcome;
 use crate::error::BuildError;
 use crate::plan::{Base, Plan, Stage, Step};
+use crate::report::Teller;
 
 use super::schedule::Turn;
 use super::{Solver, image_key};
@@ -27,8 +28,10 @@ impl Solver<'_> {
         };
         self.env.cancel.check()?;
         self.check_deadline()?;
-        let outcome = self.perform(step, finished)?;
-        self.record(step, outcome, finished);
+        let began = Instant::now();
+        let outcome = self.perform(step, finished);
+        self.teller().end(step, began, outcome.is_ok());
+        self.record(step, outcome?, finished);
         Ok(())
     }
 
@@ -82,10 +85,14 @@ impl Solver<'_> {
         }
     }
 
-    pub(super) fn say(&self, step: &Step, note: &str) {
-        let (number, total) = (step.number, self.total);
-        let text = &step.place.instruction;
-        let text = format!("[Builder] Step {number}/{total}: {text}{note}");
-        self.env.progress.event(Event::Line { text });
+    fn teller(&self) -> Teller<'_> {
+        Teller {
+            progress: self.env.progress,
+            total: self.total,
+        }
+    }
+
+    pub(super) fn say(&self, step: &Step, state: StepState) {
+        self.teller().tell(step, state);
     }
 }

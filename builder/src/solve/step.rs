@@ -8,7 +8,7 @@ use unpacker::crash;
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
-use unpacker::progress::Cancelled;
+use unpacker::progress::{Cancelled, StepState};
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
 use unpacker::snapshot::store::{MakeLock, Staging};
@@ -48,7 +48,7 @@ impl Solver<'_> {
         let stack = &below.stack[..];
         match &step.action {
             Action::From | Action::Configure => {
-                self.say(step, "");
+                self.say(step, StepState::Began);
                 Ok(None)
             }
             Action::Workdir(workdir) => {
@@ -153,7 +153,7 @@ impl Solver<'_> {
 
     fn hit(&self, step: &Step, outcome: Outcome) -> Outcome {
         self.cached.fetch_add(1, Ordering::Relaxed);
-        self.say(step, " (cached)");
+        self.say(step, StepState::Cached);
         outcome
     }
 
@@ -172,7 +172,7 @@ impl Solver<'_> {
         if let Some(outcome) = self.remembered(step, key) {
             return Ok(self.hit(step, outcome));
         }
-        self.say(step, "");
+        self.say(step, StepState::Began);
         let outcome = self.work(step, key, stack, work)?;
         drop(lock);
         Ok(outcome)
@@ -186,7 +186,7 @@ impl Solver<'_> {
         if let Some(lock) = snapshots.try_lock(&id).map_err(failed())? {
             return Ok(lock);
         }
-        self.say(step, " (waiting: it runs already)");
+        self.say(step, StepState::Waiting);
         let lock = snapshots.lock(&id, self.env.cancel).map_err(failed())?;
         lock.ok_or(BuildError::Cancelled(Cancelled))
     }
@@ -207,7 +207,7 @@ impl Solver<'_> {
             Work::Copy(copy, selected, downloads) => {
                 self.copy(copy, selected, &downloads, stack, &staging)
             }
-            Work::Run(run) => self.run(run, stack, &staging),
+            Work::Run(run) => self.run(step.number, run, stack, &staging),
         }
         .map_err(at())?;
         crash::point("build-after-work");

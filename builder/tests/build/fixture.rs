@@ -242,9 +242,11 @@ impl Room {
     pub(crate) fn lines(&self) -> Vec<String> {
         let events = self.events.lock().unwrap();
         let line = |event: &Event| match event {
-            Event::Line { text } => Some(text.trim_start_matches("[Builder] ").to_owned()),
+            Event::Line { text } => Some(text.clone()),
+            Event::Step(news) => builder::report::line(news),
             _ => None,
         };
+        let line = |event| line(event).map(|text| text.trim_start_matches("[Builder] ").to_owned());
         events.iter().filter_map(line).collect()
     }
 

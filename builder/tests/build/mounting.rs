@@ -95,7 +95,7 @@ RUN --mount=type=secret,id=a/b,mode=0444,uid=7,gid=8 stat -c '%a %u:%g' /run/sec
 fn seen(owner: &str) -> &str {
     match Ownership::detect() {
         Ownership::Mapped => owner,
-        Ownership::Recorded => "0:0",
+        Ownership::Recorded | Ownership::Mine => "0:0",
     }
 }
 

@@ -14,6 +14,7 @@ mod bridge;
 mod build;
 mod build_cache;
 mod build_inputs;
+mod build_outputs;
 mod clients;
 mod conformance;
 mod containerd;

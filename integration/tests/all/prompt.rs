@@ -17,7 +17,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 const SOON: Duration = Duration::from_secs(60);
 
 /// A terminal: the side of whoever types, and the side of the program.
-fn terminal() -> (File, OwnedFd) {
+pub(crate) fn terminal() -> (File, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();

@@ -5,6 +5,7 @@
 //! other reader does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,6 +42,15 @@ impl Compression {
         }
     }
 
+    /// The levels that there are; none where nothing is compressed.
+    pub fn levels(self) -> Option<RangeInclusive<i32>> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some(0..=9),
+            Self::Zstd => Some(1..=22),
+        }
+    }
+
     /// What the first bytes of a blob say. Fewer than four bytes are a plain tar's (an empty layer).
     pub fn of_magic(head: &[u8]) -> Self {
         match head {
@@ -49,6 +59,23 @@ impl Compression {
             // A skippable frame, as zstd:chunked may begin with (RFC 8878, 3.1.2).
             [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50 => Self::Zstd,
             _ => Self::None,
+        }
+    }
+}
+
+/// How a layer is compressed, and how hard it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Packing {
+    pub compression: Compression,
+    /// One of the compression's levels; `None` for the usual one.
+    pub level: Option<i32>,
+}
+
+impl From<Compression> for Packing {
+    fn from(compression: Compression) -> Self {
+        Self {
+            compression,
+            level: None,
         }
     }
 }
@@ -205,15 +232,18 @@ enum Inner<W: Write> {
 }
 
 /// The output depends on the input only: no time stamp, no name, no thread count.
-pub fn encoder<W: Write>(compression: Compression, output: W) -> io::Result<Encoder<W>> {
+pub fn encoder<W: Write>(packing: impl Into<Packing>, output: W) -> io::Result<Encoder<W>> {
+    let Packing { compression, level } = packing.into();
     let inner = match compression {
         Compression::None => Inner::Plain(output),
         Compression::Gzip => {
-            let level = flate2::Compression::new(GZIP_LEVEL);
+            let level = level.and_then(|level| u32::try_from(level).ok());
+            let level = flate2::Compression::new(level.unwrap_or(GZIP_LEVEL).min(9));
             Inner::Gzip(flate2::write::GzEncoder::new(output, level))
         }
         Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(output, ZSTD_LEVEL)?;
+            let level = level.unwrap_or(ZSTD_LEVEL);
+            let mut encoder = zstd::stream::write::Encoder::new(output, level)?;
             encoder.include_checksum(true)?;
             Inner::Zstd(encoder)
         }
@@ -286,6 +316,27 @@ mod tests {
                 assert_eq!(Compression::of_magic(&blob), compression);
                 assert_eq!(unpacked(&blob).unwrap(), text);
             }
+        }
+    }
+
+    #[test]
+    fn every_level_is_read_back_and_none_is_another() {
+        let text = b"0123456789 and so on, ".repeat(5000);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let levels = compression.levels().unwrap();
+            let at = |level: i32| {
+                let packing = Packing {
+                    compression,
+                    level: Some(level),
+                };
+                let mut encoder = encoder(packing, Vec::new()).unwrap();
+                encoder.write_all(&text).unwrap();
+                encoder.finish().unwrap()
+            };
+            for level in [*levels.start(), *levels.end()] {
+                assert_eq!(unpacked(&at(level)).unwrap(), text);
+            }
+            assert_ne!(at(*levels.start()), at(*levels.end()));
         }
     }
 

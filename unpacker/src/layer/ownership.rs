@@ -25,6 +25,9 @@ pub enum Ownership {
     Mapped,
     /// Only one id is ours: owner and mode are recorded in [`OVERRIDE_STAT`].
     Recorded,
+    /// Everything belongs to whoever writes it, and nothing of its owner is kept: files for a person,
+    /// not for a container.
+    Mine,
 }
 
 impl Ownership {
@@ -66,7 +69,7 @@ impl Ownership {
                 let value = recorded(owner, mode);
                 set_xattr_in(dir, name, OsStr::new(OVERRIDE_STAT), value.as_bytes())
             }
-            (Self::Recorded, _) => Ok(()),
+            (Self::Recorded | Self::Mine, _) => Ok(()),
         }
     }
 
@@ -75,13 +78,13 @@ impl Ownership {
     pub(crate) fn real_mode(self, kind: Kind, mode: u32) -> u32 {
         match (self, kind) {
             (Self::Mapped, _) | (_, Kind::Directory) => mode,
-            (Self::Recorded, _) => mode & 0o1777,
+            (Self::Recorded | Self::Mine, _) => mode & 0o1777,
         }
     }
 
     /// The owner and the mode that `path` has in the image, given what `lstat` said.
     pub fn of(self, root: &Root, path: &Path, metadata: &Metadata) -> io::Result<(Owner, u32)> {
-        if self == Self::Mapped {
+        if self != Self::Recorded {
             return Ok((metadata.owner, metadata.mode));
         }
         let value = match metadata.kind {

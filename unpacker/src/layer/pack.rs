@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use oci_spec::image::Descriptor;
 
-use super::compress::{Compression, Encoder, encoder};
+use super::compress::{Encoder, Packing, encoder};
 use super::diff::{DiffError, DiffOptions, DiffStats, diff_watched};
 use super::pipeline::{CHUNK, HashThread, Pool};
 use super::root::Root;
@@ -34,15 +34,16 @@ pub enum PackError {
 pub fn pack(
     upper: &Root,
     content: &dyn Content,
-    compression: Compression,
+    packing: impl Into<Packing>,
     options: &DiffOptions,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Packed, PackError> {
+    let packing = packing.into();
     let writer = content.writer(None).map_err(PackError::Store)?;
     let mut tee = Tee {
         hash: HashThread::start(Hasher::sha256()).map_err(PackError::Store)?,
-        encoder: encoder(compression, writer).map_err(PackError::Store)?,
+        encoder: encoder(packing, writer).map_err(PackError::Store)?,
         chunk: Vec::with_capacity(CHUNK),
         pool: Pool::default(),
     };
@@ -50,7 +51,7 @@ pub fn pack(
     let (writer, diff_id) = tee.finish().map_err(PackError::Store)?;
     let (digest, size) = writer.commit().map_err(PackError::Store)?;
     Ok(Packed {
-        blob: Descriptor::new(compression.media_type(), size, digest),
+        blob: Descriptor::new(packing.compression.media_type(), size, digest),
         diff_id,
         stats,
     })

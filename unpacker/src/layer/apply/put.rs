@@ -238,6 +238,7 @@ impl Layer<'_> {
                 rustix::fs::fsetxattr(file, OVERRIDE_STAT, value.as_bytes(), flags)
                     .map_err(io::Error::from)
             }
+            Ownership::Mine => Ok(()),
         };
         owned.map_err(|source| owning(path, attributes, source))?;
         self.set_xattrs(path, attributes, |key, value| {
@@ -287,7 +288,7 @@ impl Layer<'_> {
         let lists = name == ACL_ACCESS || name == ACL_DEFAULT;
         match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => true,
-            io::ErrorKind::InvalidInput => lists && self.ownership == Ownership::Recorded,
+            io::ErrorKind::InvalidInput => lists && self.ownership != Ownership::Mapped,
             _ => false,
         }
     }

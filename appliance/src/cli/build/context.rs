@@ -1,0 +1,149 @@
+//! Where a build's files and its Dockerfile come from: a folder, or standard input.
+//!
+//! A tar on standard input is unpacked into a folder of this command, which goes with it; it gets no
+//! farther than a layer does.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use builder::copy::archive;
+use tempfile::TempDir;
+use unpacker::layer::Ownership;
+use unpacker::layer::root::Root;
+use unpacker::progress::{Cancel, Silent};
+
+use crate::cli::build_args::Build;
+use crate::cli::image::absolute;
+use crate::error::{Failure, Kind, Outcome};
+
+/// As the builder's own bound.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+
+/// What the daemon is told.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) context: PathBuf,
+    pub(super) dockerfile: Option<PathBuf>,
+    /// In place of a file.
+    pub(super) text: Option<String>,
+    _folder: Option<TempDir>,
+}
+
+pub(super) fn given(build: &Build) -> Outcome<Given> {
+    let is_stdin = |path: &Path| path.as_os_str() == "-";
+    let file = build.file.as_deref();
+    if is_stdin(&build.context) {
+        if file.is_some_and(is_stdin) {
+            return Err(Failure::invalid(
+                "standard input is the context or the Dockerfile, not both",
+            ));
+        }
+        return from_stdin(file);
+    }
+    let context = folder(&build.context)?;
+    let (dockerfile, text) = match file {
+        Some(file) if is_stdin(file) => (None, Some(text_of(&mut stdin("Dockerfile")?)?)),
+        Some(file) => (Some(absolute(file)?), None),
+        None => (None, None),
+    };
+    Ok(Given {
+        context,
+        dockerfile,
+        text,
+        _folder: None,
+    })
+}
+
+/// A folder; docker also takes addresses.
+fn folder(written: &Path) -> Outcome<PathBuf> {
+    let text = written.to_string_lossy();
+    let is_remote = ["http://", "https://", "git://", "ssh://", "git@"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    if is_remote {
+        return Err(
+            Failure::invalid(format!("the context {text} is an address"))
+                .hint("Fetch it first: `git clone URL`, then `devpod build` in that folder.")
+                .hint("`devpod up --repo URL` clones, builds and runs in one go."),
+        );
+    }
+    let context = absolute(written)?;
+    match context.is_dir() {
+        true => Ok(context),
+        false => Err(Failure::invalid(format!(
+            "the context {} is not a folder",
+            context.display()
+        ))),
+    }
+}
+
+fn stdin(what: &str) -> Outcome<io::StdinLock<'static>> {
+    match io::stdin().is_terminal() {
+        false => Ok(io::stdin().lock()),
+        true => Err(
+            Failure::invalid(format!("there is no {what} on standard input"))
+                .hint("Pipe one in: `devpod build - < FILE`."),
+        ),
+    }
+}
+
+/// An archive is the context; anything else is the Dockerfile of an empty one.
+fn from_stdin(file: Option<&Path>) -> Outcome<Given> {
+    let mut spooled = tempfile::tempfile()?;
+    io::copy(&mut stdin("context")?, &mut spooled)?;
+    spooled.seek(SeekFrom::Start(0))?;
+    let folder = tempfile::tempdir()?;
+    let unusable = |error: &(dyn std::error::Error + 'static)| {
+        let message = "cannot use the context on standard input";
+        Failure::because(Kind::Invalid, message, error)
+    };
+    let text = match archive::open(spooled.try_clone()?).map_err(|error| unusable(&error))? {
+        Some(tar) => {
+            let root = Root::open(folder.path())?;
+            let (name, ownership) = (Path::new("-"), ownership());
+            archive::unpack(tar, name, &root, ownership, &Silent, &Cancel::default())
+                .map_err(|error| unusable(&error))?;
+            None
+        }
+        None => Some(text_of(&mut rewound(spooled)?)?),
+    };
+    if let (Some(file), Some(_)) = (file, &text) {
+        let message = "standard input is a Dockerfile, and there is no other in an empty context";
+        return Err(Failure::invalid(message).hint(format!(
+            "Leave --file {} out, or pipe a tar in.",
+            file.display()
+        )));
+    }
+    Ok(Given {
+        context: folder.path().to_owned(),
+        dockerfile: file.map(Path::to_owned),
+        text,
+        _folder: Some(folder),
+    })
+}
+
+/// Of a context no owners count, so where they cannot be set nothing is noted in their place.
+fn ownership() -> Ownership {
+    match Ownership::detect() {
+        Ownership::Mapped => Ownership::Mapped,
+        Ownership::Recorded | Ownership::Mine => Ownership::Mine,
+    }
+}
+
+fn rewound(mut file: File) -> io::Result<File> {
+    file.seek(SeekFrom::Start(0)).map(|_| file)
+}
+
+fn text_of(from: &mut dyn Read) -> Outcome<String> {
+    let mut bytes = Vec::new();
+    from.take(MAX_DOCKERFILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_DOCKERFILE {
+        return Err(
+            Failure::invalid("the Dockerfile on standard input is too large")
+                .hint("A tar is recognised by its first entry, compressed or not."),
+        );
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::invalid("the Dockerfile on standard input is not UTF-8"))
+}

@@ -115,27 +115,30 @@ fn mounts(caches: &Path) -> io::Result<Vec<Entry>> {
         found.push(Entry {
             what: mount_names::id(caches, &entry.name),
             last_used: last_used.unwrap_or(entry.last_used),
-            bytes: entry.bytes + below(&folder.path())?,
+            bytes: entry.bytes + below(&folder.path()),
             ..entry
         });
     }
     Ok(found)
 }
 
-/// Bytes on disk of what is in a folder.
-fn below(folder: &Path) -> io::Result<u64> {
+/// Bytes on disk of what is in a folder, as far as they can be counted: a step may be at work there,
+/// and may have made paths that are too long to be named.
+fn below(folder: &Path) -> u64 {
     let mut bytes = 0;
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for file in files(&folder)? {
-            let metadata = file.metadata()?;
+        for file in files(&folder).unwrap_or_default() {
+            let Ok(metadata) = file.metadata() else {
+                continue;
+            };
             bytes += metadata.blocks() * 512;
             if metadata.is_dir() {
                 folders.push(file.path());
             }
         }
     }
-    Ok(bytes)
+    bytes
 }
 
 /// What every file says of itself.

@@ -12,8 +12,8 @@ use crate::ignore::Ignore;
 use crate::plan::{Origin, Run, RunMountKind, Source};
 use crate::run::{Ground, execute};
 
+use super::Solver;
 use super::furnish::furnish;
-use super::{Solver, bind_origin};
 
 /// How binds of stages and images enter a key; those of the context always enter by content.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +27,10 @@ pub(super) enum Binds {
 impl Solver<'_> {
     /// Whether a command sees files of another stage or of an image.
     pub(super) fn binds_a_stack(&self, run: &Run) -> bool {
-        let mut binds = run.mounts.iter().filter_map(bind_origin);
-        binds.any(|origin| self.stack_of(origin).is_some())
+        run.mounts.iter().any(|mount| match &mount.kind {
+            RunMountKind::Bind { origin, .. } => self.stack_of(origin).is_some(),
+            _ => false,
+        })
     }
 
     pub(super) fn run_key(
@@ -67,11 +69,18 @@ impl Solver<'_> {
                     key.field("writable", writable.to_string());
                 }
                 RunMountKind::Secret {
-                    id, variable, file, ..
+                    id,
+                    variable,
+                    file,
+                    mode,
+                    uid,
+                    gid,
+                    required: _,
                 } => {
                     key.field("secret", id);
                     key.field("variable", format!("{variable:?}"));
                     key.field("file", file.to_string());
+                    key.field("access", format!("{mode:o} {uid}:{gid}"));
                 }
                 other => {
                     key.field("options", format!("{other:?}"));

@@ -119,6 +119,8 @@ impl Solver<'_> {
 
     /// Lets a definition key lead to what the content key has.
     fn link(&self, quick: Option<Digest>, key: &Digest) -> Result<(), BuildError> {
+        // A key that leads to itself would be a circle, and so a miss for ever.
+        let quick = quick.filter(|quick| quick != key);
         let linked = quick.map_or(Ok(()), |quick| self.steps.link(&quick, key));
         linked.map_err(BuildError::store("remember a step"))
     }

@@ -13,6 +13,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("content_counts_and_times_do_not", content),
         trial("a_rebuilt_stage_with_equal_files_hits", stage),
         trial("a_rebuilt_stage_that_is_mounted_hits", bound),
+        trial("a_cache_that_a_stage_fills_hits", seeded),
         trial("no_cache_runs_again", no_cache),
         trial("no_cache_of_one_stage", no_cache_of_a_stage),
         trial("damage_is_a_miss", damage),
@@ -109,6 +110,16 @@ fn bound() {
     assert_eq!(entries(), 3, "the command has two keys");
     let rebuilt = room.build(&dockerfile("two")).unwrap();
     assert_eq!((rebuilt.cached, room.output()), (1, "two\n".to_owned()));
+}
+
+fn seeded() {
+    let room = room();
+    let dockerfile = "FROM busybox AS s\nRUN mkdir /d; echo out > /d/out\nFROM busybox\n\
+         RUN --mount=type=cache,from=s,source=/d,target=/c cat /c/out\nRUN echo after\n";
+    room.build(dockerfile).unwrap();
+    for _ in 0..2 {
+        assert_eq!(room.build(dockerfile).unwrap().cached, 3);
+    }
 }
 
 fn no_cache() {

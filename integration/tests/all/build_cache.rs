@@ -180,6 +180,9 @@ fn a_killed_build_goes_on_where_it_was() {
         let (_first, calm) = context(&first);
         build(&place, &calm).ok();
         place.run(&["daemon", "stop"]).ok();
+        eventually("the calm daemon is gone", REST, || {
+            place.run(&["daemon", "status"]).code != 0
+        });
         let (_both, path) = context(&format!("{first}RUN cat /one > /two; echo two >> /two\n"));
         // The daemon is this command's.
         let mut start = place.devpod(&["sandbox", "ps"]);

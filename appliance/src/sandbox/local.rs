@@ -230,8 +230,13 @@ impl Sandboxes {
         cancel: &Cancel,
     ) -> Outcome<Record> {
         let record = self.make(runnable, request, mounts, cancel)?;
-        self.settle(&record)?;
-        Ok(record)
+        match self.settle(&record) {
+            Ok(()) => Ok(record),
+            Err(failure) => {
+                self.remove(&record, Removal::WHOLE)?;
+                Err(failure)
+            }
+        }
     }
 
     /// Makes a new sandbox durable: what its image was unpacked to, then itself.

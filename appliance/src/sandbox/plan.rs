@@ -149,7 +149,7 @@ pub fn volumes(
     }
     let declared = (image.volumes.keys())
         .map(|path| place(Path::new(path)))
-        .filter(|path| taken.insert(path.clone()))
+        .filter(|path| !is_systems(path) && taken.insert(path.clone()))
         .map(|target| VolumeMount {
             volume: None,
             target,
@@ -157,6 +157,13 @@ pub fn volumes(
             no_copy: false,
         });
     Ok(declared.chain(options.volumes.iter().cloned()).collect())
+}
+
+/// What we mount ourselves: an image's files in its place would be taken for the kernel's.
+fn is_systems(place: &Path) -> bool {
+    ["/proc", "/sys", "/dev"]
+        .iter()
+        .any(|own| place.starts_with(own))
 }
 
 /// A path inside by its names alone, from the root.

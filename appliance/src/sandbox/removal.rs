@@ -3,10 +3,10 @@
 //! A folder is removed only while it is held: what lives in it, or is just being started in it by a
 //! monitor that outlived its daemon, is ended or left alone first.
 
-use std::fs;
 use std::path::Path;
 
 use unpacker::container::supervise::{self, Held, SuperviseError};
+use unpacker::layer::root::Root;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::sandbox::local::Sandboxes;
@@ -45,7 +45,11 @@ pub(super) fn remove_tree(folder: &Path, _held: &Held) -> Outcome<()> {
 }
 
 pub(super) fn remove_files(folder: &Path) -> Outcome<()> {
-    match fs::remove_dir_all(folder) {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+        return Ok(());
+    };
+    // What a sandbox made may be nested deeper than a stack is.
+    match Root::open(parent).and_then(|root| root.remove_all(Path::new(name))) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             let message = format!("cannot remove {}", folder.display());
             Err(Failure::because(Kind::Internal, message, &error))

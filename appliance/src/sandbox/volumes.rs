@@ -30,6 +30,7 @@ use unpacker::progress::Cancel;
 use crate::clock;
 use crate::error::{Failure, Kind, Outcome};
 use crate::sandbox::plan;
+use crate::sandbox::removal::remove_files;
 
 const RECORD: &str = "volume.json";
 const DATA: &str = "data";
@@ -143,8 +144,8 @@ impl Volumes {
         for name in volumes.names()? {
             let folder = volumes.folder(&name);
             match folder.join(RECORD).exists() {
-                true => remove(&folder.join(FILLING))?,
-                false => remove(&folder)?,
+                true => tidy(&folder.join(FILLING)),
+                false => tidy(&folder),
             }
         }
         for entry in fs::read_dir(&volumes.root)? {
@@ -152,7 +153,7 @@ impl Volumes {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if name.starts_with(NEW) || name.starts_with(GONE) {
-                remove(&entry.path())?;
+                tidy(&entry.path());
             }
         }
         Ok(volumes)
@@ -383,14 +384,20 @@ fn is_empty(folder: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(folder)?.next().is_none())
 }
 
-fn remove(folder: &Path) -> Outcome<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            let message = format!("cannot remove {}", folder.display());
-            Err(Failure::because(Kind::Internal, message, &error))
-        }
-        _ => Ok(()),
+/// Removes a left-over. One that cannot be removed must not keep the others from being used.
+fn tidy(folder: &Path) {
+    if let Err(failure) = remove(folder) {
+        let failure = failure.to_string();
+        tracing::warn!(
+            ?folder,
+            ?failure,
+            "a left-over of a volume cannot be removed"
+        );
     }
+}
+
+fn remove(folder: &Path) -> Outcome<()> {
+    remove_files(folder)
 }
 
 /// For what nobody named.

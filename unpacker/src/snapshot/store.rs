@@ -32,6 +32,8 @@ use crate::layer::root::Root;
 use crate::progress::Cancel;
 
 const UNSYNCED: &str = "unsynced";
+/// In the place of the boot's id: a sync failed. No boot is called so.
+const LOST: &str = "lost";
 const BARE: &str = "bare";
 const LOCK: &str = "lock";
 
@@ -57,6 +59,35 @@ pub struct Staging {
 pub struct MakeLock {
     path: PathBuf,
     _file: File,
+}
+
+/// The marker of a snapshot that is not durable, as it was before a sync began.
+struct Unsynced {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Unsynced {
+    /// `None` where it is durable or lost by now.
+    fn of(path: PathBuf) -> Option<Self> {
+        let inode = fs::metadata(&path).ok()?.ino();
+        let lost = fs::read_to_string(&path).is_ok_and(|said| said == LOST);
+        (!lost).then_some(Self { path, inode })
+    }
+
+    /// Its snapshot is durable; another one that has its name by now is not.
+    fn settle(&self) -> io::Result<()> {
+        match fs::metadata(&self.path) {
+            Ok(found) if found.ino() == self.inode => ignore_absent(fs::remove_file(&self.path)),
+            Ok(_) => Ok(()),
+            Err(error) => ignore_absent(Err(error)),
+        }
+    }
+
+    /// Nobody may rely on its snapshot.
+    fn distrust(&self) -> io::Result<()> {
+        ignore_absent(fs::write(&self.path, LOST))
+    }
 }
 
 /// A snapshot in the folder.
@@ -146,23 +177,38 @@ impl Snapshots {
     pub fn sync(&self) -> io::Result<()> {
         let listed = self.list()?;
         let own = listed.iter().filter(|listed| listed.alias_of.is_none());
-        let pending: Vec<PathBuf> = own.filter_map(|listed| self.unsynced(&listed.id)).collect();
+        let own = own.filter_map(|listed| self.unsynced(&listed.id));
+        let pending: Vec<Unsynced> = own.filter_map(Unsynced::of).collect();
         if pending.is_empty() {
             return Ok(());
         }
-        syncfs(File::open(&self.dir)?)?;
-        for marker in pending {
-            ignore_absent(fs::remove_file(marker))?;
+        if let Err(error) = syncfs(File::open(&self.dir)?) {
+            // The kernel tells this once and then forgets which pages it lost, so that another
+            // attempt would succeed and say nothing.
+            pending.iter().try_for_each(Unsynced::distrust)?;
+            return Err(error.into());
         }
-        Ok(())
+        pending.iter().try_for_each(Unsynced::settle)
     }
 
     /// As [`Snapshots::sync`], where one of these snapshots needs it.
     pub fn sync_for(&self, ids: &[SnapshotId]) -> io::Result<()> {
+        for id in ids {
+            if self.is_lost(id) {
+                let text = format!("snapshot {id} could not be written to disk; remove its image");
+                return Err(io::Error::other(text));
+            }
+        }
         match ids.iter().any(|id| self.unsynced(id).is_some()) {
             true => self.sync(),
             false => Ok(()),
         }
+    }
+
+    /// Whether an earlier sync of it failed: it is removed at the next [`Snapshots::open`].
+    fn is_lost(&self, id: &SnapshotId) -> bool {
+        let said = self.unsynced(id).map(fs::read_to_string);
+        matches!(said, Some(Ok(said)) if said == LOST)
     }
 
     /// Begins [`Snapshots::sync`] on a thread of its own, so that what needs the files, and not that
@@ -175,7 +221,7 @@ impl Snapshots {
         let sync = move || {
             // What is committed from here on asks for a thread of its own.
             own.syncing.store(false, Ordering::Release);
-            // What fails stays marked: whoever relies on it tries again, and tells.
+            // What fails stays marked: whoever relies on it is told.
             let _ = own.sync();
         };
         let begun = thread::Builder::new().name("snapshot-sync".into());

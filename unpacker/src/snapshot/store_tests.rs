@@ -107,6 +107,31 @@ fn what_crashed_processes_left_is_cleared_away() {
 }
 
 #[test]
+fn what_the_disk_lost_is_never_vouched_for() {
+    let (_dir, store) = store();
+    store.commit(staged(&store, "a"), &id("a")).unwrap();
+    let marker = store.dir().join(id("a").as_str()).join(UNSYNCED);
+    Unsynced::of(marker.clone()).unwrap().distrust().unwrap();
+    // A later sync succeeds, and says nothing of it.
+    store.commit(staged(&store, "b"), &id("b")).unwrap();
+    store.sync().unwrap();
+    store.sync_for(&[id("b")]).unwrap();
+    assert!(store.sync_for(&[id("a")]).is_err());
+    let next = Snapshots::open(store.dir()).unwrap();
+    assert_eq!(next.get(&id("a")).unwrap(), None);
+    assert!(next.get(&id("b")).unwrap().is_some());
+    // One that was made anew while another sync was under way is not marked durable by that.
+    next.commit(staged(&next, "a"), &id("a")).unwrap();
+    let before = Unsynced::of(marker.clone()).unwrap();
+    let held = File::open(&marker).unwrap();
+    next.remove(&id("a")).unwrap();
+    next.commit(staged(&next, "a"), &id("a")).unwrap();
+    before.settle().unwrap();
+    assert!(marker.exists());
+    drop(held);
+}
+
+#[test]
 fn an_alias_of_what_a_crash_took_is_gone_too() {
     let (_dir, store) = store();
     store.commit(staged(&store, "old"), &id("a")).unwrap();

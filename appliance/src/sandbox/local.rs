@@ -62,7 +62,7 @@ struct Names {
 #[derive(Debug)]
 pub struct Sandboxes {
     pub(super) root: PathBuf,
-    snapshots: std::sync::Arc<Snapshots>,
+    pub(super) snapshots: std::sync::Arc<Snapshots>,
     pub(super) launcher: Launcher,
     surroundings: Surroundings,
     /// Names are given out and taken back one at a time.

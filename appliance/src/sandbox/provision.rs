@@ -11,7 +11,7 @@ use crate::sandbox::local::{Runnable, Sandboxes};
 use crate::sandbox::options::VolumeMount;
 use crate::sandbox::plan;
 use crate::sandbox::record::Record;
-use crate::sandbox::users::stack;
+use crate::sandbox::users::stack_or_copy;
 use crate::sandbox::volumes::{Beginning, Provided, Withdrawn};
 
 /// A volume where a sandbox wants it.
@@ -32,7 +32,10 @@ impl Sandboxes {
             return Ok(Vec::new());
         }
         let lower = self.lower(&runnable.stack)?;
-        let image = (!lower.is_empty()).then(|| stack(lower)).transpose()?;
+        // Where there is no overlayfs a copy is made there; it is gone with this value.
+        let scratch = self.snapshots.stage()?;
+        let image = (!lower.is_empty()).then(|| stack_or_copy(lower, &scratch));
+        let image = image.transpose()?;
         let mut volumes = Vec::with_capacity(wanted.len());
         for wanted in wanted {
             let image = image.as_ref().filter(|_| !wanted.no_copy);

@@ -1,11 +1,13 @@
 //! Users and groups as a sandbox's own files know them.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use unpacker::container::spec::RootFs;
 use unpacker::container::user::{self, Resolved};
 use unpacker::snapshot::overlay::Overlay;
+use unpacker::snapshot::store::Staging;
 
 use crate::error::{Failure, Kind, Outcome};
 
@@ -37,13 +39,32 @@ fn stacked(rootfs: &RootFs) -> Outcome<OwnedFd> {
 }
 
 /// Folders over each other, lowest first, through a mount that nobody else sees.
-pub(super) fn stack(lower: Vec<PathBuf>) -> Outcome<OwnedFd> {
+fn stack(lower: Vec<PathBuf>) -> Outcome<OwnedFd> {
     let overlay = Overlay {
         lower,
         upper: None,
         volatile: false,
     };
-    overlay.mount_detached().map_err(|error| {
-        Failure::because(Kind::Internal, "cannot stack the image's layers", &error)
-    })
+    overlay
+        .mount_detached()
+        .map_err(|error| not_stacked(&error))
+}
+
+/// Layers over each other, lowest first, through a mount that nobody else sees, or a copy of them in
+/// `scratch`.
+pub(super) fn stack_or_copy(lower: Vec<PathBuf>, scratch: &Staging) -> Outcome<OwnedFd> {
+    let mut overlay = Overlay {
+        lower,
+        upper: None,
+        volatile: true,
+    };
+    if let Ok(mounted) = overlay.mount_detached() {
+        return Ok(mounted);
+    }
+    overlay.upper = Some((scratch.fs(), scratch.work()));
+    overlay.mount_or_copy().map_err(|error| not_stacked(&error))
+}
+
+fn not_stacked(error: &io::Error) -> Failure {
+    Failure::because(Kind::Internal, "cannot stack the image's layers", error)
 }

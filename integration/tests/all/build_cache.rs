@@ -183,7 +183,9 @@ fn a_killed_build_goes_on_where_it_was() {
         eventually("the calm daemon is gone", REST, || {
             place.run(&["daemon", "status"]).code != 0
         });
-        let (_both, path) = context(&format!("{first}RUN cat /one > /two; echo two >> /two\n"));
+        // The daemon has begun to answer by the time it dies: the command would begin anew otherwise.
+        let second = "RUN cat /one > /two; echo two >> /two; sleep 1\n";
+        let (_both, path) = context(&format!("{first}{second}"));
         // The daemon is this command's.
         let mut start = place.devpod(&["sandbox", "ps"]);
         process::run(start.env("DEVPOD_CRASH_AT", point)).ok();

@@ -4,6 +4,7 @@ use super::*;
 use crate::digest::{ChainId, DiffId, Hasher};
 use crate::image::Image;
 use crate::image::unpack::destination::Destination;
+use crate::image::unpack::unpack_into;
 use crate::layer::root::Root;
 use crate::layer::root::metadata::Timestamp;
 
@@ -98,6 +99,27 @@ fn a_folder_of_other_things_or_of_somebody_else_is_left_alone() {
         "{full:?}"
     );
     assert_eq!(std::fs::read_to_string(to.join("mine")).unwrap(), "mine");
+}
+
+#[test]
+fn what_somebody_puts_into_the_folder_meanwhile_is_left_alone() {
+    let made = image_of(&[tar_of(&[file("a", "x")])], Compression::Gzip);
+    let image = load(&made.layout, &made.manifest).unwrap();
+    let to = made.dir.path().join("to");
+    for unpack in [false, true] {
+        let prepared = Destination::prepare(&to).unwrap();
+        std::fs::write(to.join("mine"), "mine").unwrap();
+        let (options, cancel) = (ApplyOptions::default(), Cancel::default());
+        let refused = unpack
+            .then(|| unpack_into(&image, &made.layout, &prepared, &options, &Silent, &cancel));
+        drop(prepared);
+        assert!(
+            matches!(refused, None | Some(Err(UnpackError::NotEmpty { .. }))),
+            "{refused:?}"
+        );
+        assert_eq!(std::fs::read_to_string(to.join("mine")).unwrap(), "mine");
+        std::fs::remove_dir_all(&to).unwrap();
+    }
 }
 
 /// What follows an archive belongs to its diffID, and is nothing else.

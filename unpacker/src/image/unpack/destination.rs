@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -21,6 +22,8 @@ pub struct Destination {
     before: Before,
     /// The outermost first.
     made: Vec<PathBuf>,
+    /// From here on what is in the folder is ours.
+    begun: AtomicBool,
     kept: bool,
     /// Held by one who unpacks.
     _lock: File,
@@ -47,6 +50,7 @@ impl Destination {
             root,
             before,
             made,
+            begun: AtomicBool::new(false),
             kept: false,
             _lock: lock,
         })
@@ -57,6 +61,18 @@ impl Destination {
         self.kept = true;
     }
 
+    /// Before anything is written: since the folder was prepared, which a download may be ago,
+    /// somebody may have put files into it.
+    pub(super) fn begin(&self) -> Result<(), UnpackError> {
+        let entries = self.root.read_dir(Path::new(""));
+        if !entries.map_err(|source| self.failed(source))?.is_empty() {
+            let path = self.path.clone();
+            return Err(UnpackError::NotEmpty { path });
+        }
+        self.begun.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     pub(super) fn failed(&self, source: io::Error) -> UnpackError {
         failed(&self.path, source)
     }
@@ -64,6 +80,9 @@ impl Destination {
     /// Removes what came into the folder, and makes the folder what it was.
     pub(super) fn reset(&self) -> io::Result<()> {
         let (root, top) = (&self.root, Path::new(""));
+        if !self.begun.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         root.set_mode(top, 0o700)?;
         for entry in root.read_dir(top)? {
             root.remove_all(Path::new(&entry.name))?;
@@ -84,7 +103,9 @@ impl Destination {
             root.set_owner(top, metadata.owner)?;
         }
         root.set_mode(top, metadata.mode)?;
-        root.set_mtime(top, metadata.mtime)
+        root.set_mtime(top, metadata.mtime)?;
+        self.begun.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 

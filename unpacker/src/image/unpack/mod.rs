@@ -153,6 +153,7 @@ fn fill(
     destination: &Destination,
     cancel: &Cancel,
 ) -> Result<(), UnpackError> {
+    destination.begin()?;
     let (root, top) = (&destination.root, Path::new(""));
     let Source {
         options, progress, ..

@@ -17,9 +17,8 @@ use crate::{binary, clients};
 
 /// A daemon opens its stores in milliseconds; a machine busy with builds takes longer.
 const START: Duration = Duration::from_secs(60);
-/// It may drain for ten seconds, and a sync of its own ends only when the disk has what everybody wrote:
-/// after a compilation that took longer than half a minute.
-const END: Duration = Duration::from_secs(120);
+/// It may drain for ten seconds.
+const END: Duration = Duration::from_secs(30);
 
 /// A running daemon and what is needed to talk to it. Dropping it ends the daemon and all sandboxes
 /// that were left.

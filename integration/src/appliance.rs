@@ -266,7 +266,11 @@ impl TestAppliance {
         process::signal(&self.daemon, Signal::TERM);
         match process::wait(&mut self.daemon, END) {
             Some(0) => {}
-            end => panic!("the daemon ended with {end:?}\n{}", output(&self.place)),
+            Some(end) => panic!("the daemon ended with {end}\n{}", output(&self.place)),
+            None => panic!(
+                "the daemon did not end within {END:?}\n{}",
+                process::threads(self.daemon.id())
+            ),
         }
         for name in ["daemon.json", "devpod.sock"] {
             let path = self.place.data().join(name);

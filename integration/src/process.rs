@@ -1,10 +1,10 @@
 //! Running programs to their end, with a limit of time, and reading what they said.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -118,6 +118,23 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<i32> {
         }
         thread::sleep(POLL);
     }
+}
+
+/// What each thread of a process waits for, as the kernel tells it: for the message of a test that waited
+/// in vain. Stacks are only told to root.
+pub fn threads(pid: u32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let mut told = String::new();
+    for task in tasks.into_iter().flatten().flatten() {
+        let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let state = read("stat");
+        let state = state.rsplit(')').next().unwrap_or_default();
+        let state = state.split_whitespace().next().unwrap_or_default();
+        let (name, stack) = (read("comm"), read("stack"));
+        let (name, waits) = (name.trim(), read("wchan"));
+        told.push_str(&format!("{name} is {state} in {waits}\n{stack}"));
+    }
+    told
 }
 
 /// Sends a signal to a child of ours.

@@ -57,11 +57,6 @@ impl Bench {
             .env("DEVPOD_REGISTRY_LISTEN", format!("127.0.0.1:{}", self.port));
         command
     }
-
-    /// A registry reference as other tools write it.
-    pub(crate) fn reference(&self, name: &str) -> String {
-        format!("127.0.0.1:{}/{name}", self.port)
-    }
 }
 
 impl Drop for Bench {

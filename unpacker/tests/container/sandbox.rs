@@ -170,7 +170,10 @@ fn read_until(stream: &mut UnixStream, text: &str) -> String {
 }
 
 fn life() {
-    let sandbox = Sandbox::start("trap 'exit 3' TERM; while :; do sleep 0.1; done");
+    let script = "trap 'exit 3' TERM; : >/dev/shm/ready; while :; do sleep 0.1; done";
+    let sandbox = Sandbox::start(script);
+    // A start is answered before the shell has read its script.
+    wait_until(|| (sandbox.exec("test -e /dev/shm/ready").2 == Exit::Code(0)).then_some(()));
     let State::Running { pid } = state(&sandbox.dir).unwrap() else {
         panic!("not running");
     };

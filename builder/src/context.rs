@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::Metadata;
 
-use crate::cache::files::{self, Asked, FileHashes};
+use crate::cache::files::{self, Asked, FileHashes, Stat};
 use crate::ignore::{Ignore, IgnoreError};
 
 /// An ignore file larger than this is none.
@@ -72,15 +73,21 @@ impl Context {
         })
     }
 
-    /// The sha256 of one of its files, from memory where nothing changed.
-    pub fn hash(&self, file: &mut File) -> io::Result<String> {
-        let asked = Asked::of(file)?;
-        let known = self.hashes().get(&asked);
+    /// The hash of one of its files, given what was found of it: from memory where nothing changed.
+    pub fn hash(
+        &self,
+        found: &Metadata,
+        open: impl FnOnce() -> io::Result<File>,
+    ) -> io::Result<String> {
+        let known = self.hashes().get(&Stat::from(found));
         if let Some(known) = known {
             return Ok(known);
         }
+        let mut file = open()?;
+        // It may be another one by now.
+        let asked = Asked::of(&file)?;
         // Others may look up and read meanwhile.
-        let hash = files::hash(file)?;
+        let hash = files::hash(&mut file)?;
         self.hashes().learn(&asked, &hash);
         Ok(hash)
     }

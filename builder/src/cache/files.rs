@@ -1,7 +1,7 @@
 //! Hashes of the context's files, remembered by what `stat` says, so that an unchanged context is not
 //! read again.
 //!
-//! A line per file: device, inode, size, mtime and ctime in nanoseconds, sha256, and how many tables
+//! A line per file: device, inode, size, mtime and ctime in nanoseconds, BLAKE3, and how many tables
 //! were written since a build asked for it. The ctime cannot be set by `touch`, so an old time with new
 //! content is noticed. A file that changed within the last moments before it was read may change again
 //! within one tick of the clock; it is not remembered. What no build asks for any more goes after some
@@ -14,7 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use unpacker::digest::{Hasher, sha256};
+use unpacker::digest::sha256;
+use unpacker::layer::root::metadata::{Metadata, Timestamp};
 
 use super::write_atomically;
 
@@ -24,13 +25,31 @@ const SETTLED_NANOS: i128 = 2_000_000_000;
 const MAX_FILES: usize = 2_000_000;
 const BUFFER: usize = 128 * 1024;
 
+/// By what a file's content is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Stat {
+pub struct Stat {
     dev: u64,
     ino: u64,
     size: u64,
     mtime: i128,
     ctime: i128,
+}
+
+impl From<&Metadata> for Stat {
+    fn from(found: &Metadata) -> Self {
+        let nanos = |time: Timestamp| nanos(time.seconds, time.nanos.into());
+        Self {
+            dev: found.identity.0,
+            ino: found.identity.1,
+            size: found.size,
+            mtime: nanos(found.mtime),
+            ctime: nanos(found.ctime),
+        }
+    }
+}
+
+fn nanos(seconds: i64, nanos: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(nanos)
 }
 
 /// Builds of one context that ask for different files take turns; a table is written when one of them
@@ -75,7 +94,9 @@ impl FileHashes {
     pub fn open(cache: &Path, folder: &Path) -> Self {
         use std::os::unix::ffi::OsStrExt;
         let dir = cache.join("files");
-        let name = sha256(folder.as_os_str().as_bytes()).digest().to_owned();
+        // Tables of sha256 had the folder's name alone.
+        let named = [b"blake3 ", folder.as_os_str().as_bytes()].concat();
+        let name = sha256(&named).digest().to_owned();
         let text = std::fs::read_to_string(dir.join(&name)).unwrap_or_default();
         let mut known: HashMap<Stat, Known> =
             text.lines().take(MAX_FILES).filter_map(parse).collect();
@@ -88,9 +109,9 @@ impl FileHashes {
         }
     }
 
-    /// The sha256 of a file's content in hexadecimal, if it need not be read.
-    pub fn get(&mut self, asked: &Asked) -> Option<String> {
-        let known = self.known.get_mut(&asked.stat)?;
+    /// The hash of a file's content in hexadecimal, if it need not be read.
+    pub fn get(&mut self, stat: &Stat) -> Option<String> {
+        let known = self.known.get_mut(stat)?;
         // Of the table before, or of an older one.
         self.changed |= known.unasked > 1;
         known.unasked = 0;
@@ -128,14 +149,15 @@ impl FileHashes {
     }
 }
 
-/// The sha256 of what is left of a file, in hexadecimal.
+/// The BLAKE3 of what is left of a file, in hexadecimal. It never leaves this host but in keys, so it need
+/// not be what registries use, and it costs an eighth.
 pub(crate) fn hash(file: &mut File) -> io::Result<String> {
-    let mut hasher = Hasher::sha256();
+    let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER];
     loop {
         let n = file.read(&mut buffer)?;
         if n == 0 {
-            return Ok(hasher.finish().digest().to_owned());
+            return Ok(hasher.finalize().to_hex().to_string());
         }
         hasher.update(buffer.get(..n).unwrap_or_default());
     }
@@ -143,7 +165,6 @@ pub(crate) fn hash(file: &mut File) -> io::Result<String> {
 
 fn stat(file: &File) -> io::Result<Stat> {
     let found = file.metadata()?;
-    let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     Ok(Stat {
         dev: found.dev(),
         ino: found.ino(),
@@ -203,7 +224,11 @@ mod tests {
         assert!(!asked.settled);
         let mut hashes = FileHashes::open(dir.path(), dir.path());
         hashes.learn(&asked, &"a".repeat(64));
-        assert_eq!(hashes.get(&asked), None, "it may change within this tick");
+        assert_eq!(
+            hashes.get(&asked.stat),
+            None,
+            "it may change within this tick"
+        );
         let later = SystemTime::now() + std::time::Duration::from_secs(3);
         assert!(settled(&asked.stat, later));
     }
@@ -216,8 +241,8 @@ mod tests {
         hashes.learn(&file(2, 3), &hash);
         hashes.save().unwrap();
         let mut again = FileHashes::open(dir.path(), dir.path());
-        assert_eq!(again.get(&file(2, 3)), Some(hash));
-        assert_eq!(again.get(&file(2, 4)), None);
+        assert_eq!(again.get(&file(2, 3).stat), Some(hash));
+        assert_eq!(again.get(&file(2, 4).stat), None);
         assert!(!again.changed, "nothing is to be written");
     }
 
@@ -232,7 +257,7 @@ mod tests {
         };
         let known = |asked: &Asked| {
             FileHashes::open(dir.path(), dir.path())
-                .get(asked)
+                .get(&asked.stat)
                 .is_some()
         };
         learn(&file(1, 1));

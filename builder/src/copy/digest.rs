@@ -1,6 +1,5 @@
 //! The content of a selection as one digest: everything that the copy depends on, and no time.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -16,8 +15,8 @@ use crate::cache::key::KeyWriter;
 use super::CopyError;
 use super::select::Match;
 
-/// How a file's content is hashed: remembered for the context, read for everything else.
-pub type HashFile<'h> = &'h mut dyn FnMut(&mut File) -> io::Result<String>;
+/// How the content of a file of the tree is hashed: remembered for the context, read for everything else.
+pub type HashFile<'h> = &'h mut dyn FnMut(&Path, &Metadata) -> io::Result<String>;
 
 /// What of a tree counts.
 #[derive(Debug, Clone, Copy)]
@@ -70,9 +69,7 @@ impl Content<'_, '_> {
         self.attributes(full, found)?;
         match found.kind {
             Kind::File => {
-                let opened = self.root.open_file(full);
-                let hash = opened.and_then(|mut file| (self.hash)(&mut file));
-                let hash = hash.map_err(CopyError::read(full))?;
+                let hash = (self.hash)(full, found).map_err(CopyError::read(full))?;
                 self.key.field("data", hash);
             }
             Kind::Symlink => {

@@ -8,13 +8,15 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use unpacker::layer::Ownership;
 use unpacker::layer::ownership::OVERRIDE_STAT;
 use unpacker::layer::root::Root;
+use unpacker::layer::root::attributes::set_mtime_of;
 use unpacker::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
 use unpacker::progress::Cancel;
 
@@ -28,6 +30,7 @@ use super::select::Match;
 const MAX_LINKS: usize = 40;
 pub(crate) const FOLDER_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
+const SMALL_FILE: usize = 64 * 1024;
 
 /// Where to and how.
 #[derive(Debug, Clone, Copy)]
@@ -170,33 +173,46 @@ impl Placement<'_> {
             }
             links.insert(found.identity, to.to_owned());
         }
-        self.make(from, found, to)?;
-        self.attributes(from, found, to)?;
-        let set = self.to.set_mtime(to, found.mtime);
-        set.map_err(CopyError::write(to))
+        self.make(from, found, to)
+    }
+
+    /// With as few calls as it takes: most of what is copied are small files.
+    fn regular_file(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+        let mut input = self.from.open_file(from).map_err(CopyError::read(from))?;
+        let output = self.to.create_private(to);
+        let mut output = output.map_err(CopyError::write(to))?;
+        copy_content(&mut input, &mut output, found.size).map_err(CopyError::write(to))?;
+        let (owner, mode) = self.source_owner(from, found)?;
+        let owner = self.owner.unwrap_or(owner);
+        let given = self
+            .ownership
+            .give_file(&output, owner, self.changed(mode, false));
+        given.map_err(CopyError::write(to))?;
+        self.copy_xattrs(from, found, to)?;
+        set_mtime_of(&output, found.mtime).map_err(CopyError::write(to))
     }
 
     fn make(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
         match found.kind {
-            Kind::File => {
-                let mut input = self.from.open_file(from).map_err(CopyError::read(from))?;
-                let output = self.to.create_file(to, FILE_MODE);
-                let mut output = output.map_err(CopyError::write(to))?;
-                io::copy(&mut input, &mut output).map_err(CopyError::write(to))?;
-                Ok(())
-            }
+            Kind::File => return self.regular_file(from, found, to),
             Kind::Symlink => {
                 let target = self.from.read_link(from).map_err(CopyError::read(from))?;
-                self.to.symlink(&target, to).map_err(CopyError::write(to))
+                self.to.symlink(&target, to)
             }
             Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
-                let made = self.to.make_node(to, found.kind, found.mode, found.node);
-                made.map_err(CopyError::write(to))
+                let (mode, node) = (found.mode, found.node);
+                self.to.make_node(to, found.kind, mode, node)
             }
-            Kind::Socket | Kind::Directory => Err(CopyError::Socket {
-                path: from.to_owned(),
-            }),
+            Kind::Socket | Kind::Directory => {
+                return Err(CopyError::Socket {
+                    path: from.to_owned(),
+                });
+            }
         }
+        .map_err(CopyError::write(to))?;
+        self.attributes(from, found, to)?;
+        let set = self.to.set_mtime(to, found.mtime);
+        set.map_err(CopyError::write(to))
     }
 
     /// Owner and mode first: a change of owner takes capabilities away.
@@ -206,6 +222,11 @@ impl Placement<'_> {
         let mode = self.changed(mode, found.is_dir());
         let given = self.ownership.give(self.to, to, owner, mode);
         given.map_err(CopyError::write(to))?;
+        self.copy_xattrs(from, found, to)
+    }
+
+    /// Those of a context mean nothing.
+    fn copy_xattrs(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
         if self.from_context {
             return Ok(());
         }
@@ -241,6 +262,24 @@ impl Placement<'_> {
     }
 }
 
+/// Copies a file of about this size. The kernel copies large ones, by reflink where the file system can;
+/// for small ones asking it costs more than the copy.
+fn copy_content(from: &mut File, to: &mut File, size: u64) -> io::Result<()> {
+    let mut small = [0; SMALL_FILE];
+    let fits = usize::try_from(size).is_ok_and(|size| size < SMALL_FILE);
+    if !fits {
+        return io::copy(from, to).map(drop);
+    }
+    loop {
+        match from.read(&mut small) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.write_all(&small[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Makes what is missing of a path.
 pub(crate) fn make_folders(
     root: &Root,
@@ -262,7 +301,6 @@ pub fn place_inline(
     body: &str,
     mtime: Timestamp,
 ) -> Result<(), CopyError> {
-    use io::Write;
     let mut target = placement.dest_path().to_owned();
     if placement.dest.directory || placement.dest_is_folder()? {
         placement.make_all(&target)?;

@@ -50,9 +50,12 @@ impl Solver<'_> {
             true => Root::open(&staging.fs()).map_err(StepError::io("open a copy's layer"))?,
             false => self.writable(stack, staging)?,
         };
+        // Nobody else sees it yet.
+        let to = to.steady();
         let opened = self.open(&copy.origin)?;
+        let from = opened.steady()?;
         let placement = Placement {
-            from: opened.root(),
+            from: &from,
             from_context: opened.is_context(),
             to: &to,
             dest: &copy.dest,

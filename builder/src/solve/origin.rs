@@ -1,9 +1,10 @@
 //! Trees that steps read from: the context, named folders, stages and images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::Metadata;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
 
@@ -29,6 +30,12 @@ impl Opened<'_> {
             Self::Context(context) => &context.root,
             Self::Stack(root) => root,
         }
+    }
+
+    /// For one walk through it.
+    pub(super) fn steady(&self) -> Result<Root, StepError> {
+        let root = self.root().try_clone();
+        Ok(root.map_err(StepError::io("open a tree"))?.steady())
     }
 
     pub(super) fn is_context(&self) -> bool {
@@ -106,8 +113,9 @@ impl Solver<'_> {
         exclude: &Ignore,
     ) -> Result<Selected, StepError> {
         let name = describe(origin);
+        let root = opened.steady()?;
         let tree = Tree {
-            root: opened.root(),
+            root: &root,
             ignore: match opened {
                 Opened::Context(context) => Some(&context.ignore),
                 Opened::Stack(_) => None,
@@ -119,11 +127,11 @@ impl Solver<'_> {
         let counts = Counts {
             owners: (!opened.is_context()).then_some(self.env.ownership),
         };
-        let mut hash = |file: &mut std::fs::File| match opened {
-            Opened::Context(context) => context.hash(file),
-            Opened::Stack(_) => files::hash(file),
+        let mut hash = |path: &Path, found: &Metadata| match opened {
+            Opened::Context(context) => context.hash(found, || root.open_file(path)),
+            Opened::Stack(_) => files::hash(&mut root.open_file(path)?),
         };
-        let content = digest(opened.root(), &matches, counts, &mut hash, self.env.cancel)?;
+        let content = digest(&root, &matches, counts, &mut hash, self.env.cancel)?;
         Ok(Selected { matches, content })
     }
 }

@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci_spec::image::MediaType;
+use zstd::zstd_safe::CParameter;
+
+use super::members::Members;
 
 const BUFFER: usize = 128 * 1024;
 /// The window a zstd frame may ask for: 128 MiB, what `zstd -d` takes without `--long`.
@@ -22,6 +25,9 @@ const MAX_RATIO: u64 = 1000;
 /// gzip 6 is what docker and buildah write; zstd 3 is zstd's own default.
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
+/// What a thread takes at once, and so the memory it needs.
+const ZSTD_JOB: u32 = 2 << 20;
+const MAX_ZSTD_THREADS: u32 = 8;
 
 /// How a layer's tar is kept in its blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -227,7 +233,7 @@ pub struct Encoder<W: Write> {
 
 enum Inner<W: Write> {
     Plain(W),
-    Gzip(flate2::write::GzEncoder<W>),
+    Gzip(Members<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
@@ -239,16 +245,27 @@ pub fn encoder<W: Write>(packing: impl Into<Packing>, output: W) -> io::Result<E
         Compression::Gzip => {
             let level = level.and_then(|level| u32::try_from(level).ok());
             let level = flate2::Compression::new(level.unwrap_or(GZIP_LEVEL).min(9));
-            Inner::Gzip(flate2::write::GzEncoder::new(output, level))
+            Inner::Gzip(Members::new(output, level))
         }
         Compression::Zstd => {
             let level = level.unwrap_or(ZSTD_LEVEL);
             let mut encoder = zstd::stream::write::Encoder::new(output, level)?;
             encoder.include_checksum(true)?;
+            encoder.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
+            encoder.multithread(zstd_threads())?;
             Inner::Zstd(encoder)
         }
     };
     Ok(Encoder { inner })
+}
+
+/// Not none: one thread that works beside the writer cuts the input as several do, so that what comes out
+/// does not depend on the machine (zstd.h, `ZSTD_c_nbWorkers`).
+fn zstd_threads() -> u32 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(threads)
+        .unwrap_or(1)
+        .clamp(1, MAX_ZSTD_THREADS)
 }
 
 impl<W: Write> Encoder<W> {
@@ -340,6 +357,35 @@ mod tests {
         }
     }
 
+    /// Reproducible layers are the same on a machine with other processors.
+    #[test]
+    fn zstd_does_not_depend_on_threads() {
+        let text: Vec<u8> = (0..9_000_000_u64).map(|n| (n * n >> 13) as u8).collect();
+        let by = |threads: u32, step: usize| {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+            encoder.include_checksum(true).unwrap();
+            encoder
+                .set_parameter(CParameter::JobSize(ZSTD_JOB))
+                .unwrap();
+            encoder.multithread(threads).unwrap();
+            for part in text.chunks(step) {
+                encoder.write_all(part).unwrap();
+            }
+            encoder.finish().unwrap()
+        };
+        let one = by(1, 128 << 10);
+        assert!(by(4, 128 << 10) == one && by(2, 77_777) == one);
+        assert!(packed_in(Compression::Zstd, &text, 1 << 20) == one);
+    }
+
+    fn packed_in(compression: Compression, bytes: &[u8], step: usize) -> Vec<u8> {
+        let mut encoder = encoder(compression, Vec::new()).unwrap();
+        for part in bytes.chunks(step) {
+            encoder.write_all(part).unwrap();
+        }
+        encoder.finish().unwrap()
+    }
+
     #[test]
     fn members_and_frames_are_concatenated() {
         for compression in ALL {
@@ -363,15 +409,23 @@ mod tests {
         }
     }
 
+    /// As others write it: one member, one frame.
+    fn one_run(compression: Compression, byte: u8, length: u64) -> Vec<u8> {
+        let mut run = io::repeat(byte).take(length);
+        if compression == Compression::Zstd {
+            return zstd::encode_all(run, ZSTD_LEVEL).unwrap();
+        }
+        let level = flate2::Compression::new(GZIP_LEVEL);
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+        io::copy(&mut run, &mut encoder).unwrap();
+        encoder.finish().unwrap()
+    }
+
     /// Both forms, with and without something else before the run; and a run that is short enough.
     #[test]
     fn bombs_are_errors() {
         for compression in [Compression::Gzip, Compression::Zstd] {
-            let blob = |length: u64| {
-                let mut encoder = encoder(compression, Vec::new()).unwrap();
-                io::copy(&mut io::repeat(b'x').take(length), &mut encoder).unwrap();
-                encoder.finish().unwrap()
-            };
+            let blob = |length: u64| one_run(compression, b'x', length);
             let read = |blob: &[u8]| io::copy(&mut decoder(blob).unwrap(), &mut io::sink());
             assert_eq!(read(&blob(FREE)).unwrap(), FREE);
             let bomb = blob(FREE * 5 / 4);
@@ -392,9 +446,7 @@ mod tests {
     #[test]
     fn zeros_are_no_bomb() {
         for compression in [Compression::Gzip, Compression::Zstd] {
-            let mut encoder = encoder(compression, Vec::new()).unwrap();
-            io::copy(&mut io::repeat(0).take(FREE * 2), &mut encoder).unwrap();
-            let blob = encoder.finish().unwrap();
+            let blob = one_run(compression, 0, FREE * 2);
             let read = io::copy(&mut decoder(&blob[..]).unwrap(), &mut io::sink());
             assert_eq!(read.unwrap(), FREE * 2);
         }

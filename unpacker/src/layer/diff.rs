@@ -73,8 +73,14 @@ pub fn diff_watched(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<DiffStats, DiffError> {
+    // Nobody changes a folder that becomes a layer.
+    let steady = upper.try_clone().map_err(|source| DiffError::Read {
+        path: PathBuf::from("/"),
+        source,
+    })?;
+    let steady = steady.steady();
     let mut walk = Walk {
-        upper,
+        upper: &steady,
         out,
         options,
         progress,

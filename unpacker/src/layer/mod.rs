@@ -11,6 +11,7 @@ pub mod diff;
 pub mod entry;
 mod field;
 pub(crate) mod header;
+mod members;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod oracle;

@@ -11,7 +11,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use super::root::attributes::{mode_in, owner_in, set_xattr_in};
+use rustix::fs::{Mode, XattrFlags, fchmod, fchown, fsetxattr};
+
+use super::root::attributes::{ids, mode_in, owner_in, set_xattr_in};
 use super::root::metadata::{Kind, Metadata, Owner};
 use super::root::{Root, stat_in};
 
@@ -51,6 +53,24 @@ impl Ownership {
             Kind::Symlink => Ok(()),
             kind => mode_in(dir, name, self.real_mode(kind, mode)),
         }
+    }
+
+    /// Gives an open regular file an owner and a mode in this manner.
+    pub fn give_file(self, file: impl AsFd, owner: Owner, mode: u32) -> io::Result<()> {
+        match self {
+            Self::Mapped => {
+                let (uid, gid) = ids(owner)?;
+                fchown(&file, Some(uid), Some(gid))?;
+            }
+            Self::Recorded => {
+                let value = recorded(owner, mode);
+                let flags = XattrFlags::empty();
+                fsetxattr(&file, OVERRIDE_STAT, value.as_bytes(), flags)?;
+            }
+            Self::Mine => {}
+        }
+        let mode = Mode::from_raw_mode(self.real_mode(Kind::File, mode) & 0o7777);
+        Ok(fchmod(file, mode)?)
     }
 
     /// Gives something in an open directory an owner, and records the mode where owners are

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    lgetxattr, llistxattr, lremovexattr, lsetxattr, openat, utimensat,
+    futimens, lgetxattr, llistxattr, lremovexattr, lsetxattr, openat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -69,6 +69,11 @@ impl Root {
         let place = self.place(path)?;
         xattrs_in(place.dir.as_fd(), &place.name)
     }
+}
+
+/// Sets the time of an open file's last change, and with it that of its last access.
+pub fn set_mtime_of(file: impl AsFd, mtime: Timestamp) -> io::Result<()> {
+    Ok(futimens(file, &times_of(mtime))?)
 }
 
 pub(crate) fn owner_in(dir: BorrowedFd<'_>, name: &OsStr, owner: Owner) -> io::Result<()> {

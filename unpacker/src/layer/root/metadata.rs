@@ -66,6 +66,8 @@ pub struct Metadata {
     pub owner: Owner,
     pub size: u64,
     pub mtime: Timestamp,
+    /// Of the last change of anything about it; no program can set it.
+    pub ctime: Timestamp,
     /// Of a device node.
     pub node: DeviceNumber,
     /// The file system and the inode: two names of one file have the same pair.
@@ -86,6 +88,10 @@ impl Metadata {
             mtime: Timestamp {
                 seconds: stat.st_mtime,
                 nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            },
+            ctime: Timestamp {
+                seconds: stat.st_ctime,
+                nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0),
             },
             node: DeviceNumber {
                 major: rustix::fs::major(stat.st_rdev),

@@ -17,6 +17,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, linkat, mkdirat, mknodat, openat,
@@ -36,7 +37,12 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
+    /// Of a steady one: the folder of the last path.
+    last: Option<Mutex<Option<Folder>>>,
 }
+
+/// A folder by the path that led to it.
+type Folder = (PathBuf, Arc<OwnedFd>);
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +54,7 @@ pub struct DirEntry {
 /// The directory that holds the last component of a path, and that component (`.` for the root).
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) dir: OwnedFd,
+    pub(crate) dir: Arc<OwnedFd>,
     pub(crate) name: OsString,
 }
 
@@ -57,12 +63,22 @@ impl Root {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { fd })
+        Ok(Self::from_fd(fd))
     }
 
     /// Takes a directory's descriptor, such as that of a detached mount.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd, last: None }
+    }
+
+    /// For a walk over a tree in which nobody else moves folders or replaces them by links: the folder
+    /// of the last path stays open, so that its neighbours need no resolution. Nothing leaves the
+    /// directory even if somebody does; a name may then be one of the folder that was there before.
+    pub fn steady(self) -> Self {
+        Self {
+            last: Some(Mutex::default()),
+            ..self
+        }
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -72,13 +88,14 @@ impl Root {
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             fd: self.fd.try_clone()?,
+            last: self.last.as_ref().map(|_| Mutex::default()),
         })
     }
 
     /// A directory below this one, links followed inside; it becomes `/` for its own paths.
     pub fn sub(&self, path: &Path) -> io::Result<Self> {
         let fd = self.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?;
-        Ok(Self { fd })
+        Ok(Self::from_fd(fd))
     }
 
     /// Follows links to whatever `path` is, inside.
@@ -99,17 +116,45 @@ impl Root {
 
     /// Resolves everything but the last component.
     pub(crate) fn place(&self, path: &Path) -> io::Result<Place> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
         let mut components = path.components();
         match components.next_back() {
             Some(Component::Normal(name)) => Ok(Place {
-                dir: self.resolve(components.as_path(), flags)?,
+                dir: self.folder(components.as_path())?,
                 name: name.to_owned(),
             }),
             _ => Ok(Place {
-                dir: self.resolve(path, flags)?,
+                dir: self.folder(path)?,
                 name: ".".into(),
             }),
+        }
+    }
+
+    /// A folder to resolve names in, perhaps the one of the last time.
+    fn folder(&self, path: &Path) -> io::Result<Arc<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let Some(mut last) = self.last() else {
+            return Ok(Arc::new(self.resolve(path, flags)?));
+        };
+        if let Some((known, fd)) = &*last {
+            if known.as_os_str() == path.as_os_str() {
+                return Ok(Arc::clone(fd));
+            }
+        }
+        let fd = Arc::new(self.resolve(path, flags)?);
+        *last = Some((path.to_owned(), Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    fn last(&self) -> Option<MutexGuard<'_, Option<Folder>>> {
+        let last = self.last.as_ref()?;
+        // Whoever panicked has not left half of it.
+        Some(last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is taken away may have been the way to the last folder.
+    fn forget_last(&self) {
+        if let Some(mut last) = self.last() {
+            *last = None;
         }
     }
 }
@@ -147,6 +192,12 @@ impl Root {
     /// Opens a regular file for reading, links followed inside. Anything else is refused and never
     /// waited for.
     pub fn open_file(&self, path: &Path) -> io::Result<File> {
+        if self.last.is_some() {
+            let place = self.place(path)?;
+            if stat_in(place.dir.as_fd(), &place.name)?.is_file() {
+                return open_in(place.dir.as_fd(), &place.name);
+            }
+        }
         let fd = self.resolve(path, OFlags::PATH)?;
         // Opening a device or a fifo may already do something, so what it is comes first.
         match known(&rustix::fs::fstat(&fd)?)?.kind {
@@ -239,10 +290,15 @@ impl Root {
 
     /// Makes an empty file and opens it for reading and writing.
     pub fn create_file(&self, path: &Path, mode: u32) -> io::Result<File> {
-        let place = self.place(path)?;
-        let file = create_in(place.dir.as_fd(), &place.name)?;
+        let file = self.create_private(path)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         Ok(file)
+    }
+
+    /// As [`Root::create_file`], for us alone until somebody says otherwise.
+    pub fn create_private(&self, path: &Path) -> io::Result<File> {
+        let place = self.place(path)?;
+        create_in(place.dir.as_fd(), &place.name)
     }
 
     /// Makes a symbolic link; the target is stored as it is.
@@ -280,6 +336,7 @@ impl Root {
     /// Removes a file or an empty directory.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         let place = self.place(path)?;
+        self.forget_last();
         remove_in(place.dir.as_fd(), &place.name)
     }
 
@@ -293,6 +350,7 @@ impl Root {
         if place.name == "." {
             return Err(invalid("the root itself cannot be removed"));
         }
+        self.forget_last();
         remove_all_in(place.dir.as_fd(), &place.name)
     }
 }
@@ -322,6 +380,17 @@ pub(crate) fn look_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Me
 pub(crate) fn link_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathBuf> {
     let target = readlinkat(dir, name, Vec::new())?;
     Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+}
+
+/// Opens what was a regular file a moment ago for reading. Should it be something else by now, opening
+/// it waits for nobody, and it is refused.
+fn open_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())?;
+    match known(&rustix::fs::fstat(&fd)?)?.is_file() {
+        true => Ok(fd.into()),
+        false => Err(invalid("not a regular file")),
+    }
 }
 
 /// A directory, to resolve names in. A symbolic link to one is none.

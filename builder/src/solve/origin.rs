@@ -6,6 +6,7 @@ use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
+use unpacker::snapshot::store::Staging;
 
 use crate::cache::files;
 use crate::context::Context;
@@ -21,13 +22,18 @@ use super::Solver;
 pub(super) enum Opened<'a> {
     Context(&'a Context),
     Stack(Root),
+    /// A stage without any files, which an empty folder stands for.
+    Empty(
+        Root,
+        #[expect(dead_code, reason = "it is removed with this value")] Staging,
+    ),
 }
 
 impl Opened<'_> {
     pub(super) fn root(&self) -> &Root {
         match self {
             Self::Context(context) => &context.root,
-            Self::Stack(root) => root,
+            Self::Stack(root) | Self::Empty(root, _) => root,
         }
     }
 
@@ -83,17 +89,27 @@ impl Solver<'_> {
         }
     }
 
+    fn nothing(&self) -> Result<Opened<'_>, StepError> {
+        let failed = || StepError::io("open an empty stage");
+        let folder = self.env.snapshots.stage().map_err(failed())?;
+        let root = Root::open(&folder.fs()).map_err(failed())?;
+        Ok(Opened::Empty(root, folder))
+    }
+
     pub(super) fn open(&self, origin: &Origin) -> Result<Opened<'_>, StepError> {
-        let empty = || StepError::io("open an empty stage")(std::io::ErrorKind::NotFound.into());
+        let unknown = || StepError::io("find a context")(std::io::ErrorKind::NotFound.into());
         match origin {
             Origin::Context => Ok(Opened::Context(&self.contexts.main)),
             Origin::Named(name) => {
                 let found = self.contexts.named.get(name);
-                found.map(Opened::Context).ok_or_else(empty)
+                found.map(Opened::Context).ok_or_else(unknown)
             }
             Origin::Stage(_) | Origin::Image(..) => {
                 let stack = self.stack_of(origin).unwrap_or_default();
-                self.view(stack)?.map(Opened::Stack).ok_or_else(empty)
+                match self.view(stack)? {
+                    Some(root) => Ok(Opened::Stack(root)),
+                    None => self.nothing(),
+                }
             }
         }
     }
@@ -110,7 +126,7 @@ impl Solver<'_> {
             root: opened.root(),
             ignore: match opened {
                 Opened::Context(context) => Some(&context.ignore),
-                Opened::Stack(_) => None,
+                Opened::Stack(_) | Opened::Empty(..) => None,
             },
             exclude,
             name: &name,
@@ -121,7 +137,7 @@ impl Solver<'_> {
         };
         let mut hash = |file: &mut std::fs::File| match opened {
             Opened::Context(context) => context.hash(file),
-            Opened::Stack(_) => files::hash(file),
+            Opened::Stack(_) | Opened::Empty(..) => files::hash(file),
         };
         let content = digest(opened.root(), &matches, counts, &mut hash, self.env.cancel)?;
         Ok(Selected { matches, content })

@@ -19,6 +19,7 @@ pub mod remote;
 pub mod repository;
 pub mod sandbox;
 pub mod settings;
+pub mod signal;
 pub mod subnet;
 pub mod suggest;
 pub mod workspace;

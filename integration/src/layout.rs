@@ -17,6 +17,12 @@ pub fn write(folder: &Path, layers: &[Vec<u8>], config: Value) {
 
 /// As [`write`], for an architecture that need not be this machine's.
 pub fn write_for(architecture: &str, folder: &Path, layers: &[Vec<u8>], config: Value) {
+    let image = json!({ "architecture": architecture, "config": config });
+    write_with(folder, layers, image);
+}
+
+/// As [`write`], with more of the configuration than its `config`.
+pub fn write_with(folder: &Path, layers: &[Vec<u8>], mut image: Value) {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("folders");
     let mut descriptors = Vec::new();
@@ -29,16 +35,15 @@ pub fn write_for(architecture: &str, folder: &Path, layers: &[Vec<u8>], config: 
         let media = "application/vnd.oci.image.layer.v1.tar+gzip";
         descriptors.push(put(&blobs, media, &blob));
     }
-    let config = json!({
-        "architecture": architecture,
-        "os": "linux",
-        "config": config,
-        "rootfs": { "type": "layers", "diff_ids": diff_ids },
-    });
+    if image["architecture"].is_null() {
+        image["architecture"] = architecture().into();
+    }
+    image["os"] = "linux".into();
+    image["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });
     let config = put(
         &blobs,
         "application/vnd.oci.image.config.v1+json",
-        &bytes(&config),
+        &bytes(&image),
     );
     let media = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({

@@ -10,6 +10,7 @@ pub mod account;
 pub mod appliance;
 pub mod base_image;
 pub mod binary;
+pub mod buildkitd;
 pub mod census;
 pub mod clients;
 pub mod containerd;

@@ -219,42 +219,18 @@ pub fn check_variables(env: &[String]) -> Outcome<()> {
     }
 }
 
-/// By number, from 1 on: signal(7) on every machine that we run on.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-
 /// The stop signal of an image; SIGTERM for what no kernel knows.
 pub fn signal(text: Option<&str>) -> i32 {
-    text.and_then(signal_number).unwrap_or(libc::SIGTERM)
+    text.and_then(config::signal::number)
+        .unwrap_or(libc::SIGTERM)
 }
 
 /// A signal that a person names.
 pub fn known_signal(text: &str) -> Outcome<i32> {
-    signal_number(text).ok_or_else(|| {
+    config::signal::number(text).ok_or_else(|| {
         Failure::invalid(format!("{text:?} is no signal"))
             .hint("Write a name or a number: TERM, SIGUSR1, 9, RTMIN+3.")
     })
-}
-
-/// `SIGTERM`, `TERM`, `term`, `15`, `SIGRTMIN+3`.
-fn signal_number(text: &str) -> Option<i32> {
-    if let Ok(number) = text.parse::<i32>() {
-        return Some(number).filter(|number| (1..=64).contains(number));
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset: i32 = match offset {
-            "" => 0,
-            offset => offset.strip_prefix('+')?.parse().ok()?,
-        };
-        return Some(34 + offset).filter(|number| (34..=64).contains(number));
-    }
-    let at = SIGNALS.iter().position(|known| *known == name)?;
-    i32::try_from(at + 1).ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! ADD of local archives: recognised by their content, never by their name.
 //!
 //! What does not begin, once decompressed, with a tar header of a right checksum is an ordinary
-//! file. Entries are carried out by the unpacker's own `apply` beneath the destination: an archive
+//! file. An archive is no layer: files of it may be called `.wh.x`. Entries are carried out by the unpacker's own `apply` beneath the destination: an archive
 //! gets no farther than a layer does, and the same bounds hold.
 
 use std::fs::File;
@@ -12,6 +12,7 @@ use unpacker::layer::Ownership;
 use unpacker::layer::apply::{ApplyOptions, Form, apply};
 use unpacker::layer::compress;
 use unpacker::layer::root::Root;
+use unpacker::layer::root::metadata::Owner;
 use unpacker::progress::{Cancel, Progress};
 
 use super::CopyError;
@@ -72,11 +73,12 @@ fn is_header(block: &[u8; BLOCK]) -> bool {
     header.cksum().is_ok_and(|written| written == sum) && block[0] != 0
 }
 
-/// Unpacks into a folder that is there.
+/// Unpacks into a folder that is there, and that stays as it is. `owner` is what `--chown` says.
 pub fn unpack(
     mut tar: Stream,
     name: &Path,
     to: &Root,
+    owner: Option<Owner>,
     ownership: Ownership,
     progress: &dyn Progress,
     cancel: &Cancel,
@@ -85,7 +87,14 @@ pub fn unpack(
         ownership,
         ..ApplyOptions::default()
     };
-    match apply(&mut tar, to, Form::Flat, &options, progress, cancel) {
+    match apply(
+        &mut tar,
+        to,
+        Form::Archive { owner },
+        &options,
+        progress,
+        cancel,
+    ) {
         Ok(_) => Ok(()),
         Err(unpacker::layer::apply::ApplyError::Cancelled(cancelled)) => Err(cancelled.into()),
         Err(source) => Err(CopyError::Archive {

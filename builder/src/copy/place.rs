@@ -216,7 +216,12 @@ impl Placement<'_> {
     }
 
     /// Owner and mode first: a change of owner takes capabilities away.
-    fn attributes(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+    pub(crate) fn attributes(
+        &self,
+        from: &Path,
+        found: &Metadata,
+        to: &Path,
+    ) -> Result<(), CopyError> {
         let (owner, mode) = self.source_owner(from, found)?;
         let owner = self.owner.unwrap_or(owner);
         let mode = self.changed(mode, found.is_dir());

@@ -20,6 +20,8 @@ use super::glob::Glob;
 
 /// Files of one COPY; bounds memory against trees made to exhaust it.
 const MAX_ITEMS: usize = 5_000_000;
+/// As the kernel: so many links in one path are a loop.
+const MAX_LINKS: usize = 40;
 
 /// Where sources are looked up.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +66,8 @@ impl Match {
     }
 }
 
-/// Everything that the sources name, in their order. Patterns may match nothing as long as something
-/// is selected at all; those of `--parents` and what `--exclude` leaves out may even come to nothing.
+/// Everything that the sources name, in their order. Patterns may match nothing, and what `--exclude`
+/// leaves out may come to nothing; a path that is no pattern has to be there.
 pub fn select(
     tree: Tree<'_>,
     sources: &[Source],
@@ -77,7 +79,6 @@ pub fn select(
         count: 0,
     };
     let mut matches = Vec::new();
-    let mut may_be_empty = false;
     for source in sources {
         let include = include(source)?;
         let paths = match source.pattern {
@@ -87,20 +88,18 @@ pub fn select(
         for path in paths {
             match walk.take(&path, include.as_ref())? {
                 Taken::Match(found) => matches.push(found),
-                Taken::Excluded => may_be_empty = true,
+                Taken::Excluded => {}
                 Taken::Absent if source.pattern => {}
                 Taken::Absent => return Err(walk.nothing(&source.path)),
+                // A link that leads nowhere, found by a pattern.
+                Taken::Dangling => return Err(walk.nothing(&path.to_string_lossy())),
             }
         }
         if let Some(below) = &source.below {
             walk.require(source, below)?;
-            may_be_empty = true;
         }
     }
-    match (matches.is_empty() && !may_be_empty, sources.first()) {
-        (true, Some(first)) => Err(walk.nothing(&first.path)),
-        _ => Ok(matches),
-    }
+    Ok(matches)
 }
 
 /// What `--parents` takes below a source; nothing where that is everything.
@@ -118,6 +117,8 @@ fn include(source: &Source) -> Result<Option<Include>, CopyError> {
 enum Taken {
     Match(Match),
     Absent,
+    /// A link to what is not there, or left out.
+    Dangling,
     Excluded,
 }
 
@@ -175,10 +176,17 @@ impl Walk<'_> {
     fn take(&mut self, path: &Path, include: Option<&Include>) -> Result<Taken, CopyError> {
         let metadata = match self.tree.root.metadata_followed(path) {
             Ok(metadata) => metadata,
-            Err(e) if is_absent(&e) => return Ok(Taken::Absent),
+            Err(e) if is_absent(&e) => return self.absent(path),
             Err(e) => return Err(CopyError::read(path)(e)),
         };
         let name = path.file_name().unwrap_or(OsStr::new("")).to_owned();
+        let real = match self.tree.ignore {
+            Some(_) => self.real(path)?,
+            None => Some(path.to_owned()),
+        };
+        let Some(path) = real.as_deref() else {
+            return Ok(Taken::Absent);
+        };
         if !metadata.is_dir() && self.tree.exclude.is_ignored(Path::new(&name)) {
             return Ok(Taken::Excluded);
         }
@@ -196,6 +204,48 @@ impl Walk<'_> {
             metadata,
             items,
         }))
+    }
+
+    fn absent(&self, path: &Path) -> Result<Taken, CopyError> {
+        let found = self.tree.root.lookup(path).map_err(CopyError::read(path))?;
+        let link = found.is_some_and(|found| found.is_symlink()) && !self.ignored(path);
+        Ok(if link { Taken::Dangling } else { Taken::Absent })
+    }
+
+    /// Where links lead to: what is left out there is not to be had by another name either. Nothing
+    /// where a link on the way is left out.
+    fn real(&self, path: &Path) -> Result<Option<PathBuf>, CopyError> {
+        let mut todo: Vec<OsString> = Vec::new();
+        push_parts(&mut todo, path);
+        let (mut real, mut links) = (PathBuf::new(), 0);
+        while let Some(part) = todo.pop() {
+            if part == ".." {
+                real.pop();
+                continue;
+            }
+            let at = real.join(&part);
+            let found = self.tree.root.metadata(&at).map_err(CopyError::read(&at))?;
+            if !found.is_symlink() {
+                real = at;
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                let error = std::io::Error::from(rustix::io::Errno::LOOP);
+                return Err(CopyError::read(path)(error));
+            }
+            if self.ignored(&at) {
+                return Ok(None);
+            }
+            let target = self.tree.root.read_link(&at);
+            let target = target.map_err(CopyError::read(&at))?;
+            if target.is_absolute() {
+                real = PathBuf::new();
+            }
+            push_parts(&mut todo, &target);
+        }
+        let top = real.as_os_str().is_empty();
+        Ok(Some(if top { PathBuf::from(".") } else { real }))
     }
 
     fn below(&mut self, top: &Path, include: Option<&Include>) -> Result<Vec<Item>, CopyError> {
@@ -241,7 +291,6 @@ impl Walk<'_> {
         for component in pattern.split('/') {
             self.cancel.check()?;
             found = match component {
-                "**" => self.all_folders(found)?,
                 literal if !is_pattern(literal) => {
                     found.iter().map(|path| path.join(literal)).collect()
                 }
@@ -260,7 +309,7 @@ impl Walk<'_> {
     fn matching(&mut self, folders: Vec<PathBuf>, glob: &Glob) -> Result<Vec<PathBuf>, CopyError> {
         let mut found = Vec::new();
         for folder in folders {
-            for (path, _) in self.children(&folder)? {
+            for path in self.children(&folder)? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 if glob.matches(&name) {
                     found.push(path);
@@ -270,43 +319,34 @@ impl Walk<'_> {
         Ok(found)
     }
 
-    /// These folders and all below them.
-    fn all_folders(&mut self, folders: Vec<PathBuf>) -> Result<Vec<PathBuf>, CopyError> {
-        let mut found = Vec::new();
-        let mut todo = folders;
-        todo.reverse();
-        while let Some(folder) = todo.pop() {
-            self.cancel.check()?;
-            let children = self.children(&folder)?;
-            let below = children.into_iter().rev();
-            todo.extend(
-                below
-                    .filter(|(_, kind)| *kind == Kind::Directory)
-                    .map(|(p, _)| p),
-            );
-            found.push(folder);
-        }
-        Ok(found)
-    }
-
     /// What is in a folder; nothing if it is none.
-    fn children(&mut self, folder: &Path) -> Result<Vec<(PathBuf, Kind)>, CopyError> {
+    fn children(&mut self, folder: &Path) -> Result<Vec<PathBuf>, CopyError> {
         match self.tree.root.read_dir(folder) {
             Ok(entries) => {
                 self.count += entries.len();
                 if self.count > MAX_ITEMS {
                     return Err(CopyError::TooMany { limit: MAX_ITEMS });
                 }
-                let full = |name: OsString| folder.join(name);
                 Ok(entries
-                    .into_iter()
-                    .map(|e| (full(e.name), e.kind))
+                    .iter()
+                    .map(|entry| folder.join(&entry.name))
                     .collect())
             }
             Err(e) if is_absent(&e) => Ok(Vec::new()),
             Err(e) => Err(CopyError::read(folder)(e)),
         }
     }
+}
+
+/// Puts the components of a path on a stack, the first on top.
+fn push_parts(todo: &mut Vec<OsString>, path: &Path) {
+    use std::path::Component;
+    let parts = path.components().rev().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    todo.extend(parts);
 }
 
 /// The path as the ignore file knows it: without a leading `.`.
@@ -392,7 +432,10 @@ mod tests {
             ("", &["a"], &["a", "a/sub", "a/x.c", "a/y.h", "a/sub/z.c"]),
             ("", &["*/x.c"], &["a/x.c", "b/x.c"]),
             ("", &["a/*.[ch]"], &["a/x.c", "a/y.h"]),
-            ("", &["**/*.c"], &["top.c", "a/x.c", "a/sub/z.c", "b/x.c"]),
+            // As in Go's `filepath.Match`, which knows no `**`.
+            ("", &["**/*.c"], &["a/x.c", "b/x.c"]),
+            ("", &["no*"], &[]),
+            ("top.c", &["*.c"], &[]),
             ("a", &["."], &[".", "./b", "./top.c", "./b/x.c"]),
             ("a\n!a/sub/z.c", &["a"], &["a", "a/sub", "a/sub/z.c"]),
             ("*.c", &["top.*", "b"], &["b", "b/x.c"]),
@@ -476,9 +519,16 @@ mod tests {
     #[test]
     fn what_is_missing_ignored_or_malformed_is_told() {
         let dir = tree(&["a/x.c"]);
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        };
+        link("nowhere", "link");
+        link("a/x.c", "to-x");
         for (ignore, source, want) in [
             ("", "nope", "matches nothing"),
-            ("", "no*", "matches nothing"),
+            ("", "li*", "matches nothing"),
+            ("a", "to-x", "matches nothing"),
+            ("to-x", "to-x", "an ignore file leaves it out"),
             ("a", "a/x.c", "an ignore file leaves it out"),
             ("", "a/[", "is not a pattern"),
         ] {
@@ -495,7 +545,8 @@ mod tests {
         assert!(selected(dir.path(), "", &["etc/passwd"]).is_err());
         assert_eq!(
             selected(dir.path(), "", &["inner"]).unwrap(),
-            ["inner", "inner/f"]
+            ["in", "in/f"]
         );
+        assert!(selected(dir.path(), "in", &["inner"]).is_err());
     }
 }

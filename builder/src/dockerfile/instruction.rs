@@ -206,7 +206,7 @@ pub struct ArgDeclaration {
     pub default: Option<Word>,
 }
 
-/// HEALTHCHECK; a duration or count that is absent keeps what the base image says.
+/// HEALTHCHECK; what the base image says of a duration or count that is absent is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Healthcheck {
     None,

@@ -183,8 +183,7 @@ impl<'f> Survey<'f> {
         let default = arg.default.as_ref();
         let default = default.map(|word| self.lexer.word(word, scope).unwrap_or_default());
         match self.given.of_stage(&name, default) {
-            // ENV hides an ARG.
-            Some(value) => drop(scope.values.entry(name).or_insert(value)),
+            Some(value) => drop(scope.values.insert(name, value)),
             None => drop(scope.declared.insert(name)),
         }
     }

@@ -24,9 +24,8 @@ impl Evaluation<'_, '_> {
             return Err(PlanError::unsupported(what));
         }
         let execution = &self.config.config;
-        let mut env = self.args.entries(execution);
-        env.extend(execution.env.iter().cloned());
-        if execution.variable("PATH").is_none() {
+        let mut env = self.scope().entries();
+        if !env.iter().any(|entry| entry.starts_with("PATH=")) {
             env.push(format!("PATH={}", settings::DEFAULT_PATH));
         }
         let mut agents = 0;

@@ -9,7 +9,7 @@ use unpacker::image::read::Platform;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::expose;
 use crate::dockerfile::instruction::{
-    ArgDeclaration, CommandLine, Instruction, Invocation, Kind, Pair, Transfer,
+    ArgDeclaration, CommandLine, Instruction, Kind, Pair, Transfer,
 };
 use crate::dockerfile::source::Word;
 use crate::error::{BuildError, Place};
@@ -19,7 +19,7 @@ use super::outline::{Outline, Resolve, StageOutline, read_arg};
 use super::scope::{Args, Scope};
 use super::settings;
 use super::transfer::Written;
-use super::{Action, Base, Origin, Plan, PlanError, Stage, Step, Workdir, path, transfer};
+use super::{Action, Base, Origin, Plan, PlanError, Stage, Step, Workdir, history, path, transfer};
 
 /// Plans a build. `file` is what messages call the Dockerfile.
 pub fn plan(
@@ -76,13 +76,13 @@ fn evaluate(
     for instruction in std::iter::once(&stage.from).chain(body) {
         *number += 1;
         let label = stage.label();
-        let action = evaluation
+        let (action, created_by) = evaluation
             .instruction(instruction)
             .map_err(|e| outline.refuse(&label, instruction, e))?;
         steps.push(Step {
             number: *number,
             place: outline.place(&label, instruction),
-            created_by: evaluation.created_by(instruction, &action),
+            created_by,
             action,
         });
     }
@@ -100,7 +100,14 @@ fn start(stage: &StageOutline<'_>, done: &[(Stage, Args)]) -> Option<(ImageConfi
     match &stage.base {
         Base::Stage(earlier) => {
             let found = done.iter().find(|(stage, _)| stage.index == *earlier);
-            found.map(|(stage, args)| (stage.config.clone(), args.clone()))
+            found.map(|(stage, args)| {
+                let mut args = args.clone();
+                // What an image sets is seen first again.
+                for entry in &stage.config.config.env {
+                    args.hide(entry.split('=').next().unwrap_or_default());
+                }
+                (stage.config.clone(), args)
+            })
         }
         Base::Image(..) => Some((stage.config.clone()?, Args::default())),
         Base::Scratch | Base::Folder(_) => {
@@ -130,32 +137,56 @@ impl Evaluation<'_, '_> {
         Ok(self.outline.lexer.word(word, &self.scope())?)
     }
 
-    fn instruction(&mut self, instruction: &Instruction) -> Result<Action, PlanError> {
+    /// What it does, and what the history says of it.
+    fn instruction(
+        &mut self,
+        instruction: &Instruction,
+    ) -> Result<(Action, Option<String>), PlanError> {
         match &instruction.kind {
-            Kind::From(_) => {
-                return Ok(match &self.outline.stages[self.stage].base {
-                    Base::Folder(name) => Action::Copy(Box::new(transfer::whole(name))),
-                    _ => Action::From,
-                });
+            Kind::From(_) => Ok(match &self.outline.stages[self.stage].base {
+                Base::Folder(name) => {
+                    let action = Action::Copy(Box::new(transfer::whole(name)));
+                    (action, Some(instruction.text.clone()))
+                }
+                _ => (Action::From, None),
+            }),
+            Kind::Run(run) => {
+                let run = self.run(run)?;
+                let shell = settings::shell(&self.config.config);
+                let text = history::run(&self.scope().declared(), &shell, &run.invocation);
+                Ok((Action::Run(Box::new(run)), Some(text)))
             }
-            Kind::Run(run) => return Ok(Action::Run(Box::new(self.run(run)?))),
+            kind @ (Kind::Copy(_) | Kind::Add(_)) => {
+                let text = history::transfer(kind, self.outline.lexer, &self.scope())?;
+                Ok((self.copy(kind)?, text))
+            }
+            Kind::Workdir(word) => {
+                let action = self.workdir(word)?;
+                let folder = &self.config.config.working_dir;
+                Ok((action, Some(format!("WORKDIR {folder}"))))
+            }
+            other => Ok((Action::Configure, self.configure(other)?)),
+        }
+    }
+
+    fn copy(&self, kind: &Kind) -> Result<Action, PlanError> {
+        let copy = match kind {
             Kind::Copy(copy) => {
                 let origin = match &copy.from {
                     Some(from) => self.outline.origin(self.stage, from)?,
                     None => Origin::Context,
                 };
                 let read = self.transfer(&copy.transfer, Written::Copy(copy))?;
-                return Ok(Action::Copy(Box::new(super::Copy { origin, ..read })));
+                super::Copy { origin, ..read }
             }
             Kind::Add(add) => {
                 let extract = add.unpack.unwrap_or(true);
                 let read = self.transfer(&add.transfer, Written::Add(add))?;
-                return Ok(Action::Copy(Box::new(super::Copy { extract, ..read })));
+                super::Copy { extract, ..read }
             }
-            Kind::Workdir(word) => return self.workdir(word),
-            other => self.configure(other)?,
-        }
-        Ok(Action::Configure)
+            _ => return Ok(Action::Configure),
+        };
+        Ok(Action::Copy(Box::new(copy)))
     }
 
     fn transfer(&self, common: &Transfer, written: Written<'_>) -> Result<super::Copy, PlanError> {
@@ -168,73 +199,106 @@ impl Evaluation<'_, '_> {
     }
 
     fn workdir(&mut self, word: &Word) -> Result<Action, PlanError> {
+        // Nothing at all, as of an ARG that is not set, leaves it where it is.
         let written = self.word(word)?;
-        if written.is_empty() {
-            return Err(PlanError::Invalid("WORKDIR expands to nothing".to_owned()));
-        }
         let path = path::below(&self.working_dir(), &written);
         self.config.config.working_dir.clone_from(&path);
         let user = self.config.config.user.clone();
         Ok(Action::Workdir(Workdir { path, user }))
     }
 
-    fn configure(&mut self, kind: &Kind) -> Result<(), PlanError> {
-        match kind {
+    /// What the history says of it; of ONBUILD nothing.
+    fn configure(&mut self, kind: &Kind) -> Result<Option<String>, PlanError> {
+        let config = &mut self.config.config;
+        Ok(Some(match kind {
             Kind::Env(pairs) => {
-                for (key, value) in self.pairs(pairs)? {
-                    self.config.config.set_variable(&key, &value);
+                let pairs = self.pairs(pairs)?;
+                for (key, value) in &pairs {
+                    self.config.config.set_variable(key, value);
+                    self.args.hide(key);
                 }
+                history::pairs("ENV", shown(&pairs))
             }
             Kind::Label(pairs) => {
                 let pairs = self.pairs(pairs)?;
+                let text = history::pairs("LABEL", shown(&pairs));
                 self.config.config.labels.extend(pairs);
+                text
             }
             Kind::Arg(declarations) => self.declare(declarations)?,
             Kind::User(word) => {
                 let user = self.word(word)?;
-                self.config.config.user = user;
+                self.config.config.user.clone_from(&user);
+                format!("USER {user}")
             }
             Kind::Cmd(line) => self.command(line),
             Kind::Entrypoint(line) => self.entrypoint(line),
             Kind::Expose(words) => self.expose(words)?,
             Kind::Volume(words) => self.volumes(words)?,
-            Kind::Shell(words) => self.config.config.shell = Some(words.clone()),
-            Kind::StopSignal(word) => {
-                let signal = self.word(word)?;
-                self.config.config.stop_signal = Some(signal);
+            Kind::Shell(words) => {
+                config.shell = Some(words.clone());
+                history::list("SHELL", words)
             }
-            Kind::Healthcheck(check) => settings::healthcheck(&mut self.config.config, check),
+            Kind::StopSignal(word) => self.stop_signal(word)?,
+            Kind::Healthcheck(check) => {
+                settings::healthcheck(config, check);
+                history::healthcheck(check)
+            }
             Kind::Onbuild(onbuild) => {
-                settings::trigger(&mut self.config.config, &onbuild.expression);
+                settings::trigger(config, &onbuild.expression);
+                return Ok(None);
             }
             Kind::Maintainer(name) => {
                 let author = Value::from(name.as_str());
                 self.config.other.insert("author".to_owned(), author);
+                format!("MAINTAINER {name}")
             }
-            Kind::From(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) => {}
-        }
-        Ok(())
+            Kind::From(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) => {
+                return Ok(None);
+            }
+        }))
     }
 
-    fn command(&mut self, line: &CommandLine) {
-        self.config.config.cmd = settings::command(line, &self.config.config);
+    fn command(&mut self, line: &CommandLine) -> String {
+        let config = &mut self.config.config;
+        config.cmd = settings::command(line, config);
+        // It means something on Windows only; BuildKit notes it everywhere.
+        config.other.insert("ArgsEscaped".to_owned(), json!(true));
         self.command_set = true;
+        history::command("CMD", self.config.config.cmd.as_ref())
     }
 
     /// Takes an inherited CMD away: it was meant for another program.
-    fn entrypoint(&mut self, line: &CommandLine) {
+    fn entrypoint(&mut self, line: &CommandLine) -> String {
         self.config.config.entrypoint = settings::command(line, &self.config.config);
         if !self.command_set {
             self.config.config.cmd = None;
         }
+        history::command("ENTRYPOINT", self.config.config.entrypoint.as_ref())
     }
 
-    fn volumes(&mut self, words: &[Word]) -> Result<(), PlanError> {
-        for word in words {
-            let volume = self.word(word)?;
-            self.config.config.volumes.insert(volume, json!({}));
+    fn volumes(&mut self, words: &[Word]) -> Result<String, PlanError> {
+        let volumes: Result<Vec<String>, _> = words.iter().map(|word| self.word(word)).collect();
+        let volumes = volumes?;
+        for volume in &volumes {
+            if volume.is_empty() {
+                return Err(PlanError::Invalid("a VOLUME expands to nothing".to_owned()));
+            }
+            self.config.config.volumes.insert(volume.clone(), json!({}));
         }
-        Ok(())
+        Ok(history::list("VOLUME", &volumes))
+    }
+
+    fn stop_signal(&mut self, word: &Word) -> Result<String, PlanError> {
+        let signal = self.word(word)?;
+        if config::signal::number(&signal).is_none() {
+            let text =
+                format!("{signal:?} is no signal: write a name or a number, as SIGTERM or 9");
+            return Err(PlanError::Invalid(text));
+        }
+        let text = format!("STOPSIGNAL {signal}");
+        self.config.config.stop_signal = Some(signal);
+        Ok(text)
     }
 
     fn pairs(&self, pairs: &[Pair]) -> Result<Vec<(String, String)>, PlanError> {
@@ -244,42 +308,41 @@ impl Evaluation<'_, '_> {
             .collect()
     }
 
-    fn declare(&mut self, declarations: &[ArgDeclaration]) -> Result<(), PlanError> {
+    fn declare(&mut self, declarations: &[ArgDeclaration]) -> Result<String, PlanError> {
+        let mut declared = Vec::new();
         for arg in declarations {
             let (name, default) = read_arg(self.outline.lexer, arg, &self.scope())?;
             let value = self.outline.given.of_stage(&name, default);
-            self.args.declare(&name, value);
+            self.args.declare(&name, value.clone());
+            declared.push((name, value));
         }
-        Ok(())
+        let shown = declared.iter();
+        let shown = shown.map(|(name, value)| (name.as_str(), value.as_deref()));
+        Ok(history::pairs("ARG", shown))
     }
 
-    fn expose(&mut self, words: &[Word]) -> Result<(), PlanError> {
+    fn expose(&mut self, words: &[Word]) -> Result<String, PlanError> {
+        let mut all = Vec::new();
+        // The order of the words is nobody's business; BuildKit sorts them.
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by_key(|word| word.raw());
         for word in words {
             for text in self.outline.lexer.words(word, &self.scope())? {
                 let ports = expose::ports(&text).map_err(|e| PlanError::Invalid(e.to_string()))?;
-                for port in ports {
-                    self.config.config.exposed_ports.insert(port, json!({}));
-                }
+                all.extend(ports);
             }
         }
-        Ok(())
+        for port in &all {
+            let ports = &mut self.config.config.exposed_ports;
+            ports.insert(port.clone(), json!({}));
+        }
+        Ok(history::list("EXPOSE", &all))
     }
+}
 
-    /// An entry of the history, in the form of the tools that read it.
-    fn created_by(&self, instruction: &Instruction, action: &Action) -> Option<String> {
-        let Action::Run(run) = action else {
-            let from = matches!(action, Action::From);
-            return (!from).then(|| instruction.text.clone());
-        };
-        let args = self.args.entries(&self.config.config);
-        let command = match &run.invocation {
-            Invocation::Exec(words) => words.join(" "),
-            Invocation::Shell(text) => text.clone(),
-            Invocation::Script { .. } => instruction.text.clone(),
-        };
-        Some(match args.len() {
-            0 => format!("RUN {command}"),
-            n => format!("RUN |{n} {} {command}", args.join(" ")),
-        })
-    }
+/// Pairs as the history takes them.
+fn shown(pairs: &[(String, String)]) -> impl Iterator<Item = (&str, Option<&str>)> {
+    pairs
+        .iter()
+        .map(|(name, value)| (name.as_str(), Some(value.as_str())))
 }

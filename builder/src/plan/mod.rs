@@ -7,6 +7,7 @@
 pub mod arguments;
 mod command;
 pub mod evaluate;
+mod history;
 pub mod mode;
 pub mod outline;
 pub mod path;

@@ -1,4 +1,4 @@
-//! The variables that an instruction sees: ENV of the image over ARGs that were declared so far.
+//! The variables that an instruction sees: ENVs and ARGs, of one name the one that was set last.
 
 use std::collections::BTreeMap;
 
@@ -54,40 +54,62 @@ impl expand::Env for Given {
 /// Arguments of one stage, in the order of their declaration.
 #[derive(Debug, Clone, Default)]
 pub struct Args {
-    declared: Vec<(String, Option<String>)>,
+    declared: Vec<Arg>,
+}
+
+#[derive(Debug, Clone)]
+struct Arg {
+    name: String,
+    value: Option<String>,
+    /// An ENV of that name came later.
+    hidden: bool,
 }
 
 impl Args {
     pub(crate) fn declare(&mut self, name: &str, value: Option<String>) {
-        match self.declared.iter_mut().find(|(known, _)| known == name) {
-            // A second ARG without any value does not take an earlier one away.
-            Some(place) => place.1 = value.or(place.1.take()),
-            None => self.declared.push((name.to_owned(), value)),
+        match self.declared.iter_mut().find(|arg| arg.name == name) {
+            // A second ARG without any value takes neither an earlier one away nor an ENV.
+            Some(_) if value.is_none() => {}
+            Some(arg) => (arg.value, arg.hidden) = (value, false),
+            None => self.declared.push(Arg {
+                name: name.to_owned(),
+                value,
+                hidden: false,
+            }),
+        }
+    }
+
+    /// ENV sets a variable of this name.
+    pub(crate) fn hide(&mut self, name: &str) {
+        if let Some(arg) = self.declared.iter_mut().find(|arg| arg.name == name) {
+            arg.hidden = true;
         }
     }
 
     fn value(&self, name: &str) -> Option<&str> {
-        let found = self.declared.iter().find(|(known, _)| known == name);
-        found.and_then(|(_, value)| value.as_deref())
+        let found = self.declared.iter().find(|arg| arg.name == name);
+        found.filter(|arg| !arg.hidden)?.value.as_deref()
     }
 
-    /// `NAME=value` of those that have a value and that ENV does not override.
-    pub(crate) fn entries(&self, env: &Execution) -> Vec<String> {
-        let visible = |(name, value): &(String, Option<String>)| match value {
-            Some(value) if env.variable(name).is_none() => Some(format!("{name}={value}")),
-            _ => None,
-        };
-        self.declared.iter().filter_map(visible).collect()
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().map(|arg| arg.name.as_str())
     }
 
-    /// Predefined proxies that were given and not declared.
+    /// Predefined proxies that were given and not declared. Some programs know them in capitals and
+    /// some do not, so a command has both.
     pub(crate) fn proxies(&self, given: &Given, env: &Execution) -> Vec<String> {
-        let hidden = |name: &str| {
-            is_proxy(name)
-                && !self.declared.iter().any(|(known, _)| known == name)
-                && env.variable(name).is_none()
-        };
-        let pairs = given.build_args.iter().filter(|(name, _)| hidden(name));
+        let free =
+            |name: &str| !self.names().any(|known| known == name) && env.variable(name).is_none();
+        let mut all = BTreeMap::new();
+        let proxies = given.build_args.iter().filter(|(name, _)| is_proxy(name));
+        for (name, value) in proxies {
+            for name in [name.to_ascii_uppercase(), name.to_ascii_lowercase()] {
+                if free(&name) {
+                    all.insert(name, value);
+                }
+            }
+        }
+        let pairs = all.into_iter();
         pairs
             .map(|(name, value)| format!("{name}={value}"))
             .collect()
@@ -101,9 +123,34 @@ pub struct Scope<'a> {
     pub args: &'a Args,
 }
 
+impl Scope<'_> {
+    /// `NAME=value` of all that a command sees.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let args = self.args.names().filter_map(|name| {
+            let value = self.args.value(name)?;
+            Some(format!("{name}={value}"))
+        });
+        let env = self.env.env.iter().filter(|entry| {
+            let name = entry.split('=').next().unwrap_or_default();
+            self.args.value(name).is_none()
+        });
+        args.chain(env.cloned()).collect()
+    }
+
+    /// `NAME=value` of the arguments that were declared, with the values that a command sees.
+    pub(crate) fn declared(&self) -> Vec<String> {
+        use expand::Env;
+        let value = |name| self.get(name).unwrap_or_default();
+        let names = self.args.names();
+        names
+            .map(|name| format!("{name}={}", value(name)))
+            .collect()
+    }
+}
+
 impl expand::Env for Scope<'_> {
     fn get(&self, name: &str) -> Option<&str> {
-        self.env.variable(name).or_else(|| self.args.value(name))
+        self.args.value(name).or_else(|| self.env.variable(name))
     }
 }
 
@@ -113,7 +160,7 @@ mod tests {
     use crate::dockerfile::expand::Env;
 
     #[test]
-    fn env_wins_over_args_and_given_over_defaults() {
+    fn the_last_of_env_and_arg_counts() {
         let mut given = Given::default();
         given.build_args.insert("A".into(), "given".into());
         given.globals.insert("G".into(), "global".into());
@@ -134,12 +181,22 @@ mod tests {
         assert_eq!(scope.get("A"), Some("arg"));
         assert_eq!(scope.get("B"), None);
         env.set_variable("A", "env");
+        args.hide("A");
+        args.declare("A", None);
         let scope = Scope {
             env: &env,
             args: &args,
         };
         assert_eq!(scope.get("A"), Some("env"));
-        assert!(args.entries(&env).is_empty());
+        assert_eq!(scope.entries(), ["A=env"]);
+        assert_eq!(scope.declared(), ["A=env", "B="]);
+        args.declare("A", Some("again".into()));
+        let scope = Scope {
+            env: &env,
+            args: &args,
+        };
+        assert_eq!(scope.get("A"), Some("again"));
+        assert_eq!(scope.entries(), ["A=again"]);
     }
 
     #[test]
@@ -149,9 +206,14 @@ mod tests {
         given.build_args.insert("OTHER".into(), "o".into());
         let mut args = Args::default();
         let env = Execution::default();
-        assert_eq!(args.proxies(&given, &env), ["http_proxy=p"]);
+        let both = ["HTTP_PROXY=p", "http_proxy=p"];
+        assert_eq!(args.proxies(&given, &env), both);
         args.declare("http_proxy", Some("p".into()));
-        assert!(args.proxies(&given, &env).is_empty());
-        assert_eq!(args.entries(&env), ["http_proxy=p"]);
+        assert_eq!(args.proxies(&given, &env), ["HTTP_PROXY=p"]);
+        let scope = Scope {
+            env: &env,
+            args: &args,
+        };
+        assert_eq!(scope.entries(), ["http_proxy=p"]);
     }
 }

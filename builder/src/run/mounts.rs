@@ -115,6 +115,12 @@ impl Furnished {
             cancel: placement.cancel,
         };
         place(&copy, placement.matches)?;
+        if let [folder] = placement.matches
+            && folder.is_dir()
+        {
+            // A copy's destination has the usual mode; what is mounted is the folder itself.
+            copy.attributes(&folder.path, &folder.metadata, Path::new(&dest.path))?;
+        }
         self.bind_folder(folder.join("bound"), target, !writable);
         Ok(())
     }

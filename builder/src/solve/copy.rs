@@ -95,13 +95,7 @@ impl Solver<'_> {
         };
         // A linked copy does not see the image, its names are the image's all the same.
         let below = if alone(copy) { self.view(stack)? } else { None };
-        let user = user::resolve(below.as_ref().unwrap_or(to).as_fd(), text)?.user;
-        // A number without a group means the same number there, unlike for USER.
-        let number = !text.contains(':') && text.parse::<u32>().is_ok();
-        Ok(Some(Owner {
-            uid: user.uid,
-            gid: if number { user.uid } else { user.gid },
-        }))
+        owner(below.as_ref().unwrap_or(to), text).map(Some)
     }
 
     /// What was fetched: root's, and for nobody else.
@@ -143,9 +137,29 @@ impl Solver<'_> {
             .and_then(|()| placement.to.sub(dest));
         let folder = made.map_err(CopyError::write(dest))?;
         let (progress, cancel) = (self.env.progress, self.env.cancel);
-        archive::unpack(tar, path, &folder, placement.ownership, progress, cancel)?;
+        let ownership = placement.ownership;
+        archive::unpack(
+            tar,
+            path,
+            &folder,
+            placement.owner,
+            ownership,
+            progress,
+            cancel,
+        )?;
         Ok(true)
     }
+}
+
+/// Who owns what is made for `text`, by the image's own files. A number without a group means the same
+/// number there, unlike for the commands of a USER.
+pub(super) fn owner(image: &Root, text: &str) -> Result<Owner, StepError> {
+    let user = user::resolve(image.as_fd(), text)?.user;
+    let number = !text.contains(':') && text.parse::<u32>().is_ok();
+    Ok(Owner {
+        uid: user.uid,
+        gid: if number { user.uid } else { user.gid },
+    })
 }
 
 /// Whether a copy is made without the image below it. With `--chmod` BuildKit makes an ordinary copy

@@ -7,6 +7,7 @@ use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Metadata;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
+use unpacker::snapshot::store::Staging;
 
 use crate::cache::files;
 use crate::context::Context;
@@ -22,13 +23,18 @@ use super::Solver;
 pub(super) enum Opened<'a> {
     Context(&'a Context),
     Stack(Root),
+    /// A stage without any files, which an empty folder stands for.
+    Empty(
+        Root,
+        #[expect(dead_code, reason = "it is removed with this value")] Staging,
+    ),
 }
 
 impl Opened<'_> {
     pub(super) fn root(&self) -> &Root {
         match self {
             Self::Context(context) => &context.root,
-            Self::Stack(root) => root,
+            Self::Stack(root) | Self::Empty(root, _) => root,
         }
     }
 
@@ -90,17 +96,27 @@ impl Solver<'_> {
         }
     }
 
+    fn nothing(&self) -> Result<Opened<'_>, StepError> {
+        let failed = || StepError::io("open an empty stage");
+        let folder = self.env.snapshots.stage().map_err(failed())?;
+        let root = Root::open(&folder.fs()).map_err(failed())?;
+        Ok(Opened::Empty(root, folder))
+    }
+
     pub(super) fn open(&self, origin: &Origin) -> Result<Opened<'_>, StepError> {
-        let empty = || StepError::io("open an empty stage")(std::io::ErrorKind::NotFound.into());
+        let unknown = || StepError::io("find a context")(std::io::ErrorKind::NotFound.into());
         match origin {
             Origin::Context => Ok(Opened::Context(&self.contexts.main)),
             Origin::Named(name) => {
                 let found = self.contexts.named.get(name);
-                found.map(Opened::Context).ok_or_else(empty)
+                found.map(Opened::Context).ok_or_else(unknown)
             }
             Origin::Stage(_) | Origin::Image(..) => {
                 let stack = self.stack_of(origin).unwrap_or_default();
-                self.view(stack)?.map(Opened::Stack).ok_or_else(empty)
+                match self.view(stack)? {
+                    Some(root) => Ok(Opened::Stack(root)),
+                    None => self.nothing(),
+                }
             }
         }
     }
@@ -118,7 +134,7 @@ impl Solver<'_> {
             root: &root,
             ignore: match opened {
                 Opened::Context(context) => Some(&context.ignore),
-                Opened::Stack(_) => None,
+                Opened::Stack(_) | Opened::Empty(..) => None,
             },
             exclude,
             name: &name,
@@ -129,7 +145,7 @@ impl Solver<'_> {
         };
         let mut hash = |path: &Path, found: &Metadata| match opened {
             Opened::Context(context) => context.hash(found, || root.open_file(path)),
-            Opened::Stack(_) => files::hash(&mut root.open_file(path)?),
+            Opened::Stack(_) | Opened::Empty(..) => files::hash(&mut root.open_file(path)?),
         };
         let content = digest(&root, &matches, counts, &mut hash, self.env.cancel)?;
         Ok(Selected { matches, content })

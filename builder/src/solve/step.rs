@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use unpacker::container::user;
 use unpacker::crash;
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
@@ -24,6 +23,7 @@ use crate::ignore::Ignore;
 use crate::plan::{Action, Copy, Run, Step, Workdir};
 
 use super::Solver;
+use super::copy::owner;
 use super::download::{Download, download};
 use super::origin::Selected;
 use super::run::Binds;
@@ -328,11 +328,7 @@ impl Solver<'_> {
             return Ok(());
         }
         let root = self.writable(stack, staging)?;
-        let user = user::resolve(root.as_fd(), &workdir.user)?.user;
-        let owner = Owner {
-            uid: user.uid,
-            gid: user.gid,
-        };
+        let owner = owner(&root, &workdir.user)?;
         make_folders(&root, path, owner, FOLDER_MODE, self.env.ownership).map_err(failed)
     }
 }

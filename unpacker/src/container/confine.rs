@@ -175,7 +175,10 @@ pub(crate) fn become_user(ids: &IdMap, user: &User) -> Result<(), Refusal> {
     }
     let gid = rustix::process::Gid::from_raw(user.gid);
     let uid = rustix::process::Uid::from_raw(user.uid);
-    let groups: Vec<_> = (user.groups.iter().copied())
+    // With its own group among them: nobody gains by leaving it (as docker and containerd have it).
+    let others = user.groups.iter().copied().filter(|id| *id != user.gid);
+    let groups: Vec<_> = std::iter::once(user.gid)
+        .chain(others)
         .map(rustix::process::Gid::from_raw)
         .collect();
     let what = || format!("become user {}:{}", user.uid, user.gid);

@@ -113,9 +113,37 @@ pub(crate) fn interpret(raw: &RawEntry, overlay: bool) -> Result<Change, Refusal
         return Ok(Change::Nothing);
     }
     let path = clean(&raw.name)?;
-    if let Some(change) = whiteout(&path)? {
-        return Ok(change);
+    match whiteout(&path)? {
+        Some(change) => Ok(change),
+        None => ordinary(raw, path, overlay),
     }
+}
+
+/// Reads an entry of an archive that is no layer: no name hides anything, what is said of the top is
+/// passed over, and everything may get one owner.
+pub(crate) fn interpret_archived(raw: &RawEntry, owner: Option<Owner>) -> Result<Change, Refusal> {
+    if raw.flag == b'g' {
+        return Ok(Change::Nothing);
+    }
+    Ok(match ordinary(raw, clean(&raw.name)?, false)? {
+        Change::Put { path, .. } if path.as_os_str().is_empty() => Change::Nothing,
+        Change::Put {
+            path,
+            node,
+            mut attributes,
+        } => {
+            attributes.owner = owner.unwrap_or(attributes.owner);
+            Change::Put {
+                path,
+                node,
+                attributes,
+            }
+        }
+        other => other,
+    })
+}
+
+fn ordinary(raw: &RawEntry, path: PathBuf, overlay: bool) -> Result<Change, Refusal> {
     if raw.flag == b'1' {
         let target = clean(&raw.link)?;
         return match target.as_os_str().is_empty() || path.as_os_str().is_empty() {

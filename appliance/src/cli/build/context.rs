@@ -102,8 +102,16 @@ fn from_stdin(file: Option<&Path>) -> Outcome<Given> {
         Some(tar) => {
             let root = Root::open(folder.path())?;
             let (name, ownership) = (Path::new("-"), ownership());
-            archive::unpack(tar, name, &root, ownership, &Silent, &Cancel::default())
-                .map_err(|error| unusable(&error))?;
+            archive::unpack(
+                tar,
+                name,
+                &root,
+                None,
+                ownership,
+                &Silent,
+                &Cancel::default(),
+            )
+            .map_err(|error| unusable(&error))?;
             None
         }
         None => Some(text_of(&mut rewound(spooled)?)?),

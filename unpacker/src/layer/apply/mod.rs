@@ -1,9 +1,9 @@
 //! Carries out a layer: an uncompressed tar becomes a folder.
 //!
-//! Two forms. `Overlay`: a folder of its own above known parents, whiteouts and opaque folders as
+//! Three forms. `Overlay`: a folder of its own above known parents, whiteouts and opaque folders as
 //! overlayfs wants them (`userxattr`); stacked by overlayfs it shows what a serial unpack shows.
-//! `Flat`: one tree into which all layers go, one after the other. Both forms have the same
-//! semantics, those of umoci, for every order of entries:
+//! `Flat`: one tree into which all layers go, one after the other. `Archive`:
+//! what is no layer, into a tree. The first two have the same semantics, those of umoci, for every order of entries:
 //!
 //! * A whiteout hides lower layers only, never files of its own layer.
 //! * Entries of one name: the last one counts. A directory over a directory replaces attributes.
@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 
 use crate::layer::Ownership;
 use crate::layer::archive::{Archive, ArchiveError};
-use crate::layer::entry::{Change, MAX_DEPTH, Refusal, interpret, told};
-use crate::layer::root::metadata::Kind;
+use crate::layer::entry::{Change, MAX_DEPTH, Refusal, interpret, interpret_archived, told};
+use crate::layer::root::metadata::{Kind, Owner};
 use crate::layer::root::{Root, look_in};
 use crate::layer::tree::{Budget, Folder, MAX_REMEMBERED, Paths, Tree, TreeError};
 use crate::progress::{Cancel, Progress};
@@ -45,6 +45,9 @@ pub enum Form<'a> {
     Overlay { parents: &'a [Root] },
     /// A tree that has all lower layers in it.
     Flat,
+    /// A tree into which an archive goes that is no layer: its names hide nothing, the tree's top stays
+    /// as it is, and everything may get one owner.
+    Archive { owner: Option<Owner> },
 }
 
 /// Bounds against bombs, and how owners are kept.
@@ -134,10 +137,14 @@ pub fn apply(
 ) -> Result<Applied, ApplyError> {
     let (parents, flat) = match form {
         Form::Overlay { parents } => (parents, false),
-        Form::Flat => (&[][..], true),
+        Form::Flat | Form::Archive { .. } => (&[][..], true),
     };
     let tree = Tree::new(root, parents, options.ownership, budget(options, cancel));
-    Layer::new(tree, flat, options, progress).carry_out(tar, options, cancel)
+    let mut layer = Layer::new(tree, flat, options, progress);
+    if let Form::Archive { owner } = form {
+        layer.archived = Some(owner);
+    }
+    layer.carry_out(tar, options, cancel)
 }
 
 fn budget<'a>(options: &ApplyOptions, cancel: &'a Cancel) -> Budget<'a> {
@@ -147,6 +154,8 @@ fn budget<'a>(options: &ApplyOptions, cancel: &'a Cancel) -> Budget<'a> {
 struct Layer<'a> {
     tree: Tree<'a>,
     flat: bool,
+    /// It is no layer, and its entries may get one owner.
+    archived: Option<Option<Owner>>,
     ownership: Ownership,
     /// Links whose target was not there yet: path and target.
     pending: Vec<(PathBuf, PathBuf)>,
@@ -166,6 +175,7 @@ impl<'a> Layer<'a> {
         Self {
             tree,
             flat,
+            archived: None,
             ownership: options.ownership,
             pending: Vec::new(),
             touched: HashSet::new(),
@@ -191,7 +201,11 @@ impl Layer<'_> {
         while let Some(raw) = archive.next()? {
             applied.entries += 1;
             (self.tree.budget.entry()).map_err(|error| creating(Path::new(""), error))?;
-            let change = interpret(&raw, !self.flat).map_err(|source| ApplyError::Refused {
+            let change = match self.archived {
+                Some(owner) => interpret_archived(&raw, owner),
+                None => interpret(&raw, !self.flat),
+            };
+            let change = change.map_err(|source| ApplyError::Refused {
                 name: told(&raw.name),
                 source,
             })?;

@@ -2,6 +2,7 @@
 //!
 //! The overlay form is looked at through the kernel's own overlayfs, mounted detached.
 
+mod archives;
 mod bounds;
 mod cases;
 mod corpus;

@@ -1,0 +1,2 @@
+FROM base
+ADD archives/whiteout.tar /opt/data

@@ -1,0 +1,2 @@
+FROM base
+COPY --chown=:video a.txt /group-only

@@ -1,0 +1,2 @@
+FROM base
+COPY --parents link-to-dir/f1 /p10/

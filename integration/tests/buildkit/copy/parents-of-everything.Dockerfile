@@ -1,0 +1,2 @@
+FROM base
+COPY --parents . /p12/

@@ -1,0 +1,2 @@
+FROM base
+COPY a.txt b.txt /file

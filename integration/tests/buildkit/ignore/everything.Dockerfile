@@ -1,0 +1,5 @@
+FROM base
+COPY --from=base /opt/one /x
+COPY <<EOT /y
+inline
+EOT

@@ -1,0 +1,3 @@
+FROM base
+COPY docs /x/
+COPY dir /y/

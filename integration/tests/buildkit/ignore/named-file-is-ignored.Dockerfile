@@ -1,0 +1,3 @@
+FROM base
+COPY a.txt b.txt /x/
+#: refused

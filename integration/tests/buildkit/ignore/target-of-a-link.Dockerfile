@@ -1,0 +1,3 @@
+FROM base
+COPY link-to-file /f
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+COPY --exclude=[a a.txt /
+#: refused

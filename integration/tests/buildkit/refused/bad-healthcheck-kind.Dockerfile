@@ -1,0 +1,3 @@
+FROM base
+HEALTHCHECK PING x
+#: refused

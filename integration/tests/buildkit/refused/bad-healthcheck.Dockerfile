@@ -1,0 +1,3 @@
+FROM base
+HEALTHCHECK --interval=5 CMD true
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+COPY --chmod=9 a.txt /
+#: refused

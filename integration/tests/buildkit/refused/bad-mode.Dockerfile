@@ -1,0 +1,3 @@
+FROM base
+COPY --chmod=rwx a.txt /
+#: refused

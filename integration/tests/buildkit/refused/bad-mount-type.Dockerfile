@@ -1,0 +1,3 @@
+FROM base
+RUN --mount=type=floppy,target=/x true
+#: refused

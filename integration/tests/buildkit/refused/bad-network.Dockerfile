@@ -1,0 +1,3 @@
+FROM base
+RUN --network=bridge true
+#: refused

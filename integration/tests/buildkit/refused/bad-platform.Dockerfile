@@ -1,0 +1,2 @@
+FROM --platform=what/is/this/now base
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+EXPOSE 90-80
+#: refused

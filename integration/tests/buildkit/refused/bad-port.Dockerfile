@@ -1,0 +1,3 @@
+FROM base
+EXPOSE 80/tcp/x
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+STOPSIGNAL NOSUCH
+#: refused

@@ -1,0 +1,2 @@
+FROM base AS 1st
+#: refused

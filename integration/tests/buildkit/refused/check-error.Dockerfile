@@ -1,0 +1,3 @@
+# check=error=true
+FROM base AS Casing
+#: refused

@@ -1,0 +1,3 @@
+FROM base AS me
+COPY --from=me /opt/one /x
+#: refused

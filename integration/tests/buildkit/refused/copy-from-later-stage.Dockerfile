@@ -1,0 +1,5 @@
+FROM base AS first
+COPY --from=second /opt/one /x
+FROM base AS second
+#: target first
+#: refused

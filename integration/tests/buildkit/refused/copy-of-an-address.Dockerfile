@@ -1,0 +1,5 @@
+FROM base
+ARG SERVER
+COPY $SERVER/file.txt /x
+#: arg SERVER={server}
+#: refused

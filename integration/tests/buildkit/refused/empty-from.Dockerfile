@@ -1,0 +1,3 @@
+ARG NONE
+FROM $NONE
+#: refused

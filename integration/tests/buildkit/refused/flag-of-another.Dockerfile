@@ -1,0 +1,3 @@
+FROM base
+RUN --chown=1 true
+#: refused

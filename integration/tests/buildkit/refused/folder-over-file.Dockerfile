@@ -1,0 +1,3 @@
+FROM base
+COPY dir /opt/one
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+COPY --from=5 /x /
+#: refused

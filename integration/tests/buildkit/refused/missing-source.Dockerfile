@@ -1,0 +1,3 @@
+FROM base
+COPY no-such-file /
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+RUN --mount=type=cache,target=/x,sharing=sometimes true
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+RUN --mount=type=cache true
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+ONBUILD FROM scratch
+#: refused

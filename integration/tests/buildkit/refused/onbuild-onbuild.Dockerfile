@@ -1,0 +1,3 @@
+FROM base
+ONBUILD ONBUILD RUN true
+#: refused

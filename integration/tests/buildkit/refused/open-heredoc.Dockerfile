@@ -1,0 +1,4 @@
+FROM base
+RUN <<EOT
+echo
+#: refused

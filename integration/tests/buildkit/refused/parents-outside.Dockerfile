@@ -1,0 +1,3 @@
+FROM base
+COPY --parents ../../nowhere /x/
+#: refused

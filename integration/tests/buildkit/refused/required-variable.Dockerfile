@@ -1,0 +1,3 @@
+FROM base
+LABEL a=${UNSET:?must be there}
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+COPY --what=1 a.txt /
+#: refused

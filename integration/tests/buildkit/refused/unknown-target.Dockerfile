@@ -1,0 +1,3 @@
+FROM base
+#: target nowhere
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+RUN --network=host test -d /sys/class/net/lo && touch /there
+#: allow network.host

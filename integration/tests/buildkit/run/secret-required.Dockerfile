@@ -1,0 +1,3 @@
+FROM base
+RUN --mount=type=secret,id=missing,required true
+#: refused

@@ -1,0 +1,3 @@
+FROM base
+RUN --mount=type=ssh,required true
+#: refused

@@ -1,0 +1,4 @@
+FROM base
+USER nobody-here
+COPY a.txt /
+CMD ["x"]

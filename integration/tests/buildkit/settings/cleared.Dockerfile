@@ -1,0 +1,9 @@
+FROM configured
+ENTRYPOINT []
+CMD []
+HEALTHCHECK NONE
+USER root
+EXPOSE 1
+VOLUME /more
+LABEL of.base=changed
+ENV OF_BASE=

@@ -1,0 +1,3 @@
+FROM configured
+CMD ["own"]
+ENTRYPOINT new shell

@@ -1,0 +1,4 @@
+FROM base
+LABEL a=file b=file
+#: label a=given
+#: label z=last

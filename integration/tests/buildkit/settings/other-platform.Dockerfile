@@ -1,0 +1,4 @@
+FROM scratch
+ARG TARGETARCH TARGETVARIANT
+COPY a.txt /$TARGETARCH-$TARGETVARIANT
+#: platform linux/arm/v6

@@ -1,0 +1,3 @@
+FROM base
+WORKDIR /opt/dangling
+COPY a.txt here

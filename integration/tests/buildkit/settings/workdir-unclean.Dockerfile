@@ -1,0 +1,2 @@
+FROM base
+WORKDIR /a//b/../c/.

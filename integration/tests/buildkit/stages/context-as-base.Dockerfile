@@ -1,0 +1,4 @@
+FROM extra
+COPY a.txt /more
+LABEL x=y
+#: context extra=dir

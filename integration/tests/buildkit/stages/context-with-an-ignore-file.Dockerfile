@@ -1,0 +1,3 @@
+FROM scratch
+COPY --from=extra . /
+#: context extra=src

@@ -1,0 +1,3 @@
+FROM base AS a
+FROM base AS a
+COPY --from=a /opt/one /x

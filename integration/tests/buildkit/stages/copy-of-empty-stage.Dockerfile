@@ -1,0 +1,3 @@
+FROM scratch AS nothing
+FROM base
+COPY --from=nothing / /x/

@@ -1,0 +1,3 @@
+FROM triggering AS child
+FROM child
+RUN ls /work > /listed

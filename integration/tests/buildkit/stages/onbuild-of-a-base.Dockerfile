@@ -1,0 +1,3 @@
+FROM triggering
+ENV AFTER=1
+RUN cat /work/a.txt > /read

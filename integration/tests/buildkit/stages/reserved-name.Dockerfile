@@ -1,0 +1,3 @@
+FROM base AS scratch
+FROM scratch
+COPY a.txt /

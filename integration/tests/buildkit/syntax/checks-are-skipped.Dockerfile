@@ -1,0 +1,3 @@
+# check=skip=StageNameCasing,FromAsCasing;error=true
+FROM base as Casing
+LABEL a=b

@@ -1,0 +1,4 @@
+﻿FROM base
+RUN echo carriage > /a
+COPY a.txt /b
+LABEL a="b"

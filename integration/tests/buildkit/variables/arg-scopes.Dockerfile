@@ -1,0 +1,25 @@
+ARG GLOBAL=global
+ARG GIVEN=default
+ARG FIRST=1 SECOND=${FIRST}2 THIRD
+ARG BASE=base
+FROM $BASE AS one
+RUN echo "1 $GLOBAL $GIVEN $SECOND" > /1
+ARG GLOBAL
+ARG GIVEN=own
+RUN echo "2 $GLOBAL $GIVEN" > /2
+ENV GIVEN=env
+RUN echo "3 $GLOBAL $GIVEN" > /3
+ARG GIVEN
+RUN echo "4 $GIVEN" > /4
+FROM one AS two
+ARG SECOND
+ARG LOCAL=$SECOND-${GLOBAL:-none}
+ARG A=1 B=$A C
+RUN echo "5 $GLOBAL $GIVEN $SECOND $LOCAL $A $B ${C-unset} $UNDECLARED" > /5
+ARG A=$A-again
+RUN env | grep -E '^(A|B|C|LOCAL|SECOND|GIVEN|GLOBAL|THIRD)=' > /6
+ARG C
+LABEL c=$C third=$THIRD
+#: arg GIVEN=given
+#: arg C=see
+#: arg UNDECLARED=never

@@ -1,0 +1,7 @@
+FROM base
+RUN echo "[$SOURCE_DATE_EPOCH]" > /undeclared
+ARG SOURCE_DATE_EPOCH
+RUN echo "[$SOURCE_DATE_EPOCH]" > /declared
+LABEL epoch=$SOURCE_DATE_EPOCH
+COPY a.txt /
+#: arg SOURCE_DATE_EPOCH=1700000001

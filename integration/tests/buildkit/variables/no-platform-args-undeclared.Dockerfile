@@ -1,0 +1,4 @@
+FROM base
+RUN echo "[$TARGETARCH][$BUILDPLATFORM]" > /p
+LABEL a="[$TARGETARCH]"
+COPY a.txt /x-$TARGETARCH

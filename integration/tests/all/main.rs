@@ -17,6 +17,7 @@ mod build_inputs;
 mod build_outputs;
 mod clients;
 mod conformance;
+mod contained;
 mod containerd;
 mod crash;
 mod crowd;

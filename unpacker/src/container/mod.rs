@@ -18,6 +18,7 @@ mod init;
 mod inside;
 pub mod launch;
 mod log;
+pub mod memory;
 mod monitor;
 pub mod network;
 mod outbox;

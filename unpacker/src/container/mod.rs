@@ -26,6 +26,7 @@ pub mod populate;
 pub mod probe;
 mod program;
 mod record;
+mod recorder;
 mod relay;
 pub mod resources;
 mod rootfs;

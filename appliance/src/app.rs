@@ -249,12 +249,18 @@ fn surroundings(status: &DaemonStatus, options: &Options, folder: &DataFolder) -
     surroundings
 }
 
+/// An ordinary user is called root only in the namespace of its daemon.
+fn in_a_container(map: &IdMap) -> bool {
+    (map.uids.iter()).any(|range| range.inside == 0 && range.outside == 0)
+}
+
 /// How an identity map is called in `daemon status`.
 pub fn identity() -> Outcome<String> {
     let map = IdMap::current()?;
     let name = match (map.is_whole(), map.is_single()) {
         (true, _) => "root (all ids)",
         (_, true) => "single (one id: no range in /etc/subuid)",
+        _ if in_a_container(&map) => "range (ids of this container's root)",
         _ => "range (ids of /etc/subuid)",
     };
     Ok(name.to_owned())

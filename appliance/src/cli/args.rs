@@ -355,15 +355,11 @@ pub struct LogArgs {
 
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The image; fetched when it is not here
-    pub image: String,
-    /// The command and its arguments [default: the image's]
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
-    pub command: Vec<String>,
+    // One list, because only behind the first word of such a list everything is a word: `IMAGE -p 1`.
+    /// The image, which is fetched when it is not here, and the command with its arguments [default:
+    /// the image's]
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [CMD]")]
+    pub words: Vec<String>,
     /// A name [default: the id]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

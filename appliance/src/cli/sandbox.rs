@@ -55,10 +55,11 @@ async fn start(session: &Session, run: Run) -> Outcome<u8> {
     }
     let cidfile = run.life.cidfile.as_deref().map(new_file).transpose()?;
     let client = session.daemon().await?;
+    let mut words = run.words.into_iter();
     let request = SandboxRequest {
-        image: run.image,
+        image: words.next().unwrap_or_default(),
         name: run.name,
-        command: run.command,
+        command: words.collect(),
         env,
         user: run.user,
         cwd: run.workdir,

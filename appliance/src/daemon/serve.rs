@@ -17,6 +17,7 @@ use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use unpacker::container::memory::{self, Layers};
 use unpacker::container::{cgroup, idmap};
 
 use crate::api;
@@ -78,6 +79,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
         Err(error) => tracing::warn!(%error, "cannot make room in the control group"),
     }
     folder.sweep()?;
+    cover_snapshots(&folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -85,6 +87,23 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
     runtime.shutdown_timeout(DRAIN);
     tracing::info!("stopped");
     outcome.map(|()| 0)
+}
+
+/// Where no layers can be stacked in the data folder, they are kept in memory.
+fn cover_snapshots(folder: &DataFolder) -> Outcome<()> {
+    let snapshots = folder.snapshots();
+    std::fs::create_dir_all(&snapshots)?;
+    match memory::cover(&snapshots) {
+        Ok(Layers::OnDisk) => {}
+        Ok(Layers::InMemory(why)) => tracing::warn!(
+            %why,
+            "layers cannot be stacked in the data folder; until this daemon ends they are in memory"
+        ),
+        Ok(Layers::Nowhere(why)) => tracing::warn!(%why, "layers cannot be stacked"),
+        // A full disk, for one: whoever wants to make room on it needs a daemon.
+        Err(error) => tracing::warn!(%error, "cannot try whether layers can be stacked"),
+    }
+    Ok(())
 }
 
 async fn serve(options: Options, folder: DataFolder, listen: SocketAddr) -> Outcome<()> {

@@ -141,7 +141,7 @@ fn file_system(existing: &Path) -> Finding {
             Finding::reduced(WHAT, "tmpfs: images are in memory and gone at a restart").lift(HINT)
         }
         0x794c_7630 => {
-            Finding::missing(WHAT, "overlayfs: layers cannot be stacked on it").lift(HINT)
+            Finding::reduced(WHAT, "overlayfs: layers cannot be stacked on it").lift(HINT)
         }
         0x6969 => Finding::missing(WHAT, "NFS: no layers, and no durable index").lift(HINT),
         0x6573_5546 => {

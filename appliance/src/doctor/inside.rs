@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use unpacker::container::cgroup;
 use unpacker::container::launch::Launcher;
+use unpacker::container::memory::Layers;
 use unpacker::container::network::probe::{Found, Rung};
 use unpacker::container::probe::{Host, Ids};
 
@@ -18,7 +19,7 @@ pub(super) fn look(scratch: &Path) -> Outcome<Vec<Finding>> {
     let mut findings = vec![
         Finding::ok("user namespaces", "containers are made in their own"),
         ids(&host.ids),
-        overlay(&host.overlay, scratch),
+        overlay(&host.layers, scratch),
         reflink(scratch),
         calls(),
     ];
@@ -69,7 +70,7 @@ fn ids(ids: &Ids) -> Finding {
     match ids {
         Ids::Whole => Finding::ok(WHAT, "containers have every id of this host"),
         Ids::Range(count) if *count > 65_535 => {
-            Finding::ok(WHAT, format!("containers have {count} ids of /etc/subuid"))
+            Finding::ok(WHAT, format!("containers have {count} ids"))
         }
         Ids::Range(count) => Finding::reduced(
             WHAT,
@@ -79,8 +80,8 @@ fn ids(ids: &Ids) -> Finding {
         Ids::Single { missing } => Finding::reduced(
             WHAT,
             format!(
-                "containers have one id, every file belongs to it, and changes of owner have no \
-                 effect; missing: {}",
+                "containers have one id, every file belongs to it, and changes of owner are \
+                 noted for layers only; missing: {}",
                 missing.join(", ")
             ),
         )
@@ -91,18 +92,26 @@ fn ids(ids: &Ids) -> Finding {
     }
 }
 
-fn overlay(overlay: &Result<(), String>, scratch: &Path) -> Finding {
+fn overlay(layers: &Layers, scratch: &Path) -> Finding {
     const WHAT: &str = "overlayfs";
-    match overlay {
-        Ok(()) => Finding::ok(WHAT, "layers are stacked without copying (userxattr)"),
-        Err(why) => Finding::missing(
+    const LIFT: &str = "put the data folder (--data, DEVPOD_DATA) on ext4, xfs or btrfs: inside a \
+        container on a volume (docker run -v, Kubernetes emptyDir)";
+    let here = scratch.display();
+    match layers {
+        Layers::OnDisk => Finding::ok(WHAT, "layers are stacked without copying (userxattr)"),
+        Layers::InMemory(why) => Finding::reduced(
             WHAT,
-            format!("layers cannot be stacked in {}: {why}", scratch.display()),
+            format!(
+                "unpacked layers and build steps are kept in memory, and sandboxes are copies: \
+                 layers cannot be stacked in {here}: {why}"
+            ),
         )
-        .lift(
-            "put the data folder (--data, DEVPOD_DATA) on ext4, xfs or btrfs; Linux 5.11 or newer \
-             as an ordinary user",
-        ),
+        .lift(LIFT),
+        Layers::Nowhere(why) => Finding::missing(
+            WHAT,
+            format!("layers cannot be stacked in {here}, nor in memory: {why}"),
+        )
+        .lift(LIFT),
     }
 }
 

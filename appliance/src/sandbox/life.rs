@@ -217,6 +217,7 @@ mod tests {
                 upper: "/none".into(),
                 work: "/none".into(),
                 volatile: false,
+                becomes_layer: false,
             },
             hostname: id.clone(),
             mounts: Vec::new(),

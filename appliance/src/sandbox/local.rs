@@ -326,6 +326,7 @@ impl Sandboxes {
             work: folder.join("work"),
             // It is removed when it ends, and so after a crash of the host.
             volatile: request.remove,
+            becomes_layer: false,
         };
         let mut spec = spec(&id, rootfs, &runnable.config, request)?;
         spec.mounts.extend(volumes.iter().map(seen));

@@ -68,6 +68,7 @@ pub fn execute(
             upper: ground.staging.fs(),
             work: ground.staging.work(),
             volatile: true,
+            becomes_layer: true,
         },
         hostname: HOSTNAME.to_owned(),
         mounts,
@@ -103,9 +104,10 @@ pub fn execute(
 }
 
 /// With one single id every file belongs to it, whatever the command's user is called; the answer
-/// is whose its new files are to be in the layer.
+/// is whose its new files are to be in the layer. Root's are noted, too: a file without a note would
+/// become the next user's.
 fn owner_to_record(env: &Env<'_>, user: &User) -> Option<Owner> {
-    let recorded = env.ownership == Ownership::Recorded && (user.uid, user.gid) != (0, 0);
+    let recorded = env.ownership == Ownership::Recorded;
     recorded.then_some(Owner {
         uid: user.uid,
         gid: user.gid,

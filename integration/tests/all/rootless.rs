@@ -161,8 +161,68 @@ fn builds_with_apt(appliance: &TestAppliance) {
     assert_eq!(owner_in_layers(&to, "etc/given"), Some((7, 50)));
 }
 
+/// What a command's chown says is in the layer, whatever the ids are that the daemon has.
+#[test]
+fn owners_that_commands_set_are_in_the_layer() {
+    for appliance in [with_range(), without_range()].into_iter().flatten() {
+        let folder = Folder::new();
+        let from = folder.join("from");
+        if !probe::programs(&["skopeo"]) || !base_image::busybox(&from) {
+            return;
+        }
+        appliance.load(&from, "busybox:1");
+        folder.write("Dockerfile", OWNED);
+        folder.write("copied", "x");
+        appliance.place().hand_over(folder.path());
+        let context = folder.path().display().to_string();
+        appliance.run(&["build", "--tag", "owned:1", &context]).ok();
+        let to = folder.join("out");
+        let source = format!("docker://{}", appliance.reference("owned:1"));
+        integration::clients::skopeo_copy(&source, &format!("dir:{}", to.display()));
+        for (name, owner, mode) in [
+            ("srv/by-name", (7, 50), 0o644),
+            ("srv/by-number", (1234, 4321), 0o600),
+            ("srv/through", (8, 0), 0o644),
+            ("srv/deep", (9, 9), 0o750),
+            ("srv/deep/below", (9, 9), 0o644),
+            // Set-id bits go with the owner, and come back when they are set after it.
+            ("srv/lost", (5, 5), 0o755),
+            ("srv/kept", (5, 5), 0o4755),
+            ("copied", (3, 3), 0o640),
+            ("srv/users", (7, 50), 0o644),
+            // Nobody's but root's, although a user made something in it.
+            ("srv", (0, 0), 0o1777),
+        ] {
+            let seen = in_layers(&to, name).unwrap_or_else(|| panic!("{name} is in no layer"));
+            assert_eq!(seen, (owner.0, owner.1, mode), "{name}");
+        }
+    }
+}
+
+/// `guest` is 7:50 in that image. A folder of a cache belongs to no layer.
+const OWNED: &str = r#"FROM busybox:1
+RUN mkdir -p /srv/deep && cd /srv && echo 1 > by-name && busybox chown guest:staff by-name \
+    && echo 2 > by-number && busybox chmod 600 by-number && busybox chown 1234:4321 ./by-number \
+    && echo 3 > through && ln -s /srv/through link && busybox chown 8 link
+RUN cd /srv && echo 4 > deep/below && busybox chmod 750 deep && busybox chown -R 9:9 deep \
+    && echo 5 > lost && busybox chmod 4755 lost && busybox chown 5:5 lost \
+    && echo 6 > kept && busybox chown 5:5 kept && busybox chmod 4755 kept
+RUN ! busybox chown 1:1 /no/such/file
+COPY copied /
+RUN --mount=type=cache,target=/cache busybox chown 3:3 /copied && busybox chown 3:3 /cache \
+    && busybox chmod 640 /copied
+RUN busybox chmod 1777 /srv
+USER guest
+RUN echo 7 > /srv/users
+"#;
+
 /// Owner of a file in the topmost layer that has it.
 fn owner_in_layers(folder: &std::path::Path, name: &str) -> Option<(u64, u64)> {
+    in_layers(folder, name).map(|(uid, gid, _)| (uid, gid))
+}
+
+/// Its owner and mode.
+fn in_layers(folder: &std::path::Path, name: &str) -> Option<(u64, u64, u32)> {
     let manifest = std::fs::read(folder.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     let layers = manifest["layers"].as_array().unwrap();
@@ -176,7 +236,11 @@ fn owner_in_layers(folder: &std::path::Path, name: &str) -> Option<(u64, u64)> {
             let entry = entry.unwrap();
             let path = entry.path().unwrap();
             let same = path.strip_prefix("./").unwrap_or(&path) == std::path::Path::new(name);
-            same.then(|| (entry.header().uid().unwrap(), entry.header().gid().unwrap()))
+            let header = entry.header();
+            same.then(|| {
+                let owner = (header.uid().unwrap(), header.gid().unwrap());
+                (owner.0, owner.1, header.mode().unwrap() & 0o7777)
+            })
         })
     })
 }

@@ -19,11 +19,13 @@ use super::init;
 use super::launch::{Refusal, Refuse, Stage};
 use super::network::{Attached, Prepared, Published};
 use super::program::{self, Never, Stdio};
+use super::recorder::Recorder;
 use super::rootfs;
 use super::spec::{ContainerSpec, Network};
 use super::sys::{self, Forked};
 use super::wire::Wire;
 use crate::crash;
+use crate::layer::root::metadata::Owner;
 
 /// What the child tells its parent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +50,7 @@ pub(crate) struct Started {
     created: Vec<PathBuf>,
     held: Held,
     network: Option<Attached>,
+    recorder: Option<Recorder>,
     wire: Wire,
 }
 
@@ -68,7 +71,13 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
     let mut spec = held.applied_to(spec);
     spec.wiring.bridge.address = network.as_ref().and_then(Prepared::address);
     let spec = &spec;
-    let (wire, theirs) = Wire::pair().refuse(Stage::Namespaces, || "make a socket".into())?;
+    let socket = || "make a socket".to_owned();
+    let (wire, theirs) = Wire::pair().refuse(Stage::Namespaces, socket)?;
+    let recorded = ids.is_single() && spec.rootfs.becomes_layer;
+    let recording = match recorded {
+        true => Some(Wire::pair().refuse(Stage::Namespaces, socket)?),
+        false => None,
+    };
     let forked = sys::fork(namespaces(spec)).refuse(Stage::Namespaces, explain_namespaces);
     let forked = forked.inspect_err(|_| {
         held.end();
@@ -76,21 +85,36 @@ pub(crate) fn start(spec: &ContainerSpec, stdio: Stdio) -> Result<Started, Refus
     match forked {
         Forked::Child => {
             drop(wire);
-            child(spec, &ids, &Wire::from_fd(theirs), stdio)
+            let recorder = recording.map(|(asks, _)| asks);
+            child(spec, &ids, &Wire::from_fd(theirs), stdio, recorder.as_ref())
         }
         Forked::Parent(pid, pidfd) => {
             drop(theirs);
             drop(stdio);
-            let admitted = map_ids(pid, &ids).and_then(|()| held.admit(pid.as_raw_nonzero().get()));
-            let result = admitted.and_then(|()| bring_up(&wire, spec.init, network, &held, &pidfd));
+            let user = Owner {
+                uid: spec.process.user.uid,
+                gid: spec.process.user.gid,
+            };
+            // The container's end goes with the last line: a recorder that nobody asks ends.
+            let recorder = recording
+                .map(|(_, hears)| Recorder::start(pid, user, hears))
+                .transpose();
+            let result = recorder.and_then(|recorder| {
+                let admitted =
+                    map_ids(pid, &ids).and_then(|()| held.admit(pid.as_raw_nonzero().get()));
+                admitted?;
+                let (heard, network) = bring_up(&wire, spec.init, network, &held, &pidfd)?;
+                Ok((heard, network, recorder))
+            });
             match result {
-                Ok((Heard { terminal, created }, network)) => Ok(Started {
+                Ok((Heard { terminal, created }, network, recorder)) => Ok(Started {
                     pid,
                     pidfd,
                     terminal,
                     created,
                     held,
                     network,
+                    recorder,
                     wire,
                 }),
                 Err(refusal) => {
@@ -109,6 +133,7 @@ impl Started {
     /// Waits for the end and takes the traces of the mounts away.
     pub(crate) fn wait(mut self, spec: &ContainerSpec) -> Ending {
         let status = sys::wait(self.pid.as_raw_nonzero().get(), 0);
+        drop(self.recorder.take());
         if let Some(network) = self.network.take() {
             // Where it has to stay, its last words are cut short.
             let _ = self.held.release_helper(network.pid());
@@ -245,8 +270,14 @@ fn hear(wire: &Wire, init: bool) -> Result<Heard, Refusal> {
 }
 
 /// PID 1 of the container. Never returns.
-fn child(spec: &ContainerSpec, ids: &IdMap, wire: &Wire, stdio: Stdio) -> ! {
-    let refusal = match become_container(spec, ids, wire, stdio) {
+fn child(
+    spec: &ContainerSpec,
+    ids: &IdMap,
+    wire: &Wire,
+    stdio: Stdio,
+    recorder: Option<&Wire>,
+) -> ! {
+    let refusal = match become_container(spec, ids, wire, stdio, recorder) {
         Err(refusal) => refusal,
         Ok(never) => match never {},
     };
@@ -259,10 +290,12 @@ fn become_container(
     ids: &IdMap,
     wire: &Wire,
     stdio: Stdio,
+    recorder: Option<&Wire>,
 ) -> Result<Never, Refusal> {
     die_with_parent()?;
-    let [input, output, error] = stdio.fds();
-    sys::close_all_but(&[wire.as_fd(), input, output, error]).refuse(Stage::Namespaces, || {
+    let kept = stdio.fds().into_iter().chain([wire.as_fd()]);
+    let kept: Vec<_> = kept.chain(recorder.map(Wire::as_fd)).collect();
+    sys::close_all_but(&kept).refuse(Stage::Namespaces, || {
         "close what is not for the container".into()
     })?;
     let mapped = wire.recv::<String>();
@@ -292,9 +325,9 @@ fn become_container(
         sys::exit_now(1);
     }
     if spec.init {
-        init::run(&spec.process, ids, wire, stdio)
+        init::run(&spec.process, ids, wire, stdio, recorder)
     } else {
-        program::become_program(&spec.process, ids, stdio)
+        program::become_program(&spec.process, ids, stdio, recorder)
     }
 }
 
@@ -312,9 +345,15 @@ fn settle_in(spec: &ContainerSpec) -> Result<(), Refusal> {
             "protect the container's first process".into()
         })?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::system::sethostname(spec.hostname.as_bytes()).refuse(Stage::Namespaces, || {
-        format!("set the host name {:?}", spec.hostname)
-    })?;
+    match rustix::system::sethostname(spec.hostname.as_bytes()) {
+        // podman's filter takes this call, and nothing else that we need, from a container around
+        // us: ours then has that one's name.
+        Ok(()) | Err(rustix::io::Errno::PERM) => {}
+        Err(error) => {
+            let text = format!("cannot set the host name {:?}: {error}", spec.hostname);
+            return Err(Refusal::new(Stage::Namespaces, text));
+        }
+    }
     if spec.network == Network::None {
         sys::loopback_up().refuse(Stage::Namespaces, || "set lo up".into())?;
     }

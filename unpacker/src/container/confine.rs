@@ -3,6 +3,8 @@
 //! The order matters and is kept by [`confine`] and [`become_user`]: the filter needs
 //! CAP_SYS_ADMIN, which leaves with the change of the user or with the exec.
 
+use std::os::fd::AsFd;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, capabilities, clear_ambient_capability_set,
@@ -13,15 +15,21 @@ use rustix::thread::{
 use super::capability::Capabilities;
 use super::idmap::IdMap;
 use super::launch::{Refusal, Refuse, Stage};
-use super::seccomp;
+use super::seccomp::{self, Changes};
 use super::spec::{Confinement, User};
 use super::sys;
+use super::wire::Wire;
 
 /// Descriptors that a process may open before it asks for more; some programs walk over all.
 const OPEN_FILES: u64 = 65536;
 
-/// Bounding set and system call filter; `pretend` for programs that expect more ids than there are.
-pub(crate) fn confine(confinement: &Confinement, pretend: bool) -> Result<(), Refusal> {
+/// Bounding set and system call filter, with what becomes of calls that expect more ids than there
+/// are. What changes are recorded by is told over `recorder`.
+pub(crate) fn confine(
+    confinement: &Confinement,
+    changes: Changes,
+    recorder: Option<&Wire>,
+) -> Result<(), Refusal> {
     let refuse = |what: &'static str| move || what.to_owned();
     let Confinement {
         capabilities,
@@ -29,7 +37,16 @@ pub(crate) fn confine(confinement: &Confinement, pretend: bool) -> Result<(), Re
         ..
     } = confinement;
     drop_capabilities(*capabilities).refuse(Stage::Confine, refuse("drop capabilities"))?;
-    if let Some(program) = seccomp::program(seccomp, *capabilities, pretend)? {
+    if let (Changes::Pretended, Some(recorder)) = (changes, recorder)
+        && let Some(program) = seccomp::program(seccomp, *capabilities, Changes::Recorded)?
+        // Inside of another container that listens, or on an old kernel, nobody can.
+        && let Ok(listener) = sys::install_listened_filter(&program)
+    {
+        return recorder
+            .send(&"listen", &[listener.as_fd()])
+            .refuse(Stage::Confine, refuse("have owners recorded"));
+    }
+    if let Some(program) = seccomp::program(seccomp, *capabilities, changes)? {
         sys::install_filter(&program)
             .refuse(Stage::Confine, refuse("install the system call filter"))?;
     }

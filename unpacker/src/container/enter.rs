@@ -1,7 +1,8 @@
 //! The daemon's own user namespace.
 //!
 //! An ordinary user becomes root of a namespace in which, where `/etc/subuid` and `/etc/subgid`
-//! give a range, further ids exist. Joining needs one thread only, so it happens first in the
+//! give a range, further ids exist. Root of somebody else's container, who may not mount, does the
+//! same and keeps the ids that it has. Joining needs one thread only, so it happens first in the
 //! daemon's main, which is executed again inside. A daemon that finds a sandbox of an earlier one
 //! running joins that namespace instead: two namespaces with the same ids are still strangers.
 
@@ -13,9 +14,9 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{getegid, geteuid};
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::{CapabilitySet, ThreadNameSpaceType, capabilities};
 
-use super::idmap::{IdMap, IdRange};
+use super::idmap::{IdMap, IdRange, identity};
 use super::launch::Launcher;
 use super::probe;
 use super::record;
@@ -27,6 +28,12 @@ use super::wire::Wire;
 pub(crate) const USERNS: &str = "__userns";
 /// What runs a program as the real user again.
 pub(crate) const AS_USER: &str = "__as-user";
+
+/// In the place of a program's name: nobody helped.
+const DIRECTLY: &str = "uid_map";
+const ROOT_REMEDY: &str = "give this container's root the capabilities SETUID, SETGID and SETFCAP \
+    (docker run --cap-add, Kubernetes capabilities.add), or run it as another user than root \
+    (--user 1000:1000, runAsUser: 1000)";
 
 /// Why there is no user namespace.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +48,10 @@ pub enum EnterError {
 
 /// Makes an ordinary user root of a user namespace; `sandboxes` is the folder of sandbox folders,
 /// in one of which a live monitor may already hold such a namespace. Called single-threaded, first
-/// in `devpod serve`. As root it returns; otherwise it executes this binary again, with the same
-/// arguments, as root of the namespace.
+/// in `devpod serve`. As a root who may mount it returns; otherwise it executes this binary again,
+/// with the same arguments, as root of the namespace.
 pub fn enter(sandboxes: &Path) -> Result<(), EnterError> {
-    if geteuid().is_root() {
+    if geteuid().is_root() && holds(CapabilitySet::SYS_ADMIN)? {
         return Ok(());
     }
     let folder = std::env::current_dir();
@@ -71,10 +78,14 @@ fn join(pidfd: &OwnedFd) -> Result<(), EnterError> {
     Ok(joined.map_err(io::Error::from)?)
 }
 
+fn holds(wanted: CapabilitySet) -> io::Result<bool> {
+    Ok(capabilities(None)?.effective.contains(wanted))
+}
+
 fn make() -> Result<(), EnterError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
-    let Some((uids, gids)) = subid::ranges(uid) else {
+    let Some(maps) = maps()? else {
         sys::unshare(flags).map_err(refused)?;
         return write_single((0, uid), (0, gid));
     };
@@ -83,8 +94,7 @@ fn make() -> Result<(), EnterError> {
     sys::unshare(flags).map_err(refused)?;
     let order = Order {
         pid: rustix::process::getpid().as_raw_nonzero().get(),
-        uid_map: map(uid, uids),
-        gid_map: map(gid, gids),
+        maps,
     };
     wire.send(&order, &[])?;
     let answer = wire.recv::<Result<(), (String, String)>>()?;
@@ -93,6 +103,10 @@ fn make() -> Result<(), EnterError> {
         Some((Ok(()), _)) => Ok(()),
         // Nothing is mapped yet, so one id is still possible: everything works but ownership.
         Some((Err((program, _)), _)) if program == "newuidmap" => write_single((0, uid), (0, gid)),
+        Some((Err((program, said)), _)) if program == DIRECTLY => Err(EnterError::Refused {
+            why: format!("writing the ids of this container answers {said}"),
+            remedy: ROOT_REMEDY.to_owned(),
+        }),
         Some((Err((program, said)), _)) => Err(EnterError::Helper { program, said }),
         None => Err(io::Error::other("the helper for newuidmap ended without an answer").into()),
     }
@@ -105,6 +119,40 @@ fn refused(error: io::Error) -> EnterError {
     }
 }
 
+/// What further ids there are to be had, and how; `None` where there is the own one alone.
+fn maps() -> io::Result<Option<Maps>> {
+    let uid = geteuid();
+    if !uid.is_root() {
+        return Ok(
+            subid::ranges(uid.as_raw()).map(|(uids, gids)| Maps::Helped {
+                uid_map: map(uid.as_raw(), uids),
+                gid_map: map(getegid().as_raw(), gids),
+            }),
+        );
+    }
+    // Whose root may give ids away may also map them, and needs no helper for it.
+    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP;
+    if !holds(needed)? {
+        return Ok(None);
+    }
+    let ids = IdMap::current()?;
+    Ok(Some(Maps::Direct {
+        uid_map: identity(&namable(ids.uids)),
+        gid_map: identity(&namable(ids.gids)),
+    }))
+}
+
+/// The ids that an image can name. With all of the host's this namespace would pass for its first.
+fn namable(ranges: Vec<IdRange>) -> Vec<IdRange> {
+    const COUNT: u32 = 1 << 31;
+    let below = ranges.into_iter().filter(|range| range.inside < COUNT);
+    let cut = |range: IdRange| IdRange {
+        count: range.count.min(COUNT - range.inside),
+        ..range
+    };
+    below.map(cut).collect()
+}
+
 /// Root is the user, the further ids follow one after the other.
 fn map(own: u32, range: Range) -> Vec<u32> {
     vec![0, own, 1, 1, range.first, range.count]
@@ -115,7 +163,11 @@ fn write_single(uid: (u32, u32), gid: (u32, u32)) -> Result<(), EnterError> {
     let write = |file: &str, text: String| {
         std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| EnterError::Refused {
             why: format!("writing {file} answers {error}"),
-            remedy: probe::userns_hint(),
+            remedy: match uid.1 {
+                // The kernel lets nobody without SETFCAP map root.
+                0 => ROOT_REMEDY.to_owned(),
+                _ => probe::userns_hint(),
+            },
         })
     };
     write("setgroups", "deny".into())?;
@@ -164,19 +216,40 @@ fn leave_root() -> Result<(), EnterError> {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Order {
     pid: i32,
-    uid_map: Vec<u32>,
-    gid_map: Vec<u32>,
+    maps: Maps,
 }
 
-/// The hidden subcommand that has newuidmap and newgidmap write the maps of its parent.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+enum Maps {
+    /// By newuidmap and newgidmap: inside, outside and count, one after the other.
+    Helped {
+        uid_map: Vec<u32>,
+        gid_map: Vec<u32>,
+    },
+    /// As the files take them.
+    Direct { uid_map: String, gid_map: String },
+}
+
+/// The hidden subcommand that writes the maps of its parent, or has newuidmap and newgidmap do it.
 pub(crate) fn userns_main() {
     let Ok(wire) = Wire::from_stdin() else { return };
     let Ok(Some((order, _))) = wire.recv::<Order>() else {
         return;
     };
-    let maps = [("newuidmap", &order.uid_map), ("newgidmap", &order.gid_map)];
-    let written = (maps.iter()).try_for_each(|(program, map)| write_map(program, order.pid, map));
+    let pid = order.pid;
+    let written = match &order.maps {
+        Maps::Helped { uid_map, gid_map } => {
+            write_map("newuidmap", pid, uid_map).and_then(|()| write_map("newgidmap", pid, gid_map))
+        }
+        Maps::Direct { uid_map, gid_map } => write_directly(pid, "uid_map", uid_map)
+            .and_then(|()| write_directly(pid, "gid_map", gid_map)),
+    };
     let _ = wire.send(&written, &[]);
+}
+
+fn write_directly(pid: i32, file: &str, map: &str) -> Result<(), (String, String)> {
+    let written = std::fs::write(format!("/proc/{pid}/{file}"), map);
+    written.map_err(|error| (DIRECTLY.to_owned(), error.to_string()))
 }
 
 fn write_map(program: &str, pid: i32, map: &[u32]) -> Result<(), (String, String)> {
@@ -194,5 +267,24 @@ fn write_map(program: &str, pid: i32, map: &[u32]) -> Result<(), (String, String
         Err(failed(
             String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_containers_root_maps_what_images_name() {
+        let range = |inside, outside, count| IdRange {
+            inside,
+            outside,
+            count,
+        };
+        let whole = namable(vec![range(0, 0, u32::MAX)]);
+        assert_eq!(identity(&whole), "0 0 2147483648\n");
+        let podman = namable(vec![range(0, 1000, 1), range(1, 100_000, 65_536)]);
+        assert_eq!(identity(&podman), "0 0 1\n1 1 65536\n");
+        assert!(namable(vec![range(1 << 31, 5, 5)]).is_empty());
     }
 }

@@ -125,7 +125,7 @@ fn start(process: &Process, ids: &IdMap) -> Result<(i32, Endpoint), Refusal> {
         let dev = std::fs::File::open("/dev").refuse(Stage::Mount, what)?;
         let (relay, program) = devices::open_terminal(&dev).refuse(Stage::Mount, what)?;
         let stdio = Stdio::terminal(program).refuse(Stage::Mount, what)?;
-        let (pid, pidfd) = init::start(process, ids, stdio, || Ok(()))?;
+        let (pid, pidfd) = init::start(process, ids, stdio, None, || Ok(()))?;
         let process = leader(pid, pidfd)?;
         let endpoint = Endpoint::terminal(process, relay).refuse(Stage::Mount, what)?;
         return Ok((pid, endpoint));
@@ -135,7 +135,7 @@ fn start(process: &Process, ids: &IdMap) -> Result<(i32, Endpoint), Refusal> {
     let (output, stdout) = pipe()?;
     let (error, stderr) = pipe()?;
     let stdio = Stdio::pipes(stdin, stdout, stderr);
-    let (pid, pidfd) = init::start(process, ids, stdio, || Ok(()))?;
+    let (pid, pidfd) = init::start(process, ids, stdio, None, || Ok(()))?;
     let endpoint = Endpoint {
         process: leader(pid, pidfd)?,
         input,

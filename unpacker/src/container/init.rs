@@ -14,6 +14,7 @@ use super::exit::Exit;
 use super::idmap::IdMap;
 use super::launch::{Refusal, Refuse, Stage};
 use super::program::{self, Never, Stdio};
+use super::seccomp::Changes;
 use super::spec::Process;
 use super::sys::{self, Forked};
 use super::wire::Wire;
@@ -24,11 +25,12 @@ pub(crate) fn run(
     ids: &IdMap,
     wire: &Wire,
     stdio: Stdio,
+    recorder: Option<&Wire>,
 ) -> Result<Never, Refusal> {
     sys::block_signals().refuse(Stage::Confine, || "block signals".into())?;
-    let (pid, _) = start(process, ids, stdio, || {
+    let (pid, _) = start(process, ids, stdio, recorder, || {
         // Pretending would make the next line a pretence, too.
-        confine::confine(&process.confinement, false)?;
+        confine::confine(&process.confinement, Changes::Real, None)?;
         confine::keep_few_capabilities(process.confinement.capabilities)
             .refuse(Stage::Confine, || "drop capabilities".into())
     })?;
@@ -45,6 +47,7 @@ pub(crate) fn start(
     process: &Process,
     ids: &IdMap,
     stdio: Stdio,
+    recorder: Option<&Wire>,
     meanwhile: impl FnOnce() -> Result<(), Refusal>,
 ) -> Result<(i32, OwnedFd), Refusal> {
     let what = || "start the program".to_owned();
@@ -56,7 +59,7 @@ pub(crate) fn start(
             drop((read, key));
             // Open when nobody holds the key any more.
             let _ = std::fs::File::from(gate).read(&mut [0]);
-            tell_refusal(write, process, ids, stdio)
+            tell_refusal(write, process, ids, stdio, recorder)
         }
         Forked::Parent(pid, pidfd) => {
             drop((write, gate));
@@ -72,8 +75,14 @@ pub(crate) fn start(
     }
 }
 
-fn tell_refusal(write: OwnedFd, process: &Process, ids: &IdMap, stdio: Stdio) -> ! {
-    let refusal = match program::become_program(process, ids, stdio) {
+fn tell_refusal(
+    write: OwnedFd,
+    process: &Process,
+    ids: &IdMap,
+    stdio: Stdio,
+    recorder: Option<&Wire>,
+) -> ! {
+    let refusal = match program::become_program(process, ids, stdio, recorder) {
         Err(refusal) => refusal,
         Ok(never) => match never {},
     };

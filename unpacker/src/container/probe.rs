@@ -7,9 +7,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::snapshot::overlay::Overlay;
-
 use super::idmap::IdMap;
+use super::memory::Layers;
 use super::subid;
 
 /// The settings of the host that commonly forbid user namespaces: file, value, remedy.
@@ -43,11 +42,11 @@ pub enum Ids {
 }
 
 /// What the calling process finds. As the daemon sees it, after `idmap::enter`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Host {
     pub ids: Ids,
-    /// Whether layers can be stacked in the folder that was tried, or why not.
-    pub overlay: Result<(), String>,
+    /// Whether layers can be stacked in the folder that was tried.
+    pub layers: Layers,
     /// Commands that would lift restrictions on user namespaces.
     pub userns_remedies: Vec<&'static str>,
 }
@@ -57,7 +56,7 @@ impl Host {
     pub fn look(scratch: &Path) -> io::Result<Self> {
         Ok(Self {
             ids: ids(&IdMap::current()?),
-            overlay: try_overlay(scratch).map_err(|e| e.to_string()),
+            layers: Layers::possible(scratch)?,
             userns_remedies: userns_remedies(),
         })
     }
@@ -73,9 +72,12 @@ impl Host {
                 missing.join(", ")
             ),
         }];
-        said.push(match &self.overlay {
-            Ok(()) => "Layers are stacked by overlayfs.".to_owned(),
-            Err(why) => format!("Layers cannot be stacked by overlayfs here: {why}."),
+        said.push(match &self.layers {
+            Layers::OnDisk => "Layers are stacked by overlayfs.".to_owned(),
+            Layers::InMemory(why) => {
+                format!("Layers are stacked by overlayfs in memory, because here {why}.")
+            }
+            Layers::Nowhere(why) => format!("Layers cannot be stacked by overlayfs here: {why}."),
         });
         let remedy = |remedy| format!("User namespaces are restricted; as root run: {remedy}");
         said.extend(self.userns_remedies.iter().map(remedy));
@@ -99,22 +101,6 @@ fn ids(map: &IdMap) -> Ids {
     Ids::Single { missing }
 }
 
-fn try_overlay(scratch: &Path) -> io::Result<()> {
-    let dir = tempfile::Builder::new()
-        .prefix(".probe-")
-        .tempdir_in(scratch)?;
-    let folder = |name: &str| {
-        let path = dir.path().join(name);
-        fs::create_dir(&path).map(|()| path)
-    };
-    let overlay = Overlay {
-        lower: vec![folder("lower")?],
-        upper: Some((folder("upper")?, folder("work")?)),
-        volatile: true,
-    };
-    overlay.mount_detached().map(drop)
-}
-
 /// The commands that would allow user namespaces, as far as settings forbid them.
 pub fn userns_remedies() -> Vec<&'static str> {
     let forbids = |file: &str, value: &str| {
@@ -131,7 +117,8 @@ pub(crate) fn userns_hint() -> String {
     let remedies = userns_remedies();
     if remedies.is_empty() {
         "no kernel setting of this host forbids user namespaces, so inside another container its \
-         seccomp profile does: run that with --security-opt seccomp=unconfined"
+         seccomp profile does: run that with --security-opt seccomp=unconfined (Kubernetes: \
+         seccompProfile: {type: Unconfined})"
             .to_owned()
     } else {
         format!("as root of the host run: {}", remedies.join("; "))

@@ -11,8 +11,10 @@ use super::confine;
 use super::devices::APT_CONFIG;
 use super::idmap::IdMap;
 use super::launch::{Refusal, Refuse, Stage};
+use super::seccomp::Changes;
 use super::spec::{Process, User};
 use super::sys;
+use super::wire::Wire;
 
 /// Where a program is looked for when its environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -90,10 +92,12 @@ impl Stdio {
 }
 
 /// Confines this process, takes on the user and executes. The working folder is entered already.
+/// Changes of owners that only a note can keep are told to `recorder`.
 pub(crate) fn become_program(
     process: &Process,
     ids: &IdMap,
     stdio: Stdio,
+    recorder: Option<&Wire>,
 ) -> Result<Never, Refusal> {
     let refuse = |what: &'static str| move || what.to_owned();
     let env = environment(process, ids.is_single());
@@ -112,7 +116,11 @@ pub(crate) fn become_program(
     drop(stdio);
     confine::rename_the_id(ids, &process.user)?;
     confine::limit(&process.confinement)?;
-    confine::confine(&process.confinement, ids.is_single())?;
+    let changes = match ids.is_single() {
+        true => Changes::Pretended,
+        false => Changes::Real,
+    };
+    confine::confine(&process.confinement, changes, recorder)?;
     confine::become_user(ids, &process.user)?;
     // A change of the user forgets it, so it comes after that.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))

@@ -23,7 +23,7 @@ use rustix::mount::{
     mount_change, move_mount, open_tree,
 };
 
-use crate::snapshot::overlay::Overlay;
+use crate::snapshot::overlay::{Overlay, is_impossible};
 
 use super::devices;
 use super::inside::{Inside, Kind, normal, open_beneath};
@@ -134,13 +134,30 @@ fn stack(spec: &ContainerSpec) -> Result<OwnedFd, Refusal> {
             rootfs.upper.display()
         )
     };
-    let fd = overlay.mount_or_copy().refuse(Stage::Root, what)?;
+    let stacked = match rootfs.becomes_layer {
+        true => overlay.mount_detached().map_err(unstacked),
+        false => overlay.mount_or_copy(),
+    };
+    let fd = stacked.refuse(Stage::Root, what)?;
     // It must hang somewhere to become a root; this folder is nobody's business but ours.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&fd, "", CWD, &rootfs.work, flags).refuse(Stage::Root, || {
         format!("attach the root at {}", rootfs.work.display())
     })?;
     Ok(fd)
+}
+
+/// A sandbox may have a copy in the place of an overlay, but what a step changed in one is not to be
+/// told from the rest.
+fn unstacked(error: io::Error) -> io::Error {
+    if !is_impossible(&error) {
+        return error;
+    }
+    let text = format!(
+        "{error}; a build step needs overlayfs: put the data folder (--data, DEVPOD_DATA) on ext4, \
+         xfs or btrfs, inside a container on a volume"
+    );
+    io::Error::new(error.kind(), text)
 }
 
 /// The bottom layer: an empty place for everything that will be mounted.

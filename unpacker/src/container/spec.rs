@@ -83,6 +83,9 @@ pub struct RootFs {
     pub work: PathBuf,
     /// Changes need not survive a crash of the host (build steps, throw-away sandboxes).
     pub volatile: bool,
+    /// The upper folder is to become a layer, so that nothing can stand for an overlay.
+    #[serde(default)]
+    pub becomes_layer: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

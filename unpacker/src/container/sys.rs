@@ -194,6 +194,70 @@ pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     check(done)
 }
 
+/// As [`install_filter`], with the descriptor on which what the program leaves open is asked.
+pub(crate) fn install_listened_filter(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    let fprog = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel only reads the program and copies it before it returns.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const fprog,
+        )
+    };
+    check(done)?;
+    // SAFETY: the kernel just made this descriptor for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(done as RawFd) })
+}
+
+/// The next question of a filter; `None` when whoever asked is gone already.
+pub(crate) fn next_notification(
+    listener: BorrowedFd<'_>,
+) -> io::Result<Option<libc::seccomp_notif>> {
+    // SAFETY: all-zero bytes are a valid `seccomp_notif`, and what the kernel wants to be given.
+    let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: `asked` is what the call writes to, and outlives it.
+    let done = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_RECV as _,
+            &raw mut asked,
+        )
+    };
+    match check(done.into()) {
+        Ok(()) => Ok(Some(asked)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets whoever asked go on, with success or with this error.
+pub(crate) fn answer_notification(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    answer: Result<(), rustix::io::Errno>,
+) -> io::Result<()> {
+    let mut response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: answer.err().map_or(0, |error| -error.raw_os_error()),
+        flags: 0,
+    };
+    // SAFETY: `response` is an initialised `seccomp_notif_resp` and outlives the call.
+    let done = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND as _,
+            &raw mut response,
+        )
+    };
+    check(done.into())
+}
+
 /// Takes over a terminal as controlling terminal of this session.
 pub(crate) fn take_terminal(terminal: impl AsFd) -> io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(terminal)?)

@@ -112,7 +112,21 @@ impl Ownership {
             _ => None,
         };
         let known = value.as_deref().and_then(parse);
-        Ok(known.unwrap_or((Owner::default(), metadata.mode)))
+        Ok(standing(known, metadata.mode, metadata.is_dir()))
+    }
+}
+
+/// Owner and mode of a file, given what was recorded of it and the mode that it has on disk. That
+/// mode counts where somebody changed it since: what is recorded is then no longer what was set.
+pub(crate) fn standing(known: Option<(Owner, u32)>, real: u32, is_folder: bool) -> (Owner, u32) {
+    let kind = match is_folder {
+        true => Kind::Directory,
+        false => Kind::File,
+    };
+    match known {
+        None => (Owner::default(), real),
+        Some((owner, mode)) if Ownership::Recorded.real_mode(kind, mode) == real => (owner, mode),
+        Some((owner, _)) => (owner, real),
     }
 }
 

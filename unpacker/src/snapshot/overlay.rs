@@ -203,7 +203,7 @@ impl<'a> Folder<'a> {
 }
 
 /// Whether the kernel has no overlayfs, does not let us have one, or not on this file system.
-fn is_impossible(error: &io::Error) -> bool {
+pub(crate) fn is_impossible(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
         || Errno::from_io_error(error) == Some(Errno::NODEV)

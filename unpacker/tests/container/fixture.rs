@@ -80,6 +80,7 @@ impl Room {
                 upper: self.path("upper"),
                 work: self.path("work"),
                 volatile: true,
+                becomes_layer: false,
             },
             hostname: "box".into(),
             mounts: vec![],

@@ -10,6 +10,7 @@
 
 pub mod file;
 mod names;
+mod owner;
 mod profile;
 mod program;
 mod verdict;
@@ -28,6 +29,8 @@ use names::Machine;
 use program::Section;
 use verdict::{Condition, Decision, Rule, Verdict};
 
+pub(crate) use owner::{Chown, chown_of};
+
 /// Numbers of x32 programs, which are of the same architecture, begin here.
 const FIRST_X32: u32 = 0x4000_0000;
 
@@ -36,17 +39,28 @@ const PRETENDED: &str = "capset chown chown32 fchown fchown32 fchownat lchown lc
     setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 setregid setregid32 \
     setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setuid setuid32";
 
+/// What becomes of calls that change owners and identities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changes {
+    /// The kernel carries them out.
+    Real,
+    /// They succeed without effect.
+    Pretended,
+    /// So do they, but changes of a file's owner are told to a process of ours.
+    Recorded,
+}
+
 /// The program to be installed, if there is one.
 pub(crate) fn program(
     seccomp: &Seccomp,
     capabilities: Capabilities,
-    single_id: bool,
+    changes: Changes,
 ) -> Result<Option<Vec<sock_filter>>, Refusal> {
-    if matches!(seccomp, Seccomp::Unconfined) && !single_id {
+    if matches!(seccomp, Seccomp::Unconfined) && changes == Changes::Real {
         return Ok(None);
     }
     let sections: Vec<_> = (Machine::all().iter())
-        .map(|machine| section(*machine, seccomp, capabilities, single_id))
+        .map(|machine| section(*machine, seccomp, capabilities, changes))
         .collect();
     let program = program::assemble(&sections);
     if program.len() > program::MAX_STEPS {
@@ -63,7 +77,7 @@ fn section(
     machine: Machine,
     seccomp: &Seccomp,
     capabilities: Capabilities,
-    single_id: bool,
+    changes: Changes,
 ) -> Section {
     let mut decisions: BTreeMap<u32, Decision> = BTreeMap::new();
     for (name, number) in machine.calls() {
@@ -72,7 +86,11 @@ fn section(
             Seccomp::Unconfined => Decision::always(Verdict::Allow),
             Seccomp::Profile(profile) => profile.decide(name, capabilities),
         };
-        if single_id && let Some(pretended) = pretend(name) {
+        if changes == Changes::Recorded && owner::is_change(name) {
+            decision = Decision::always(Verdict::Ask);
+        } else if changes != Changes::Real
+            && let Some(pretended) = pretend(name)
+        {
             decision = pretended;
         }
         decisions.insert(number, decision);

@@ -67,7 +67,7 @@ fn walk(program: &[sock_filter], call: &Call) -> (u32, usize) {
 }
 
 fn default_program(capabilities: Capabilities) -> Vec<sock_filter> {
-    program(&Seccomp::Default, capabilities, false)
+    program(&Seccomp::Default, capabilities, Changes::Real)
         .unwrap()
         .unwrap()
 }
@@ -197,9 +197,26 @@ fn arguments_are_looked_at() {
 }
 
 #[test]
+fn changes_of_owners_are_asked_about_where_they_are_recorded() {
+    let program = program(
+        &Seccomp::Default,
+        Capabilities::default(),
+        Changes::Recorded,
+    )
+    .unwrap()
+    .unwrap();
+    for name in ["fchownat", "fchown"] {
+        let call = Call::new(Machine::NATIVE, number(Machine::NATIVE, name));
+        assert_eq!(run(&program, &call), libc::SECCOMP_RET_USER_NOTIF, "{name}");
+    }
+    let call = Call::new(Machine::NATIVE, number(Machine::NATIVE, "setresuid"));
+    assert_eq!(run(&program, &call), errno(0));
+}
+
+#[test]
 fn one_id_is_pretended_to_be_many() {
     let single = |seccomp: &Seccomp| {
-        program(seccomp, Capabilities::default(), true)
+        program(seccomp, Capabilities::default(), Changes::Pretended)
             .unwrap()
             .unwrap()
     };
@@ -224,7 +241,7 @@ fn one_id_is_pretended_to_be_many() {
     assert_eq!(run(&single(&Seccomp::Default), &mount), errno(libc::EPERM));
     assert_eq!(run(&single(&Seccomp::Unconfined), &mount), ALLOW);
     assert!(
-        program(&Seccomp::Unconfined, Capabilities::ALL, false)
+        program(&Seccomp::Unconfined, Capabilities::ALL, Changes::Real)
             .unwrap()
             .is_none()
     );
@@ -249,7 +266,7 @@ fn by_profile(op: &str, value: u64, two: u64, argument: u64) -> bool {
     );
     let profile = file::Profile::parse(&text).unwrap();
     let seccomp = Seccomp::Profile(Box::new(profile));
-    let program = program(&seccomp, Capabilities::default(), false);
+    let program = program(&seccomp, Capabilities::default(), Changes::Real);
     let program = program.unwrap().unwrap();
     let mut call = Call::new(Machine::NATIVE, number(Machine::NATIVE, "read"));
     call.arguments[1] = argument;
@@ -295,7 +312,9 @@ fn profiles_know_capabilities_and_actions() {
         {"names": ["chroot"], "action": "SCMP_ACT_TRAP", "includes": {"minKernel": "3.1"}}]}"#;
     let seccomp = Seccomp::Profile(Box::new(file::Profile::parse(text).unwrap()));
     let verdict = |name: &str, capabilities| {
-        let program = program(&seccomp, capabilities, false).unwrap().unwrap();
+        let program = program(&seccomp, capabilities, Changes::Real)
+            .unwrap()
+            .unwrap();
         run(
             &program,
             &Call::new(Machine::NATIVE, number(Machine::NATIVE, name)),

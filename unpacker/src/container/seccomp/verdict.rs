@@ -12,6 +12,8 @@ pub(crate) enum Verdict {
     Trap,
     /// Allowed, and told in the host's log.
     Log,
+    /// A process of ours outside is asked.
+    Ask,
 }
 
 impl Verdict {
@@ -22,6 +24,7 @@ impl Verdict {
             Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
             Self::Trap => libc::SECCOMP_RET_TRAP,
             Self::Log => libc::SECCOMP_RET_LOG,
+            Self::Ask => libc::SECCOMP_RET_USER_NOTIF,
         }
     }
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use unpacker::layer::root::Root;
+use unpacker::progress::Cancel;
 
-use crate::cache::files::{self, Asked, FileHashes};
+use crate::cache::files::{self, Asked, FileHashes, Hashed};
 use crate::ignore::{Ignore, IgnoreError};
 
 /// An ignore file larger than this is none.
@@ -72,17 +73,20 @@ impl Context {
         })
     }
 
-    /// The sha256 of one of its files, from memory where nothing changed.
-    pub fn hash(&self, file: &mut File) -> io::Result<String> {
+    /// The content of one of its files, from memory where nothing changed; nothing where the work was
+    /// stopped.
+    pub fn hash(&self, file: &mut File, cancel: &Cancel) -> io::Result<Option<Hashed>> {
         let asked = Asked::of(file)?;
         let known = self.hashes().get(&asked);
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(Some(Hashed::new(&asked, &known)));
         }
         // Others may look up and read meanwhile.
-        let hash = files::hash(file)?;
+        let Some(hash) = files::hash(file, cancel)? else {
+            return Ok(None);
+        };
         self.hashes().learn(&asked, &hash);
-        Ok(hash)
+        Ok(Some(Hashed::new(&asked, &hash)))
     }
 
     /// Keeps what was learned for the next build.

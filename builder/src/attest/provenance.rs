@@ -10,7 +10,7 @@ use unpacker::image::read::Platform;
 
 use super::{Predicate, digest_set, image_url};
 use crate::request::BuildRequest;
-use crate::solve::read_dockerfile;
+use crate::source::Source;
 
 const KIND: &str = "https://slsa.dev/provenance/v1";
 const BUILD_TYPE: &str =
@@ -53,9 +53,10 @@ pub struct Times {
     pub finished: String,
 }
 
-/// What there is to say of a build.
+/// What there is to say of a build of `source`.
 pub fn provenance(
     request: &BuildRequest,
+    source: &Source,
     mode: Mode,
     materials: &[Material],
     times: Option<&Times>,
@@ -68,12 +69,9 @@ pub fn provenance(
         arguments.extend(told("build-arg", &request.build_args));
         arguments.extend(told("label", &request.labels));
     }
-    let source = read_dockerfile(request).ok();
-    let file = source.as_ref().map(|source| source.name.clone());
-    let file = file.unwrap_or_else(|| "Dockerfile".to_owned());
     let dependencies: Vec<Value> = materials.iter().map(dependency).collect();
     let mut internal = json!({ "builderPlatform": Platform::host().to_string() });
-    if let Some(source) = source.filter(|_| mode == Mode::Max) {
+    if mode == Mode::Max {
         internal["dockerfile"] = json!(String::from_utf8_lossy(&source.text));
     }
     let mut metadata = json!({
@@ -88,7 +86,7 @@ pub fn provenance(
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {
-                "configSource": { "path": file },
+                "configSource": { "path": source.name },
                 "request": {
                     "frontend": "dockerfile.v0",
                     "args": arguments,
@@ -156,7 +154,9 @@ mod tests {
             digest: sha256(b"x"),
             platform: Platform::host(),
         };
-        let told = |mode| provenance(&request, mode, std::slice::from_ref(&material), None).body;
+        let source = Source::read(&request).unwrap();
+        let materials = std::slice::from_ref(&material);
+        let told = |mode| provenance(&request, &source, mode, materials, None).body;
         let (min, max) = (told(Mode::Min), told(Mode::Max));
         for body in [&min, &max] {
             let dependency = &body["buildDefinition"]["resolvedDependencies"][0];

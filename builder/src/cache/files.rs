@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use unpacker::digest::{Hasher, sha256};
+use unpacker::progress::Cancel;
 
 use super::write_atomically;
 
@@ -57,6 +58,30 @@ impl Asked {
         let stat = stat(file)?;
         let settled = settled(&stat, now);
         Ok(Self { stat, settled })
+    }
+}
+
+/// A file's content when it was hashed.
+#[derive(Debug, Clone)]
+pub struct Hashed {
+    /// sha256 in hexadecimal.
+    pub hash: Box<str>,
+    stat: Stat,
+    settled: bool,
+}
+
+impl Hashed {
+    pub fn new(asked: &Asked, hash: &str) -> Self {
+        Self {
+            hash: hash.into(),
+            stat: asked.stat,
+            settled: asked.settled,
+        }
+    }
+
+    /// Whether `file` certainly is what was hashed, by what `stat` says of it now.
+    pub fn is_still(&self, file: &File) -> io::Result<bool> {
+        Ok(self.settled && stat(file)? == self.stat)
     }
 }
 
@@ -128,14 +153,17 @@ impl FileHashes {
     }
 }
 
-/// The sha256 of what is left of a file, in hexadecimal.
-pub(crate) fn hash(file: &mut File) -> io::Result<String> {
+/// The sha256 of what is left of a file, in hexadecimal; nothing where it was to be stopped.
+pub(crate) fn hash(file: &mut File, cancel: &Cancel) -> io::Result<Option<String>> {
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; BUFFER];
     loop {
+        if cancel.is_cancelled() {
+            return Ok(None);
+        }
         let n = file.read(&mut buffer)?;
         if n == 0 {
-            return Ok(hasher.finish().digest().to_owned());
+            return Ok(Some(hasher.finish().digest().to_owned()));
         }
         hasher.update(buffer.get(..n).unwrap_or_default());
     }

@@ -17,6 +17,7 @@ use unpacker::snapshot::id::SnapshotId;
 use super::layers;
 use super::mount_names;
 use super::steps::Steps;
+use crate::run::seed::UNFINISHED;
 
 /// What kind of thing is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +115,8 @@ fn mounts(caches: &Path) -> io::Result<Vec<Entry>> {
         let last_used = names.and_then(|metadata| metadata.modified());
         found.push(Entry {
             what: mount_names::id(caches, &entry.name),
+            // What a killed build was filling.
+            sound: !entry.name.ends_with(UNFINISHED),
             last_used: last_used.unwrap_or(entry.last_used),
             bytes: entry.bytes + below(&folder.path()),
             ..entry

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,18 +17,21 @@ use unpacker::layer::Ownership;
 use unpacker::layer::ownership::OVERRIDE_STAT;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
-use unpacker::progress::Cancel;
+use unpacker::progress::{Cancel, Cancelled};
 
 use crate::plan::Dest;
 use crate::plan::mode::Mode;
 
 use super::CopyError;
-use super::select::Match;
+use super::changes::Changes;
+use super::select::{Match, Seen};
 
 /// As the kernel: so many links in one path are a loop.
 const MAX_LINKS: usize = 40;
 pub(crate) const FOLDER_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
+/// What is copied between two looks at whether to stop.
+const PIECE: u64 = 32 << 20;
 
 /// Where to and how.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,8 @@ pub struct Placement<'a> {
     /// `--chmod`.
     pub mode: Option<&'a Mode>,
     pub ownership: Ownership,
+    /// What turns out to be something else than what was hashed.
+    pub changes: &'a Changes,
     pub cancel: &'a Cancel,
 }
 
@@ -109,7 +115,7 @@ impl Placement<'_> {
                     self.merge_folder(&from, &item.metadata, &to)?;
                     times.push((to, item.metadata.mtime));
                 }
-                _ => self.entry(&from, &item.metadata, &to, &mut links)?,
+                _ => self.entry(&from, (&item.metadata, &item.seen), &to, &mut links)?,
             }
         }
         // Filling a folder changes its time, so the innermost are set first.
@@ -128,7 +134,8 @@ impl Placement<'_> {
         }
         let target = through_links(self.to, &target)?;
         self.make_parents(&target)?;
-        self.entry(&found.path, &found.metadata, &target, &mut HashMap::new())
+        let what = (&found.metadata, &found.seen);
+        self.entry(&found.path, what, &target, &mut HashMap::new())
     }
 
     /// A folder below the destination takes the source's attributes, also when it was there.
@@ -152,7 +159,7 @@ impl Placement<'_> {
     fn entry(
         &self,
         from: &Path,
-        found: &Metadata,
+        (found, seen): (&Metadata, &Seen),
         to: &Path,
         links: &mut HashMap<(u64, u64), PathBuf>,
     ) -> Result<(), CopyError> {
@@ -170,23 +177,33 @@ impl Placement<'_> {
             }
             links.insert(found.identity, to.to_owned());
         }
-        self.make(from, found, to)?;
+        self.make(from, (found, seen), to)?;
         self.attributes(from, found, to)?;
         let set = self.to.set_mtime(to, found.mtime);
         set.map_err(CopyError::write(to))
     }
 
-    fn make(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+    fn make(
+        &self,
+        from: &Path,
+        (found, seen): (&Metadata, &Seen),
+        to: &Path,
+    ) -> Result<(), CopyError> {
         match found.kind {
             Kind::File => {
                 let mut input = self.from.open_file(from).map_err(CopyError::read(from))?;
                 let output = self.to.create_file(to, FILE_MODE);
                 let mut output = output.map_err(CopyError::write(to))?;
-                io::copy(&mut input, &mut output).map_err(CopyError::write(to))?;
-                Ok(())
+                copy_bytes(&mut input, &mut output, self.cancel)?.map_err(CopyError::write(to))?;
+                let copied = || self.to.open_file(to).map_err(CopyError::write(to));
+                self.changes
+                    .compare(seen, from, &input, copied, self.cancel)
             }
             Kind::Symlink => {
-                let target = self.from.read_link(from).map_err(CopyError::read(from))?;
+                let target = match seen {
+                    Seen::Link(target) => target.clone(),
+                    _ => self.from.read_link(from).map_err(CopyError::read(from))?,
+                };
                 self.to.symlink(&target, to).map_err(CopyError::write(to))
             }
             Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
@@ -241,6 +258,22 @@ impl Placement<'_> {
     }
 }
 
+/// Copies a file's content, piece by piece; the kernel does it where it can.
+pub(crate) fn copy_bytes(
+    from: &mut File,
+    to: &mut File,
+    cancel: &Cancel,
+) -> Result<io::Result<()>, Cancelled> {
+    loop {
+        cancel.check()?;
+        match io::copy(&mut io::Read::take(&mut *from, PIECE), to) {
+            Ok(0) => return Ok(Ok(())),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
 /// Makes what is missing of a path.
 pub(crate) fn make_folders(
     root: &Root,
@@ -255,13 +288,8 @@ pub(crate) fn make_folders(
     Ok(())
 }
 
-/// Writes a file that the Dockerfile holds.
-pub fn place_inline(
-    placement: &Placement<'_>,
-    name: &str,
-    body: &str,
-    mtime: Timestamp,
-) -> Result<(), CopyError> {
+/// Writes a file that the Dockerfile holds. Its time is no input of the build, so it is always the same.
+pub fn place_inline(placement: &Placement<'_>, name: &str, body: &str) -> Result<(), CopyError> {
     use io::Write;
     let mut target = placement.dest_path().to_owned();
     if placement.dest.directory || placement.dest_is_folder()? {
@@ -286,7 +314,7 @@ pub fn place_inline(
         placement
             .ownership
             .give(placement.to, &target, owner, mode)?;
-        placement.to.set_mtime(&target, mtime)
+        placement.to.set_mtime(&target, Timestamp::default())
     })();
     written.map_err(CopyError::write(&target))
 }

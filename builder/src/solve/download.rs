@@ -12,13 +12,15 @@ use serde::{Deserialize, Serialize};
 use unpacker::digest::{Digest, Hasher, sha256};
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Timestamp;
+use unpacker::progress::{Cancel, Cancelled};
 use unpacker::snapshot::store::Staging;
 
 use crate::cache::files::hash;
 use crate::cache::key::KeyWriter;
 use crate::cache::write_atomically;
 use crate::copy::CopyError;
-use crate::copy::select::Match;
+use crate::copy::place::copy_bytes;
+use crate::copy::select::{Match, Seen};
 use crate::error::{DownloadError, StepError};
 use crate::fetch::{Fetched, Validators};
 use crate::plan::RemoteSource;
@@ -64,7 +66,7 @@ pub(super) fn download(env: &Env<'_>, source: &RemoteSource) -> Result<Download,
     let folder = env.cache.join("downloads");
     fs::create_dir_all(&folder).map_err(StepError::io("make the folder of downloads"))?;
     let name = sha256(source.address.as_bytes()).digest().to_owned();
-    let kept = kept(&folder, &name);
+    let kept = kept(&folder, &name, env.cancel)?;
     let wanted = source.checksum.as_ref();
     let record = match kept {
         Some(record) if wanted.is_some_and(|wanted| wanted.to_string() == record.digest) => record,
@@ -103,16 +105,29 @@ fn failed(source: &RemoteSource, error: DownloadError) -> StepError {
 }
 
 /// The record of a download whose file is whole.
-fn kept(folder: &Path, name: &str) -> Option<Record> {
+fn kept(folder: &Path, name: &str, cancel: &Cancel) -> Result<Option<Record>, CopyError> {
+    let Some((record, mut body)) = recorded(folder, name) else {
+        return Ok(None);
+    };
+    // A file that cannot be read is fetched anew.
+    let Ok(hash) = hash(&mut body, cancel) else {
+        return Ok(None);
+    };
+    let hash = hash.ok_or(Cancelled)?;
+    let whole = record.digest.strip_prefix("sha256:") == Some(&hash);
+    Ok(whole.then_some(record))
+}
+
+/// A record, and the file that it is about.
+fn recorded(folder: &Path, name: &str) -> Option<(Record, File)> {
     let mut text = String::new();
     let file = File::open(folder.join(format!("{name}.json"))).ok()?;
     file.take(MAX_RECORD).read_to_string(&mut text).ok()?;
     let record: Record = serde_json::from_str(&text).ok()?;
     let digest = record.digest.strip_prefix("sha256:")?;
     let is_name = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut body = File::open(folder.join(is_name.then_some(digest)?)).ok()?;
-    let hash = hash(&mut body).ok()?;
-    (digest == hash).then_some(record)
+    let body = File::open(folder.join(is_name.then_some(digest)?)).ok()?;
+    Some((record, body))
 }
 
 /// Asks the server, and keeps what it says.
@@ -185,8 +200,9 @@ impl Write for Hashed {
 pub(super) fn furnish(
     downloads: &[Download],
     scratch: &Staging,
+    cancel: &Cancel,
 ) -> Result<(Root, Vec<Match>), StepError> {
-    let furnished = (|| {
+    let furnished = (|| -> io::Result<_> {
         let root = Root::open(&scratch.fs())?;
         let mut matches = Vec::new();
         for (at, download) in downloads.iter().enumerate() {
@@ -194,18 +210,23 @@ pub(super) fn furnish(
             root.create_dir(&folder, 0o700)?;
             let path = folder.join(&download.name);
             let mut to = root.create_file(&path, MODE)?;
-            io::copy(&mut File::open(&download.path)?, &mut to)?;
+            match copy_bytes(&mut File::open(&download.path)?, &mut to, cancel) {
+                Ok(copied) => copied?,
+                Err(cancelled) => return Ok(Err(cancelled)),
+            }
             root.set_mtime(&path, Timestamp::from_seconds(download.modified))?;
             matches.push(Match {
                 metadata: root.metadata(&path)?,
                 name: download.name.clone().into(),
                 path,
+                seen: Seen::Nothing,
                 items: Vec::new(),
             });
         }
-        Ok((root, matches))
+        Ok(Ok((root, matches)))
     })();
-    furnished.map_err(StepError::io("prepare what was fetched"))
+    let furnished = furnished.map_err(StepError::io("prepare what was fetched"))?;
+    furnished.map_err(|cancelled| CopyError::Cancelled(cancelled).into())
 }
 
 /// Seconds of an HTTP date in its one current form (RFC 9110, "Date/Time Formats").

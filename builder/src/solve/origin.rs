@@ -9,7 +9,7 @@ use unpacker::snapshot::overlay::Overlay;
 
 use crate::cache::files;
 use crate::context::Context;
-use crate::copy::digest::{Counts, digest};
+use crate::copy::digest::{Content, Counts, digest};
 use crate::copy::select::{Match, Tree, select};
 use crate::error::StepError;
 use crate::ignore::Ignore;
@@ -115,15 +115,16 @@ impl Solver<'_> {
             exclude,
             name: &name,
         };
-        let matches = select(tree, sources, self.env.cancel)?;
+        let cancel = self.env.cancel;
+        let mut matches = select(tree, sources, cancel)?;
         let counts = Counts {
             owners: (!opened.is_context()).then_some(self.env.ownership),
         };
         let mut hash = |file: &mut std::fs::File| match opened {
-            Opened::Context(context) => context.hash(file),
-            Opened::Stack(_) => files::hash(file),
+            Opened::Context(context) => Ok(context.hash(file, cancel)?.map(Content::Changing)),
+            Opened::Stack(_) => Ok(files::hash(file, cancel)?.map(Content::Fixed)),
         };
-        let content = digest(opened.root(), &matches, counts, &mut hash, self.env.cancel)?;
+        let content = digest(opened.root(), &mut matches, counts, &mut hash, cancel)?;
         Ok(Selected { matches, content })
     }
 }

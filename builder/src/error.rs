@@ -138,6 +138,7 @@ pub enum StepError {
     SecretTooLarge { id: String, limit: u64 },
     #[error("cannot fetch {address}")]
     Download {
+        /// As it may be shown.
         address: String,
         #[source]
         source: DownloadError,

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use builder::error::Foreign;
-use builder::fetch::{Fetch, Fetched, Validators};
+use builder::fetch::{Fetch, Fetched, Validators, shown};
 use unpacker::progress::{Cancel, Cancelled, Event, Progress};
 use unpacker::pull;
 use unpacker::remote::client::Remote;
@@ -38,7 +38,7 @@ impl Fetch for Images {
     ) -> Result<Fetched, Foreign> {
         let remote = self.remote()?;
         progress.event(Event::Line {
-            text: format!("[Builder] Fetching {address}"),
+            text: format!("[Builder] Fetching {}", shown(address)),
         });
         let work = receive(&remote, address, known, limit, to);
         // A silent server is waited for no longer than somebody wants the file.

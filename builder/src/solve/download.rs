@@ -22,7 +22,7 @@ use crate::copy::CopyError;
 use crate::copy::place::copy_bytes;
 use crate::copy::select::{Match, Seen};
 use crate::error::{DownloadError, StepError};
-use crate::fetch::{Fetched, Validators};
+use crate::fetch::{Fetched, Validators, shown};
 use crate::plan::RemoteSource;
 use crate::request::Env;
 
@@ -99,7 +99,7 @@ pub(super) fn download(env: &Env<'_>, source: &RemoteSource) -> Result<Download,
 
 fn failed(source: &RemoteSource, error: DownloadError) -> StepError {
     StepError::Download {
-        address: source.address.clone(),
+        address: shown(&source.address),
         source: error,
     }
 }

@@ -1,6 +1,7 @@
 //! How an image was built: SLSA provenance v1, as BuildKit fills it in.
 //!
-//! Never in it: secrets, and values of build arguments whose names say that they are one.
+//! Never in it: secrets, values of build arguments whose names say that they are one, and what of an
+//! address is as good as a password.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use unpacker::digest::Digest;
 use unpacker::image::read::Platform;
 
 use super::{Predicate, digest_set, image_url};
+use crate::fetch::shown;
 use crate::request::BuildRequest;
 use crate::source::Source;
 
@@ -114,8 +116,10 @@ fn dependency(material: &Material) -> Value {
 fn told(kind: &str, given: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Value)> {
     given.iter().map(move |(name, value)| {
         let value = match is_telling(name) {
-            true => "(not told)",
-            false => value,
+            true => "(not told)".to_owned(),
+            // What ADD is told to fetch.
+            false if value.contains("://") => shown(value),
+            false => value.clone(),
         };
         (format!("{kind}:{name}"), json!(value))
     })
@@ -144,6 +148,7 @@ mod tests {
             ("VERSION", "1.2"),
             ("NPM_TOKEN", "hush1"),
             ("https_proxy", "http://u:hush2@h"),
+            ("FROM_WHERE", "http://u:hush4@h/f?t=hush5"),
         ] {
             request.build_args.insert(name.into(), value.into());
         }
@@ -171,6 +176,7 @@ mod tests {
         };
         assert_eq!(arguments(&min), json!({}));
         assert_eq!(arguments(&max)["build-arg:VERSION"], "1.2");
+        assert_eq!(arguments(&max)["build-arg:FROM_WHERE"], "http://h/f");
         assert!(arguments(&max).get("build-arg:NPM_TOKEN").is_some());
         let internal = &max["buildDefinition"]["internalParameters"];
         assert_eq!(internal["dockerfile"], "FROM scratch\n");

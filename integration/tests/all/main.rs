@@ -15,6 +15,7 @@ mod build;
 mod build_cache;
 mod build_inputs;
 mod build_outputs;
+mod build_secrets;
 mod build_stopped;
 mod clients;
 mod conformance;

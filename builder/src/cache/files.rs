@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use unpacker::digest::{Hasher, sha256};
 use unpacker::progress::Cancel;
 
-use super::write_atomically;
+use super::{touch, write_atomically};
 
 /// A tick of the kernel's clock is at most 10 ms; some file systems keep whole seconds.
 const SETTLED_NANOS: i128 = 2_000_000_000;
@@ -101,6 +101,8 @@ impl FileHashes {
         use std::os::unix::ffi::OsStrExt;
         let dir = cache.join("files");
         let name = sha256(folder.as_os_str().as_bytes()).digest().to_owned();
+        // A table that nothing is learned for is not written, and of use all the same.
+        touch(&dir.join(&name));
         let text = std::fs::read_to_string(dir.join(&name)).unwrap_or_default();
         let mut known: HashMap<Stat, Known> =
             text.lines().take(MAX_FILES).filter_map(parse).collect();
@@ -247,6 +249,11 @@ mod tests {
         assert_eq!(again.get(&file(2, 3)), Some(hash));
         assert_eq!(again.get(&file(2, 4)), None);
         assert!(!again.changed, "nothing is to be written");
+        let table = File::open(hashes.dir.join(&hashes.name)).unwrap();
+        let old = SystemTime::now() - std::time::Duration::from_secs(40 * 24 * 3600);
+        table.set_modified(old).unwrap();
+        FileHashes::open(dir.path(), dir.path());
+        assert!(table.metadata().unwrap().modified().unwrap() > old);
     }
 
     #[test]

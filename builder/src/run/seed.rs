@@ -37,6 +37,10 @@ pub(super) fn make(
             return Ok(());
         }
         if let Some(unfinished) = Unfinished::begin(caches, name).map_err(failed())? {
+            // Whoever was before this one may have published it since the look above.
+            if caches.join(name).exists() {
+                return Ok(());
+            }
             fill(&unfinished.name)?;
             return unfinished.publish(name).map_err(failed());
         }

@@ -5,19 +5,18 @@
 //! half of each other's. What is known of an address is a record by a hash of it, written last.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use unpacker::digest::{Digest, Hasher, sha256};
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Timestamp;
 use unpacker::progress::{Cancel, Cancelled};
 use unpacker::snapshot::store::Staging;
 
+use crate::cache::downloads::{self, Record};
 use crate::cache::files::hash;
 use crate::cache::key::KeyWriter;
-use crate::cache::write_atomically;
 use crate::copy::CopyError;
 use crate::copy::place::copy_bytes;
 use crate::copy::select::{Match, Seen};
@@ -28,17 +27,8 @@ use crate::request::Env;
 
 /// Of one file; a disk is full before this matters, and a server that never ends does not fill it.
 const MAX_DOWNLOAD: u64 = 64 << 30;
-const MAX_RECORD: u64 = 64 << 10;
 /// Whoever may read an image may not read what was fetched, as docker has it.
 const MODE: u32 = 0o600;
-
-/// What is kept of a download.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
-    digest: String,
-    etag: Option<String>,
-    last_modified: Option<String>,
-}
 
 /// A file that is here.
 #[derive(Debug, Clone)]
@@ -84,6 +74,7 @@ pub(super) fn download(env: &Env<'_>, source: &RemoteSource) -> Result<Download,
             },
         ));
     }
+    downloads::used(&folder, &name, digest.digest());
     Ok(Download {
         path: folder.join(digest.digest()),
         name: source.name.clone(),
@@ -106,7 +97,7 @@ fn failed(source: &RemoteSource, error: DownloadError) -> StepError {
 
 /// The record of a download whose file is whole.
 fn kept(folder: &Path, name: &str, cancel: &Cancel) -> Result<Option<Record>, CopyError> {
-    let Some((record, mut body)) = recorded(folder, name) else {
+    let Some((record, mut body)) = downloads::find(folder, name) else {
         return Ok(None);
     };
     // A file that cannot be read is fetched anew.
@@ -114,20 +105,8 @@ fn kept(folder: &Path, name: &str, cancel: &Cancel) -> Result<Option<Record>, Co
         return Ok(None);
     };
     let hash = hash.ok_or(Cancelled)?;
-    let whole = record.digest.strip_prefix("sha256:") == Some(&hash);
+    let whole = record.hex() == hash;
     Ok(whole.then_some(record))
-}
-
-/// A record, and the file that it is about.
-fn recorded(folder: &Path, name: &str) -> Option<(Record, File)> {
-    let mut text = String::new();
-    let file = File::open(folder.join(format!("{name}.json"))).ok()?;
-    file.take(MAX_RECORD).read_to_string(&mut text).ok()?;
-    let record: Record = serde_json::from_str(&text).ok()?;
-    let digest = record.digest.strip_prefix("sha256:")?;
-    let is_name = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let body = File::open(folder.join(is_name.then_some(digest)?)).ok()?;
-    Some((record, body))
 }
 
 /// Asks the server, and keeps what it says.
@@ -168,13 +147,12 @@ fn refresh(
         digest: digest.to_string(),
         etag: validators.etag,
         last_modified: validators.last_modified,
+        address: Some(shown(&source.address)),
     };
-    let text = serde_json::to_vec(&record).map_err(|e| StepError::io(what)(e.into()))?;
     to.file
         .persist(folder.join(digest.digest()))
         .map_err(|e| StepError::io(what)(e.error))?;
-    let written = write_atomically(folder, &format!("{name}.json"), &text);
-    written.map_err(StepError::io(what))?;
+    downloads::write(folder, name, &record).map_err(StepError::io(what))?;
     Ok(record)
 }
 

@@ -157,8 +157,11 @@ fn timeout_waiting() {
         }
     }));
     let dockerfile = "FROM busybox\nRUN echo first; sleep 1000\n";
+    let mut request = first.request(dockerfile);
+    // A test that fails does not wait for it.
+    request.timeout = Some(Duration::from_secs(60));
     std::thread::scope(|scope| {
-        let one = scope.spawn(|| first.build(dockerfile).unwrap_err());
+        let one = scope.spawn(|| first.run(&request).unwrap_err());
         tells.recv_timeout(Duration::from_secs(60)).unwrap();
         timed_out(&second, dockerfile);
         assert!(second.lines().iter().any(|line| line.contains("waiting")));

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use builder::cache::inventory;
 use registry::service::Registry;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,10 @@ impl App {
             Failure::because(Kind::Internal, "cannot open the snapshots", &error)
         })?;
         let snapshots = Arc::new(snapshots);
+        if let Err(error) = inventory::sweep(&folder.cache()) {
+            // It takes room, and nothing else.
+            tracing::warn!(%error, "cannot remove what killed builds left in the build cache");
+        }
         let launcher = Launcher::this();
         let surroundings = surroundings(&status, &options, &folder);
         let sandboxes = Sandboxes::open(

@@ -100,7 +100,7 @@ fn layer(
     let root = folder.and_then(|folder| Root::open(&folder));
     let root = root.map_err(BuildError::store("open a step's snapshot"))?;
     let options = DiffOptions {
-        clamp_mtime: request.source_date_epoch,
+        mtime: request.source_date_epoch,
         ownership: env.ownership,
     };
     let packed = pack(
@@ -195,9 +195,12 @@ fn publish(
         let text = format!("[Builder] Pushing to {}...", env.sink.place());
         env.progress.event(Event::Line { text });
     }
-    env.sink
-        .publish(&publication)
-        .map_err(BuildError::Publish)?;
+    let published = env.sink.publish(&publication);
+    if published.is_err() {
+        // What was stopped says so in the sink's own words.
+        env.cancel.check()?;
+    }
+    published.map_err(BuildError::Publish)?;
     Ok(Assembled {
         digest,
         size: manifest.len() as u64,

@@ -7,8 +7,9 @@ use std::sync::Mutex;
 
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Metadata;
+use unpacker::progress::Cancel;
 
-use crate::cache::files::{self, Asked, FileHashes, Stat};
+use crate::cache::files::{self, Asked, FileHashes, Hashed, Stat};
 use crate::ignore::{Ignore, IgnoreError};
 
 /// An ignore file larger than this is none.
@@ -73,23 +74,28 @@ impl Context {
         })
     }
 
-    /// The hash of one of its files, given what was found of it: from memory where nothing changed.
+    /// The content of one of its files, given what was found of it: from memory where nothing changed;
+    /// nothing where the work was stopped.
     pub fn hash(
         &self,
         found: &Metadata,
         open: impl FnOnce() -> io::Result<File>,
-    ) -> io::Result<String> {
-        let known = self.hashes().get(&Stat::from(found));
+        cancel: &Cancel,
+    ) -> io::Result<Option<Hashed>> {
+        let stat = Stat::from(found);
+        let known = self.hashes().get(&stat);
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(Some(Hashed::known(stat, &known)));
         }
         let mut file = open()?;
         // It may be another one by now.
         let asked = Asked::of(&file)?;
         // Others may look up and read meanwhile.
-        let hash = files::hash(&mut file)?;
+        let Some(hash) = files::hash(&mut file, cancel)? else {
+            return Ok(None);
+        };
         self.hashes().learn(&asked, &hash);
-        Ok(hash)
+        Ok(Some(Hashed::new(&asked, &hash)))
     }
 
     /// Keeps what was learned for the next build.

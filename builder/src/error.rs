@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use unpacker::container::run::RunError;
 use unpacker::container::user::UserError;
+use unpacker::layer::diff::DiffError;
 use unpacker::layer::pack::PackError;
 use unpacker::progress::Cancelled;
 
@@ -137,6 +138,7 @@ pub enum StepError {
     SecretTooLarge { id: String, limit: u64 },
     #[error("cannot fetch {address}")]
     Download {
+        /// As it may be shown.
         address: String,
         #[source]
         source: DownloadError,
@@ -183,9 +185,6 @@ impl BuildError {
         let place = Box::new(place.clone());
         move |source| match source {
             StepError::Run(RunError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
-            StepError::Run(RunError::TimedOut(after)) => Self::TimedOut {
-                seconds: after.as_secs(),
-            },
             StepError::Copy(CopyError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
             source => Self::Step { place, source },
         }
@@ -215,6 +214,14 @@ pub struct Record {
 }
 
 impl BuildError {
+    /// Whether it is nothing but the answer to being stopped.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled(_) | Self::Pack(PackError::Diff(DiffError::Cancelled(_)))
+        )
+    }
+
     pub fn record(&self) -> Record {
         Record {
             stage: self.part(),

@@ -1,8 +1,7 @@
 //! The lines of a Dockerfile around the instruction that failed.
 
 use crate::error::BuildError;
-use crate::request::BuildRequest;
-use crate::solve::read_dockerfile;
+use crate::source::Source;
 
 /// Lines before and after.
 const AROUND: usize = 2;
@@ -11,8 +10,8 @@ const MOST: usize = 20;
 /// Of one line.
 const WIDTH: usize = 160;
 
-/// Where the build failed, its lines marked; `None` where no line is to blame.
-pub fn excerpt(request: &BuildRequest, error: &BuildError) -> Option<String> {
+/// Where the build of `source` failed, its lines marked; `None` where no line is to blame.
+pub fn excerpt(source: &Source, error: &BuildError) -> Option<String> {
     let (line, instruction) = match error {
         BuildError::Syntax { source, .. } => (source.position.line, None),
         other => {
@@ -20,12 +19,11 @@ pub fn excerpt(request: &BuildRequest, error: &BuildError) -> Option<String> {
             (place.position.line, Some(place.instruction.as_str()))
         }
     };
-    let source = read_dockerfile(request).ok()?;
     let text = String::from_utf8_lossy(&source.text);
     let lines: Vec<&str> = text.lines().collect();
     let first = usize::try_from(line).ok()?.checked_sub(1)?;
     let found = lines.get(first)?;
-    // Somebody may have changed the file since it was read, and an ONBUILD trigger is of no line.
+    // An ONBUILD trigger is of no line.
     let word = |text: &str| text.split_whitespace().next().map(str::to_lowercase);
     if instruction.is_some_and(|instruction| word(found) != word(instruction)) {
         return None;

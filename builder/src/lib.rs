@@ -19,3 +19,4 @@ pub mod request;
 pub mod run;
 pub mod sink;
 pub mod solve;
+pub mod source;

@@ -85,7 +85,8 @@ pub struct BuildRequest {
     pub compression: Compression,
     /// How hard it is tried; the form's own where nothing is said.
     pub compression_level: Option<i32>,
-    /// No time in the image is later than this (`SOURCE_DATE_EPOCH`), and its own time is this.
+    /// The time of everything that the build puts into the image, and the image's own
+    /// (`SOURCE_DATE_EPOCH`).
     pub source_date_epoch: Option<i64>,
     /// `RUN --mount=type=secret`, by id. Never part of a layer or of a cache key.
     pub secrets: BTreeMap<String, Secret>,

@@ -16,7 +16,7 @@ mod stage;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -25,7 +25,7 @@ use config::name::Reference;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use unpacker::image::read::Platform;
-use unpacker::progress::Event;
+use unpacker::progress::{Cancelled, Event};
 
 use crate::assemble::{Finished, assemble};
 use crate::cache::steps::Steps;
@@ -35,17 +35,36 @@ use crate::error::{BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
 use crate::plan::{Action, Origin, Plan, RunMount, RunMountKind, Stage, Step};
-use crate::request::{BuildRequest, Built, DockerfileSource, Env, NamedContext};
+use crate::request::{BuildRequest, Built, Env, NamedContext};
+use crate::source::Source;
 
 use board::Stages;
 use schedule::Turn;
 
-/// A Dockerfile is text that people write; the parser bounds it further.
-const MAX_DOCKERFILE: u64 = 16 << 20;
+/// Builds the image that `source` describes, and publishes it. Nothing of it, waiting included, goes on
+/// for longer than the request's timeout.
+pub fn build(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<Built, BuildError> {
+    let end = request.timeout.and_then(|t| Instant::now().checked_add(t));
+    // A failure cancels what runs beside it, and so does the end.
+    let stop = match end {
+        Some(end) => env.cancel.until(end),
+        None => env.cancel.part(),
+    };
+    let bounded = Env {
+        cancel: &stop,
+        ..*env
+    };
+    let built = carry_out(&bounded, request, source);
+    built.map_err(|error| match error.was_cancelled() {
+        true if env.cancel.is_cancelled() => BuildError::Cancelled(Cancelled),
+        true if stop.is_late() => BuildError::TimedOut {
+            seconds: request.timeout.unwrap_or_default().as_secs(),
+        },
+        _ => error,
+    })
+}
 
-/// Builds and publishes an image.
-pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError> {
-    let source = read_dockerfile(request)?;
+fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<Built, BuildError> {
     let parsed = dockerfile::parse(&source.text).map_err(|error| BuildError::Syntax {
         file: source.name.clone(),
         source: Box::new(error),
@@ -66,16 +85,10 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
     for (reference, platform, place) in image_origins(&plan) {
         fetch(env, &mut images, reference, platform, place)?;
     }
-    let contexts = open_contexts(env, request, source.path.as_deref())?;
+    let contexts = open_contexts(env, request, source.path())?;
     let ignore = &contexts.main.ignore;
     let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
     checks::tell(env, &source.name, &options, &found)?;
-    // A failure cancels what runs beside it.
-    let stop = env.cancel.part();
-    let env = &Env {
-        cancel: &stop,
-        ..*env
-    };
     let solver = Solver {
         env,
         request,
@@ -86,7 +99,6 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
         images,
         done: plan.stages.iter().map(not_done).collect(),
         cached: AtomicUsize::new(0),
-        deadline: request.timeout.and_then(|t| Instant::now().checked_add(t)),
     };
     solver.solve(&plan)
 }
@@ -109,40 +121,6 @@ fn run_again(parsed: &Dockerfile, request: &BuildRequest) -> Result<BTreeSet<Str
         })
     });
     named.collect()
-}
-
-/// A Dockerfile's text, and what it is called.
-pub(crate) struct Source {
-    pub(crate) name: String,
-    path: Option<PathBuf>,
-    pub(crate) text: Vec<u8>,
-}
-
-pub(crate) fn read_dockerfile(request: &BuildRequest) -> Result<Source, BuildError> {
-    use std::io::Read;
-    let written = match &request.dockerfile {
-        DockerfileSource::Text { name, text } => {
-            return Ok(Source {
-                name: name.clone(),
-                path: None,
-                text: text.clone(),
-            });
-        }
-        DockerfileSource::Path(path) => path,
-    };
-    let path = request.context.join(written);
-    let mut text = Vec::new();
-    std::fs::File::open(&path)
-        .and_then(|file| file.take(MAX_DOCKERFILE).read_to_end(&mut text))
-        .map_err(|source| BuildError::Dockerfile {
-            path: path.clone(),
-            source,
-        })?;
-    Ok(Source {
-        name: written.display().to_string(),
-        path: Some(path),
-        text,
-    })
 }
 
 fn warn(env: &Env<'_>, file: &str, dockerfile: &Dockerfile) {
@@ -257,7 +235,6 @@ struct Solver<'a> {
     images: BaseImages,
     done: Stages,
     cached: AtomicUsize,
-    deadline: Option<Instant>,
 }
 
 impl Solver<'_> {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +113,8 @@ pub struct Cancel {
     own: Arc<AtomicBool>,
     /// Whose part this one cancels.
     whole: Option<Arc<Cancel>>,
+    /// When it is set by itself.
+    moment: Option<Instant>,
 }
 
 /// The work was stopped by its [`Cancel`].
@@ -126,7 +129,13 @@ impl Cancel {
 
     pub fn is_cancelled(&self) -> bool {
         self.own.load(Ordering::SeqCst)
+            || self.is_late()
             || (self.whole.as_ref()).is_some_and(|whole| whole.is_cancelled())
+    }
+
+    /// Whether its own moment has come: see [`Cancel::until`].
+    pub fn is_late(&self) -> bool {
+        (self.moment).is_some_and(|moment| Instant::now() >= moment)
     }
 
     /// For a part of the work: set with this one, or on its own.
@@ -134,6 +143,15 @@ impl Cancel {
         Self {
             own: Arc::default(),
             whole: Some(Arc::new(self.clone())),
+            moment: None,
+        }
+    }
+
+    /// As [`Cancel::part`], and set when `moment` has come, too.
+    pub fn until(&self, moment: Instant) -> Self {
+        Self {
+            moment: Some(moment),
+            ..self.part()
         }
     }
 

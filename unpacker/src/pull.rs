@@ -118,10 +118,10 @@ pub async fn pull(
 }
 
 /// Does the work until it is to be stopped.
-pub async fn unless<T>(
+pub async fn unless<T, E: From<Cancelled>>(
     cancel: &Cancel,
-    work: impl Future<Output = Result<T, PullError>>,
-) -> Result<T, PullError> {
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     tokio::select! {
         done = work => done,
         cancelled = until(cancel) => Err(cancelled.into()),

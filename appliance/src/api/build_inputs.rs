@@ -26,7 +26,7 @@ pub enum ContextInput {
     Image(String),
 }
 
-/// A secret: text, or bytes that are none. Nothing shows it.
+/// A secret: text, or bytes that are none, as base64. Nothing shows it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretInput(Value);
@@ -35,21 +35,43 @@ pub struct SecretInput(Value);
 #[serde(untagged)]
 enum Value {
     Text(String),
-    Bytes(Vec<u8>),
+    Bytes {
+        #[serde(with = "encoded")]
+        base64: Vec<u8>,
+    },
+}
+
+mod encoded {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        // What is wrong with it is not told: it is a secret.
+        let bytes = STANDARD.decode(text);
+        bytes.map_err(|_| D::Error::custom("a secret is not base64"))
+    }
 }
 
 impl SecretInput {
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(match String::from_utf8(bytes) {
             Ok(text) => Value::Text(text),
-            Err(error) => Value::Bytes(error.into_bytes()),
+            Err(error) => Value::Bytes {
+                base64: error.into_bytes(),
+            },
         })
     }
 
     pub fn bytes(&self) -> Vec<u8> {
         match &self.0 {
             Value::Text(text) => text.as_bytes().to_vec(),
-            Value::Bytes(bytes) => bytes.clone(),
+            Value::Bytes { base64 } => base64.clone(),
         }
     }
 }
@@ -74,11 +96,21 @@ mod tests {
 
     #[test]
     fn secrets_of_any_bytes_cross_over() {
-        for bytes in [b"hush".to_vec(), vec![0, 255, 128], Vec::new()] {
+        for bytes in [
+            b"hush".to_vec(),
+            vec![0, 255, 128],
+            vec![255; 9000],
+            Vec::new(),
+        ] {
             let secret = SecretInput::new(bytes.clone());
             let text = serde_json::to_string(&secret).unwrap();
+            assert!(text.len() < bytes.len() * 3 / 2 + 20, "{}", text.len());
             let back: SecretInput = serde_json::from_str(&text).unwrap();
             assert_eq!(back.bytes(), bytes);
+        }
+        for bad in ["[1,2]", "{\"base64\":\"hush!\"}"] {
+            let error = serde_json::from_str::<SecretInput>(bad).unwrap_err();
+            assert!(!error.to_string().contains("hush"), "{error}");
         }
     }
 }

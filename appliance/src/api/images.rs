@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -16,6 +16,17 @@ use crate::api::types::{
 use crate::app::App;
 use crate::images::caller::Caller;
 use crate::images::remove::User;
+
+/// A Dockerfile on standard input crosses over in the request, at its longest with every byte as six of
+/// JSON; and so do secrets.
+const MAX_BUILD: usize = 128 << 20;
+
+fn builds() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/builds", post(build))
+        .route("/v1/builds/check", post(check_build))
+        .layer(DefaultBodyLimit::max(MAX_BUILD))
+}
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -31,8 +42,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/images/check", post(check))
         .route("/v1/images/unpack", post(unpack))
         .route("/v1/images/from-host", post(from_host))
-        .route("/v1/builds", post(build))
-        .route("/v1/builds/check", post(check_build))
+        .merge(builds())
 }
 
 async fn list(State(app): State<Arc<App>>, Query(wanted): Query<ListImages>) -> Response {

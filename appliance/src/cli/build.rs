@@ -42,8 +42,12 @@ pub(super) async fn carry_out(session: &Session, job: Job) -> Outcome<u8> {
     let build = job.build;
     check(&build)?;
     let outputs = output::outputs(&session.files)?;
+    let stopped = || Failure::new(Kind::Cancelled, "the build was stopped");
     // What lies in folders of ours goes when this does: at the end.
-    let given = context::given(&build)?;
+    let given = tokio::select! {
+        given = context::given(&build) => given?,
+        () = archive::interrupted() => return Err(stopped()),
+    };
     let mut request = request(&build)?;
     request.context.clone_from(&given.context);
     request.dockerfile.clone_from(&given.dockerfile);
@@ -58,13 +62,17 @@ pub(super) async fn carry_out(session: &Session, job: Job) -> Outcome<u8> {
         true => Mode::Quiet,
         false => build.told.progress,
     };
-    let client = session.daemon().await?;
+    // From its first call on, a signal ends nothing by itself any more.
+    let client = tokio::select! {
+        client = session.daemon() => client?,
+        () = archive::interrupted() => return Err(stopped()),
+    };
     let mut screen = Screen::of(mode);
     let mut show = |event| screen.show(event);
     let outcome: Outcome<BuildResult> = tokio::select! {
         outcome = client.long("/v1/builds", &request, &mut show) => outcome,
         // The daemon stops when nobody listens; what lies in folders of ours must go, too.
-        () = archive::interrupted() => Err(Failure::new(Kind::Cancelled, "the build was stopped")),
+        () = archive::interrupted() => Err(stopped()),
     };
     screen.finish();
     let result = match outcome {
@@ -78,8 +86,16 @@ pub(super) async fn carry_out(session: &Session, job: Job) -> Outcome<u8> {
 
 /// Exit code 1 says that something was found, as a failure of a build would.
 async fn look_through(session: &Session, request: &BuildRequest) -> Outcome<u8> {
-    let client = session.daemon().await?;
-    let checks: Checks = client.post("/v1/builds/check", request).await?;
+    let ask = async {
+        let client = session.daemon().await?;
+        client.post("/v1/builds/check", request).await
+    };
+    let checks: Checks = tokio::select! {
+        checks = ask => checks?,
+        () = archive::interrupted() => {
+            return Err(Failure::new(Kind::Cancelled, "the check was stopped"));
+        }
+    };
     match session.format {
         Format::Json => ui::json(&checks),
         Format::Text if checks.warnings.is_empty() => ui::line("No warnings."),

@@ -320,6 +320,7 @@ impl Images {
     /// A tag alone says of nothing what it is: such an image goes by its digest.
     fn places_of(&self, image: &NamedImage) -> Outcome<Vec<Place>> {
         let mut places = Vec::new();
+        let mut known = HashSet::new();
         for name in &image.names {
             let Name::Full(reference) = name else {
                 continue;
@@ -338,7 +339,7 @@ impl Images {
                         .unwrap_or_else(config::name::Tag::latest),
                 ),
             );
-            if !places.contains(&place) {
+            if known.insert(place.clone()) {
                 places.push(place);
             }
         }

@@ -7,6 +7,7 @@ use builder::attest::sbom::sbom;
 use builder::attest::{Attested, Predicate, Subject, attest};
 use builder::request::BuildRequest;
 use builder::sink::Publication;
+use builder::source::Source;
 use oci_spec::image::{Descriptor, MediaType};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -32,6 +33,7 @@ impl Wanted {
 /// What is known of the build.
 pub(crate) struct Facts<'a> {
     pub(crate) request: &'a BuildRequest,
+    pub(crate) source: &'a Source,
     pub(crate) names: &'a [String],
     pub(crate) materials: Vec<Material>,
     pub(crate) started: SystemTime,
@@ -77,7 +79,9 @@ impl Images {
                 }),
             };
             let materials = &facts.materials;
-            predicates.push(provenance(facts.request, mode, materials, times.as_ref()));
+            let (request, source) = (facts.request, facts.source);
+            let told = provenance(request, source, mode, materials, times.as_ref());
+            predicates.push(told);
         }
         let size = publication.manifest.len() as u64;
         let kind = MediaType::from(publication.media_type);

@@ -3,13 +3,14 @@
 mod publish;
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use builder::attest::provenance::Mode;
 use builder::error::{BuildError, Foreign, Part, Record};
 use builder::images::BaseImage;
 use builder::request::{BuildRequest, Built, DockerfileSource, Env};
 use builder::sink::{Publication, Sink};
+use builder::source::Source;
 use builder::{excerpt, solve};
 use config::name::{Reference, Target};
 use oci_spec::image::MediaType;
@@ -42,6 +43,10 @@ impl Images {
         cancel: &Cancel,
     ) -> Outcome<BuildResult> {
         let request = self.request(wanted)?;
+        let source = read(&request)?;
+        // The builder keeps to the timeout by itself; what comes after it has the rest.
+        let end = request.timeout.and_then(|t| Instant::now().checked_add(t));
+        let bounded = end.map(|end| cancel.until(end));
         let bases = Bases {
             images: self,
             fetch: wanted.pull,
@@ -56,6 +61,7 @@ impl Images {
             images: self,
             attest: attestations(wanted)?,
             request: &request,
+            source: &source,
             names: &names,
             bases: &bases,
             started: SystemTime::now(),
@@ -63,9 +69,21 @@ impl Images {
             cancel,
             index: Mutex::default(),
         };
-        let built = self.solve(&request, &bases, &keeper, progress.as_ref(), cancel)?;
+        let built = self.solve(
+            &request,
+            &source,
+            &bases,
+            &keeper,
+            progress.as_ref(),
+            cancel,
+        )?;
         if wanted.push {
-            self.push_all(&request, &names, &progress, cancel)?;
+            let cancel = bounded.as_ref().unwrap_or(cancel);
+            let pushed = self.push_all(&request, &names, &progress, cancel);
+            pushed.map_err(|failure| match failure.kind {
+                Kind::Cancelled if cancel.is_late() => late(&request),
+                _ => failure,
+            })?;
         }
         for name in &names {
             say(
@@ -136,18 +154,20 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Built> {
-        self.solve(request, self, self, progress, cancel)
+        let source = read(request)?;
+        self.solve(request, &source, self, self, progress, cancel)
     }
 
     fn solve(
         &self,
         request: &BuildRequest,
+        source: &Source,
         bases: &dyn builder::images::Images,
         sink: &dyn Sink,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Built> {
-        let _pass = self.gate.pass();
+        let _pass = self.gate.pass_unless(cancel).ok_or_else(stopped)?;
         for text in cgroup::shortfalls(&request.resources) {
             progress.event(Event::Warning { text });
         }
@@ -165,7 +185,7 @@ impl Images {
             ownership: Ownership::detect(),
             now: SystemTime::now(),
         };
-        solve::build(&env, request).map_err(|error| failed(request, &error))
+        solve::build(&env, request, source).map_err(|error| failed(source, &error))
     }
 
     pub(super) fn request(&self, wanted: &Wanted) -> Outcome<BuildRequest> {
@@ -274,6 +294,10 @@ fn compression(text: &str) -> Outcome<Compression> {
     }
 }
 
+fn stopped() -> Failure {
+    Failure::new(Kind::Cancelled, "the build was stopped")
+}
+
 fn say(progress: &dyn Progress, text: String) {
     progress.event(Event::Line { text });
 }
@@ -290,12 +314,30 @@ fn not_pushed(mut failure: Failure) -> Failure {
     failure
 }
 
+/// The Dockerfile of a build.
+pub(super) fn read(request: &BuildRequest) -> Outcome<Source> {
+    Source::read(request).map_err(|error| {
+        let record = error.record();
+        let mut failure = told(&error, &record);
+        failure.build = Some(Box::new(record));
+        failure
+    })
+}
+
+/// A push that the build's timeout ended.
+fn late(request: &BuildRequest) -> Failure {
+    let seconds = request.timeout.unwrap_or_default().as_secs();
+    let message = format!("the push did not end within the build's timeout of {seconds} s");
+    let failure = Failure::new(Kind::Internal, message);
+    not_pushed(failure.hint("Give a longer --timeout, or push again: what was built is here."))
+}
+
 /// The last lines of the failing command stand last, where the eye is, with its place in the
 /// Dockerfile.
-pub(super) fn failed(request: &BuildRequest, error: &BuildError) -> Failure {
+pub(super) fn failed(source: &Source, error: &BuildError) -> Failure {
     let record = error.record();
     let mut failure = told(error, &record);
-    if let Some(text) = excerpt::excerpt(request, error) {
+    if let Some(text) = excerpt::excerpt(source, error) {
         failure.causes.push(text);
     }
     failure.build = Some(Box::new(record));

@@ -63,10 +63,12 @@ impl Images {
     fn items(&self) -> Outcome<Vec<Item>> {
         let needed = self.needed_snapshots(&[])?;
         let mut together: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-        for entry in inventory::entries(&self.folder.cache())? {
-            let one = match &entry.snapshot {
-                Some(snapshot) => snapshot.to_string(),
-                None => format!("{:?} {}", entry.kind, entry.name),
+        for mut entry in inventory::entries(&self.folder.cache())? {
+            entry.bytes = entry.usage();
+            let one = match (&entry.snapshot, &entry.with) {
+                (Some(snapshot), _) => snapshot.to_string(),
+                (None, Some(with)) => format!("{:?} {with}", entry.kind),
+                (None, None) => format!("{:?} {}", entry.kind, entry.name),
             };
             together.entry(one).or_default().push(entry);
         }

@@ -6,7 +6,7 @@ use builder::solve::checks;
 use crate::api::build_inputs::{BuildInputs, Checks, ContextInput};
 use crate::api::types::BuildRequest as Wanted;
 use crate::error::Outcome;
-use crate::images::build::failed;
+use crate::images::build::{failed, read};
 use crate::images::service::Images;
 
 pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<()> {
@@ -34,8 +34,9 @@ impl Images {
             let kept = self.find(image).ok()??;
             Some(self.read(&kept, platform).ok()?.config)
         };
-        let checked =
-            checks::check(&request, &cache, here).map_err(|error| failed(&request, &error))?;
+        let source = read(&request)?;
+        let checked = checks::check(&request, &source, &cache, here)
+            .map_err(|error| failed(&source, &error))?;
         Ok(Checks {
             file: checked.file,
             warnings: checked.warnings,

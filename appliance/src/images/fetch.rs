@@ -4,8 +4,9 @@
 use std::io::Write;
 
 use builder::error::Foreign;
-use builder::fetch::{Fetch, Fetched, Validators};
+use builder::fetch::{Fetch, Fetched, Validators, shown};
 use unpacker::progress::{Cancel, Cancelled, Event, Progress};
+use unpacker::pull;
 use unpacker::remote::client::Remote;
 use unpacker::remote::error::RemoteError;
 use unpacker::remote::file;
@@ -37,10 +38,11 @@ impl Fetch for Images {
     ) -> Result<Fetched, Foreign> {
         let remote = self.remote()?;
         progress.event(Event::Line {
-            text: format!("[Builder] Fetching {address}"),
+            text: format!("[Builder] Fetching {}", shown(address)),
         });
-        let work = receive(&remote, address, known, limit, to, cancel);
-        Ok(self.runtime.block_on(work)?)
+        let work = receive(&remote, address, known, limit, to);
+        // A silent server is waited for no longer than somebody wants the file.
+        Ok(self.runtime.block_on(pull::unless(cancel, work))?)
     }
 }
 
@@ -50,7 +52,6 @@ async fn receive(
     known: &Validators,
     limit: u64,
     to: &mut dyn Write,
-    cancel: &Cancel,
 ) -> Result<Fetched, FetchError> {
     let known = file::Validators {
         etag: known.etag.clone(),
@@ -61,7 +62,6 @@ async fn receive(
     };
     let mut received = 0;
     while let Some(bytes) = file.next().await? {
-        cancel.check()?;
         received += bytes.len() as u64;
         if received > limit {
             return Err(FetchError::TooLarge { limit });

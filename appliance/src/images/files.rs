@@ -39,7 +39,7 @@ impl Images {
         let image = image.map_err(unusable)?;
         let (root, _staging) = self.seen(&image, progress, cancel)?;
         let options = DiffOptions {
-            clamp_mtime: request.source_date_epoch,
+            mtime: request.source_date_epoch,
             ownership: Ownership::detect(),
         };
         let stats = diff_watched(&root, out, &options, progress, cancel);

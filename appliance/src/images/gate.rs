@@ -7,6 +7,11 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use unpacker::progress::Cancel;
+
+/// How often who waits looks whether it is still to wait.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Where work and the collector meet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gate(Arc<State>);
@@ -44,6 +49,18 @@ impl Gate {
         }
         inside.passes += 1;
         Pass(self.clone())
+    }
+
+    /// As [`Gate::pass`]; nothing where the work is stopped before the collector has ended.
+    pub(crate) fn pass_unless(&self, cancel: &Cancel) -> Option<Pass> {
+        let mut inside = self.inside();
+        while inside.alone {
+            cancel.check().ok()?;
+            let waited = self.0.changed.wait_timeout(inside, LOOK);
+            inside = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inside.passes += 1;
+        Some(Pass(self.clone()))
     }
 
     /// Waits so long at most for all work to end. Work that begins meanwhile is not held up.
@@ -103,6 +120,9 @@ mod tests {
         drop(second);
         let alone = gate.alone(Duration::ZERO).unwrap();
         assert!(gate.alone(MOMENT).is_none());
+        let stopped = Cancel::default();
+        stopped.cancel();
+        assert!(gate.pass_unless(&stopped).is_none());
         let other = gate.clone();
         let work = std::thread::spawn(move || drop(other.pass()));
         std::thread::sleep(MOMENT);

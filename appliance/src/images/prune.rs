@@ -154,7 +154,7 @@ impl Images {
             if matches!(entry.kind, Remembered::Step | Remembered::Layer) {
                 pruned.cache_entries += 1;
             }
-            pruned.bytes += entry.bytes;
+            pruned.bytes += entry.usage();
             if !dry_run {
                 entry.remove()?;
             }

@@ -297,6 +297,38 @@ mod tests {
     }
 
     #[test]
+    fn volumes_of_a_start_that_was_killed_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = sandboxes(dir.path());
+        let mut record = ended(&sandboxes, RestartPolicy::No);
+        let give = |name| {
+            let provided = sandboxes.volumes.provide(name, None, &Cancel::default());
+            provided.unwrap().name
+        };
+        let (lost, kept, named) = (give(None), give(None), give(Some("named")));
+        let left = give(None);
+        // Its sandbox was removed, and it was to stay.
+        sandboxes.volumes.claim(&left).unwrap();
+        record.spec.mounts = vec![Mount::Bind {
+            source: sandboxes.volumes.data(&kept),
+            target: "/x".into(),
+            read_only: false,
+        }];
+        record.save(&sandboxes.folder(&record)).unwrap();
+        drop(sandboxes);
+        for _ in 0..2 {
+            let next = self::sandboxes(dir.path());
+            let names: Vec<String> = (next.volumes.list().unwrap().into_iter())
+                .map(|volume| volume.name)
+                .collect();
+            assert!(!names.contains(&lost));
+            for name in [&kept, &named, &left] {
+                assert!(names.contains(name), "{names:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_stop_wins_over_a_restart_that_was_just_decided() {
         let dir = tempfile::tempdir().unwrap();
         let sandboxes = sandboxes(dir.path());

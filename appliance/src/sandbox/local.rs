@@ -127,6 +127,13 @@ impl Sandboxes {
                 tracing::warn!(?folder, ?failure, "a left-over sandbox cannot be removed");
             }
         }
+        if let Err(failure) = sandboxes.sweep_volumes() {
+            let failure = failure.to_string();
+            tracing::warn!(
+                ?failure,
+                "what a start that was killed left of its volumes cannot be removed"
+            );
+        }
         Ok(sandboxes)
     }
 
@@ -157,6 +164,23 @@ impl Sandboxes {
         let folders = record::folders(&self.root)?.into_iter();
         let broken = folders.filter(|folder| Record::load(folder).is_err());
         Ok(broken.filter_map(|folder| broken_row(&folder)).collect())
+    }
+
+    /// Removes volumes that were made for a sandbox which then did not come to be.
+    fn sweep_volumes(&self) -> Outcome<()> {
+        let unclaimed = self.volumes.unclaimed()?;
+        // An unreadable record may be of one that has them.
+        if unclaimed.is_empty() || !self.broken()?.is_empty() {
+            return Ok(());
+        }
+        let records = self.list()?;
+        let (had, left): (Vec<_>, Vec<_>) = unclaimed.into_iter().partition(|name| {
+            let data = self.volumes.data(name);
+            let mut mounts = records.iter().flat_map(|record| &record.spec.mounts);
+            mounts.any(|mount| mount.shows(&data))
+        });
+        had.iter().try_for_each(|name| self.volumes.claim(name))?;
+        self.delete_volumes(&left, None)
     }
 
     /// Removes a sandbox whose record cannot be read, by its id. False where there is none.
@@ -363,6 +387,9 @@ impl Sandboxes {
         }
         record.save(folder)?;
         crash::point("sandbox-after-row");
+        for (_, provided) in volumes {
+            self.volumes.claim(&provided.name)?;
+        }
         Ok(record)
     }
 

@@ -140,6 +140,13 @@ pub fn volumes(
         .chain(options.tmpfs.iter().map(|tmpfs| tmpfs.target.as_path()))
         .chain(mounts.iter().map(Mount::target));
     let mut taken: BTreeSet<PathBuf> = places.map(place).collect();
+    if let Some(hidden) = taken.iter().find(|place| hides_proc(place)) {
+        let message = format!(
+            "nothing is mounted over {}: it is the kernel's",
+            hidden.display()
+        );
+        return Err(Failure::invalid(message).hint("Choose a place outside of /proc."));
+    }
     // Nothing can be mounted over the root.
     taken.insert(PathBuf::from("/"));
     if image.volumes.len() > MOST_VOLUMES {
@@ -157,6 +164,30 @@ pub fn volumes(
             no_copy: false,
         });
     Ok(declared.chain(options.volumes.iter().cloned()).collect())
+}
+
+/// What a file system for processes shows of itself, and may be shown otherwise: by runc's rule, which is
+/// there for LXCFS.
+const SHOWN_OTHERWISE: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// Whether a mount would stand in the place of what says who is who inside.
+fn hides_proc(place: &Path) -> bool {
+    place.starts_with("/proc")
+        && !SHOWN_OTHERWISE
+            .iter()
+            .any(|shown| place == Path::new(shown))
 }
 
 /// What we mount ourselves: an image's files in its place would be taken for the kernel's.
@@ -352,5 +383,27 @@ mod tests {
         }
         assert_eq!(known_signal("SYS").unwrap(), libc::SIGSYS);
         assert!(known_signal("FOO").is_err());
+    }
+
+    #[test]
+    fn nothing_is_mounted_over_proc() {
+        for (target, good) in [
+            ("/proc", false),
+            ("/proc/", false),
+            ("/x/../proc/self", false),
+            ("//proc/sys", false),
+            ("/proc/meminfo", true),
+            ("/process", true),
+            ("/sys/fs/x", true),
+        ] {
+            let mount = Mount::Tmpfs {
+                target: target.into(),
+                size: None,
+                mode: None,
+                read_only: false,
+            };
+            let found = volumes(&SandboxRequest::default(), &Execution::default(), &[mount]);
+            assert_eq!(found.is_ok(), good, "{target}");
+        }
     }
 }

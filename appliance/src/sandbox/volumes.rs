@@ -5,6 +5,7 @@
 //!   volume.json   the record; a folder without it is half-made and is swept
 //!   data          what sandboxes see
 //!   filling       what is copied from an image, until it becomes `data`; swept
+//!   unclaimed     of one without a name, until its sandbox has a record; swept with the volume
 //! <data>/volumes/.named/.new-…    a volume that is being made, until it gets its name; swept
 //! <data>/volumes/.named/.gone-…   one that is being removed; swept
 //! ```
@@ -35,6 +36,7 @@ use crate::sandbox::removal::remove_files;
 const RECORD: &str = "volume.json";
 const DATA: &str = "data";
 const FILLING: &str = "filling";
+const UNCLAIMED: &str = "unclaimed";
 const NEW: &str = ".new-";
 const GONE: &str = ".gone-";
 /// How often a volume is looked at that somebody else fills.
@@ -111,8 +113,12 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let mut taken = self.volumes.taken();
-        // The map's own and this one: nobody else has it.
-        if Arc::strong_count(&self.lock) <= 2 {
+        // Before anybody else counts: two that go at once would each see the other's, and stay.
+        drop(std::mem::take(&mut self.lock));
+        if taken
+            .get(&self.name)
+            .is_some_and(|lock| Arc::strong_count(lock) == 1)
+        {
             taken.remove(&self.name);
         }
     }
@@ -280,6 +286,9 @@ impl Volumes {
         if let Some(beginning) = beginning {
             copy(beginning, &data, cancel)?;
         }
+        if volume.anonymous {
+            File::create(making.path().join(UNCLAIMED))?;
+        }
         save(&volume, making.path())?;
         fs::rename(making.path(), self.folder(&volume.name))?;
         // It has another name by now.
@@ -311,6 +320,21 @@ impl Volumes {
         }
         volume.filled = true;
         save(&volume, &folder)
+    }
+
+    /// A sandbox's record names it from now on.
+    pub fn claim(&self, name: &str) -> Outcome<()> {
+        match fs::remove_file(self.folder(name).join(UNCLAIMED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Those whose sandbox never came to have a record, or did so just before a crash.
+    pub fn unclaimed(&self) -> Outcome<Vec<String>> {
+        let mut names = self.names()?;
+        names.retain(|name| self.folder(name).join(UNCLAIMED).exists());
+        Ok(names)
     }
 
     /// Takes a volume away that no sandbox has.

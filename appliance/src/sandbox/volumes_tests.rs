@@ -159,3 +159,20 @@ fn names_stay_in_their_folder() {
         assert!(volumes.withdraw(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn who_goes_at_once_leaves_nothing_taken() {
+    let room = Room::new();
+    room.provide(Some("v"));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    drop(room.volumes.take("v"));
+                }
+            });
+        }
+    });
+    assert!(room.volumes.taken().is_empty());
+    room.volumes.withdraw("v").unwrap().delete().unwrap();
+}

@@ -4,7 +4,7 @@ use std::fs::DirBuilder;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -307,13 +307,16 @@ impl Backend for Local {
 
     fn remove_volume(&self, name: &str) -> Result<(), Fault> {
         let path = self.volume(name)?;
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(
-                format!("cannot remove the volume {name}"),
-                &error,
-            )),
-            _ => Ok(()),
-        }
+        // A workspace may have made paths that are too deep to be named.
+        let removed = match Root::open(&self.volumes) {
+            Ok(volumes) => {
+                let name = path.file_name().unwrap_or_default();
+                volumes.remove_all(Path::new(name))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        removed.map_err(|error| Fault::io(format!("cannot remove the volume {name}"), &error))
     }
 }
 

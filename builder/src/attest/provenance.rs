@@ -1,6 +1,7 @@
 //! How an image was built: SLSA provenance v1, as BuildKit fills it in.
 //!
-//! Never in it: secrets, and values of build arguments whose names say that they are one.
+//! Never in it: secrets, values of build arguments whose names say that they are one, and what of an
+//! address is as good as a password.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +10,9 @@ use unpacker::digest::Digest;
 use unpacker::image::read::Platform;
 
 use super::{Predicate, digest_set, image_url};
+use crate::fetch::shown;
 use crate::request::BuildRequest;
-use crate::solve::read_dockerfile;
+use crate::source::Source;
 
 const KIND: &str = "https://slsa.dev/provenance/v1";
 const BUILD_TYPE: &str =
@@ -53,9 +55,10 @@ pub struct Times {
     pub finished: String,
 }
 
-/// What there is to say of a build.
+/// What there is to say of a build of `source`.
 pub fn provenance(
     request: &BuildRequest,
+    source: &Source,
     mode: Mode,
     materials: &[Material],
     times: Option<&Times>,
@@ -68,12 +71,9 @@ pub fn provenance(
         arguments.extend(told("build-arg", &request.build_args));
         arguments.extend(told("label", &request.labels));
     }
-    let source = read_dockerfile(request).ok();
-    let file = source.as_ref().map(|source| source.name.clone());
-    let file = file.unwrap_or_else(|| "Dockerfile".to_owned());
     let dependencies: Vec<Value> = materials.iter().map(dependency).collect();
     let mut internal = json!({ "builderPlatform": Platform::host().to_string() });
-    if let Some(source) = source.filter(|_| mode == Mode::Max) {
+    if mode == Mode::Max {
         internal["dockerfile"] = json!(String::from_utf8_lossy(&source.text));
     }
     let mut metadata = json!({
@@ -88,7 +88,7 @@ pub fn provenance(
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {
-                "configSource": { "path": file },
+                "configSource": { "path": source.name },
                 "request": {
                     "frontend": "dockerfile.v0",
                     "args": arguments,
@@ -116,8 +116,10 @@ fn dependency(material: &Material) -> Value {
 fn told(kind: &str, given: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Value)> {
     given.iter().map(move |(name, value)| {
         let value = match is_telling(name) {
-            true => "(not told)",
-            false => value,
+            true => "(not told)".to_owned(),
+            // What ADD is told to fetch.
+            false if value.contains("://") => shown(value),
+            false => value.clone(),
         };
         (format!("{kind}:{name}"), json!(value))
     })
@@ -146,6 +148,7 @@ mod tests {
             ("VERSION", "1.2"),
             ("NPM_TOKEN", "hush1"),
             ("https_proxy", "http://u:hush2@h"),
+            ("FROM_WHERE", "http://u:hush4@h/f?t=hush5"),
         ] {
             request.build_args.insert(name.into(), value.into());
         }
@@ -156,7 +159,9 @@ mod tests {
             digest: sha256(b"x"),
             platform: Platform::host(),
         };
-        let told = |mode| provenance(&request, mode, std::slice::from_ref(&material), None).body;
+        let source = Source::read(&request).unwrap();
+        let materials = std::slice::from_ref(&material);
+        let told = |mode| provenance(&request, &source, mode, materials, None).body;
         let (min, max) = (told(Mode::Min), told(Mode::Max));
         for body in [&min, &max] {
             let dependency = &body["buildDefinition"]["resolvedDependencies"][0];
@@ -171,6 +176,7 @@ mod tests {
         };
         assert_eq!(arguments(&min), json!({}));
         assert_eq!(arguments(&max)["build-arg:VERSION"], "1.2");
+        assert_eq!(arguments(&max)["build-arg:FROM_WHERE"], "http://h/f");
         assert!(arguments(&max).get("build-arg:NPM_TOKEN").is_some());
         let internal = &max["buildDefinition"]["internalParameters"];
         assert_eq!(internal["dockerfile"], "FROM scratch\n");

@@ -16,8 +16,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use unpacker::digest::sha256;
 use unpacker::layer::root::metadata::{Metadata, Timestamp};
+use unpacker::progress::Cancel;
 
-use super::write_atomically;
+use super::{touch, write_atomically};
 
 /// A tick of the kernel's clock is at most 10 ms; some file systems keep whole seconds.
 const SETTLED_NANOS: i128 = 2_000_000_000;
@@ -79,6 +80,39 @@ impl Asked {
     }
 }
 
+/// A file's content when it was hashed.
+#[derive(Debug, Clone)]
+pub struct Hashed {
+    /// BLAKE3 in hexadecimal.
+    pub hash: Box<str>,
+    stat: Stat,
+    settled: bool,
+}
+
+impl Hashed {
+    pub fn new(asked: &Asked, hash: &str) -> Self {
+        Self {
+            hash: hash.into(),
+            stat: asked.stat,
+            settled: asked.settled,
+        }
+    }
+
+    /// By what is remembered, which had settled.
+    pub fn known(stat: Stat, hash: &str) -> Self {
+        Self {
+            hash: hash.into(),
+            stat,
+            settled: true,
+        }
+    }
+
+    /// Whether `file` certainly is what was hashed, by what `stat` says of it now.
+    pub fn is_still(&self, file: &File) -> io::Result<bool> {
+        Ok(self.settled && stat(file)? == self.stat)
+    }
+}
+
 /// The hashes of one context folder.
 #[derive(Debug)]
 pub struct FileHashes {
@@ -97,6 +131,8 @@ impl FileHashes {
         // Tables of sha256 had the folder's name alone.
         let named = [b"blake3 ", folder.as_os_str().as_bytes()].concat();
         let name = sha256(&named).digest().to_owned();
+        // A table that nothing is learned for is not written, and of use all the same.
+        touch(&dir.join(&name));
         let text = std::fs::read_to_string(dir.join(&name)).unwrap_or_default();
         let mut known: HashMap<Stat, Known> =
             text.lines().take(MAX_FILES).filter_map(parse).collect();
@@ -149,15 +185,18 @@ impl FileHashes {
     }
 }
 
-/// The BLAKE3 of what is left of a file, in hexadecimal. It never leaves this host but in keys, so it need
-/// not be what registries use, and it costs an eighth.
-pub(crate) fn hash(file: &mut File) -> io::Result<String> {
+/// The BLAKE3 of what is left of a file, in hexadecimal; nothing where it was to be stopped. It leaves this
+/// host in keys only, so it need not be what registries use, and it costs an eighth.
+pub(crate) fn hash(file: &mut File, cancel: &Cancel) -> io::Result<Option<String>> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER];
     loop {
+        if cancel.is_cancelled() {
+            return Ok(None);
+        }
         let n = file.read(&mut buffer)?;
         if n == 0 {
-            return Ok(hasher.finalize().to_hex().to_string());
+            return Ok(Some(hasher.finalize().to_hex().to_string()));
         }
         hasher.update(buffer.get(..n).unwrap_or_default());
     }
@@ -244,6 +283,11 @@ mod tests {
         assert_eq!(again.get(&file(2, 3).stat), Some(hash));
         assert_eq!(again.get(&file(2, 4).stat), None);
         assert!(!again.changed, "nothing is to be written");
+        let table = File::open(hashes.dir.join(&hashes.name)).unwrap();
+        let old = SystemTime::now() - std::time::Duration::from_secs(40 * 24 * 3600);
+        table.set_modified(old).unwrap();
+        FileHashes::open(dir.path(), dir.path());
+        assert!(table.metadata().unwrap().modified().unwrap() > old);
     }
 
     #[test]

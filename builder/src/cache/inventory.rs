@@ -14,9 +14,11 @@ use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
 use unpacker::snapshot::id::SnapshotId;
 
+use super::downloads;
 use super::layers;
 use super::mount_names;
 use super::steps::Steps;
+use crate::run::seed::UNFINISHED;
 
 /// What kind of thing is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,11 +51,22 @@ pub struct Entry {
     /// Whether it can be read and leads somewhere.
     pub sound: bool,
     pub last_used: SystemTime,
-    /// On disk, without the snapshot.
+    /// On disk, without the snapshot; of a cache mount the folder alone: see [`Entry::usage`].
     pub bytes: u64,
+    /// What it stands and falls with, beside its snapshot: the file that ADD fetched and what is known of
+    /// its address are one thing.
+    pub with: Option<String>,
 }
 
 impl Entry {
+    /// Bytes on disk with everything in a cache mount, every file of which is looked at.
+    pub fn usage(&self) -> u64 {
+        match self.kind {
+            Kind::Mount => self.bytes + below(&self.path),
+            _ => self.bytes,
+        }
+    }
+
     /// Forgets it, and what is in a mount. Absent is fine.
     pub fn remove(&self) -> io::Result<()> {
         if self.kind != Kind::Mount {
@@ -97,10 +110,38 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
         found.push(entry(&file, Kind::Hashes)?);
     }
     for file in files(&cache.join("downloads"))? {
-        found.push(entry(&file, Kind::Download)?);
+        let record = downloads::read(&file.path());
+        let name = file.file_name().to_string_lossy().into_owned();
+        found.push(Entry {
+            what: record.as_ref().and_then(|record| record.address.clone()),
+            with: Some(record.map_or(name, |record| record.hex().to_owned())),
+            ..entry(&file, Kind::Download)?
+        });
     }
     found.extend(mounts(&cache.join("mounts"))?);
     Ok(found)
+}
+
+/// Removes what builds were writing when they were killed. To be called while none runs.
+pub fn sweep(cache: &Path) -> io::Result<()> {
+    for folder in ["steps", "layers", "files", "downloads", "mounts"] {
+        for file in files(&cache.join(folder))? {
+            if is_unfinished(&file) && file.file_type()?.is_file() {
+                absent_is_fine(fs::remove_file(file.path()))?;
+            }
+        }
+    }
+    for mount in mounts(&cache.join("mounts"))? {
+        if !mount.sound {
+            mount.remove()?;
+        }
+    }
+    Ok(())
+}
+
+/// As `tempfile` calls what has no name of its own yet.
+fn is_unfinished(file: &DirEntry) -> bool {
+    file.file_name().to_string_lossy().starts_with(".tmp")
 }
 
 fn mounts(caches: &Path) -> io::Result<Vec<Entry>> {
@@ -114,8 +155,9 @@ fn mounts(caches: &Path) -> io::Result<Vec<Entry>> {
         let last_used = names.and_then(|metadata| metadata.modified());
         found.push(Entry {
             what: mount_names::id(caches, &entry.name),
+            // What a killed build was filling.
+            sound: !entry.name.ends_with(UNFINISHED),
             last_used: last_used.unwrap_or(entry.last_used),
-            bytes: entry.bytes + below(&folder.path()),
             ..entry
         });
     }
@@ -151,9 +193,10 @@ fn entry(file: &DirEntry, kind: Kind) -> io::Result<Entry> {
         what: None,
         snapshot: None,
         blob: None,
-        sound: true,
+        sound: !is_unfinished(file),
         last_used: metadata.modified()?,
         bytes: metadata.blocks() * 512,
+        with: None,
     })
 }
 
@@ -239,12 +282,68 @@ mod tests {
         let kinds: Vec<Kind> = found.iter().map(|entry| entry.kind).collect();
         assert_eq!(kinds, [Kind::Hashes, Kind::Mount]);
         assert_eq!(found[1].what.as_deref(), Some("apt"));
-        assert!(found[1].bytes >= 20_000);
+        assert!(
+            found[1].bytes < 20_000,
+            "no file is looked at unless it is asked"
+        );
+        assert!(found[1].usage() >= 20_000);
         for entry in &found {
             entry.remove().unwrap();
             entry.remove().unwrap();
         }
         assert_eq!(entries(dir.path()).unwrap(), []);
         assert!(!caches.join("ab12.id").exists());
+    }
+
+    #[test]
+    fn what_a_kill_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["downloads", "steps"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join(".tmpAbC"), "half").unwrap();
+            fs::write(dir.path().join(folder).join("ab12"), "{").unwrap();
+        }
+        let unfinished = |entry: &&Entry| entry.name == ".tmpAbC";
+        let found = entries(dir.path()).unwrap();
+        assert_eq!(found.iter().filter(unfinished).count(), 2);
+        assert!(found.iter().filter(unfinished).all(|entry| !entry.sound));
+        let half = dir.path().join("mounts").join(format!("ab12{UNFINISHED}"));
+        fs::create_dir_all(half.join("deep")).unwrap();
+        sweep(dir.path()).unwrap();
+        let left = entries(dir.path()).unwrap();
+        let names: Vec<&str> = left.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["ab12", "ab12"]);
+    }
+
+    #[test]
+    fn a_download_and_its_record_are_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("downloads");
+        let digest = sha256(b"body");
+        downloads::write(
+            &folder,
+            "ad12",
+            &downloads::Record {
+                digest: digest.to_string(),
+                etag: None,
+                last_modified: None,
+                address: Some("http://h/f".to_owned()),
+            },
+        )
+        .unwrap();
+        fs::write(folder.join(digest.digest()), "body").unwrap();
+        let found = entries(dir.path()).unwrap();
+        let with: Vec<_> = found.iter().map(|entry| entry.with.clone()).collect();
+        assert_eq!(with, vec![Some(digest.digest().to_owned()); 2]);
+        let old = SystemTime::now() - Duration::from_secs(40 * 24 * 3600);
+        for entry in &found {
+            fs::File::open(&entry.path)
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
+        }
+        downloads::used(&folder, "ad12", digest.digest());
+        let found = entries(dir.path()).unwrap();
+        assert!(found.iter().all(|entry| entry.last_used > old));
     }
 }

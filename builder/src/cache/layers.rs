@@ -35,11 +35,11 @@ pub struct Layers {
 }
 
 impl Layers {
-    pub fn new(cache: &Path, packing: Packing, clamp: Option<i64>) -> Self {
+    pub fn new(cache: &Path, packing: Packing, mtime: Option<i64>) -> Self {
         let level = packing.level.map(|level| format!("@{level}"));
-        let clamp = clamp.map(|seconds| format!("-{seconds}"));
+        let mtime = mtime.map(|seconds| format!("-at{seconds}"));
         let (compression, level) = (packing.compression, level.unwrap_or_default());
-        let form = format!("{compression:?}{level}{}", clamp.unwrap_or_default());
+        let form = format!("{compression:?}{level}{}", mtime.unwrap_or_default());
         Self {
             dir: cache.join("layers"),
             form: form.to_lowercase(),

@@ -1,5 +1,6 @@
 //! The build cache: what a step's result depends on, and where results are remembered.
 
+pub(crate) mod downloads;
 pub mod files;
 pub mod inventory;
 pub mod key;

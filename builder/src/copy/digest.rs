@@ -8,15 +8,26 @@ use unpacker::digest::Digest;
 use unpacker::layer::Ownership;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::{Kind, Metadata};
-use unpacker::progress::Cancel;
+use unpacker::progress::{Cancel, Cancelled};
 
+use crate::cache::files::Hashed;
 use crate::cache::key::KeyWriter;
 
 use super::CopyError;
-use super::select::Match;
+use super::select::{Match, Seen};
 
 /// How the content of a file of the tree is hashed: remembered for the context, read for everything else.
-pub type HashFile<'h> = &'h mut dyn FnMut(&Path, &Metadata) -> io::Result<String>;
+/// Nothing where the work was stopped.
+pub type HashFile<'h> = &'h mut dyn FnMut(&Path, &Metadata) -> io::Result<Option<Content>>;
+
+/// A file's content.
+#[derive(Debug)]
+pub enum Content {
+    /// Of a file that cannot change: its BLAKE3 in hexadecimal.
+    Fixed(String),
+    /// Of one that may.
+    Changing(Hashed),
+}
 
 /// What of a tree counts.
 #[derive(Debug, Clone, Copy)]
@@ -26,15 +37,15 @@ pub struct Counts {
     pub owners: Option<Ownership>,
 }
 
-/// Hashes a selection.
+/// Hashes a selection, and notes what was seen of it.
 pub fn digest(
     root: &Root,
-    matches: &[Match],
+    matches: &mut [Match],
     counts: Counts,
     hash: HashFile<'_>,
     cancel: &Cancel,
 ) -> Result<Digest, CopyError> {
-    let mut content = Content {
+    let mut content = Entries {
         root,
         counts,
         hash,
@@ -45,37 +56,49 @@ pub fn digest(
         match found.is_dir() {
             // Its contents are copied, not the folder.
             true => drop(content.key.field("kind", "Directory")),
-            false => content.entry(Path::new(""), &found.path, &found.metadata)?,
+            false => found.seen = content.entry(Path::new(""), &found.path, &found.metadata)?,
         }
-        for item in &found.items {
+        for item in &mut found.items {
             cancel.check()?;
-            content.entry(&item.path, &found.full(item), &item.metadata)?;
+            let full = found.path.join(&item.path);
+            item.seen = content.entry(&item.path, &full, &item.metadata)?;
         }
     }
     Ok(content.key.finish())
 }
 
-struct Content<'a, 'h> {
+struct Entries<'a, 'h> {
     root: &'a Root,
     counts: Counts,
     hash: HashFile<'h>,
     key: KeyWriter,
 }
 
-impl Content<'_, '_> {
-    fn entry(&mut self, name: &Path, full: &Path, found: &Metadata) -> Result<(), CopyError> {
+impl Entries<'_, '_> {
+    fn entry(&mut self, name: &Path, full: &Path, found: &Metadata) -> Result<Seen, CopyError> {
         self.key.field("name", name.as_os_str().as_bytes());
         self.key.field("kind", format!("{:?}", found.kind));
         self.attributes(full, found)?;
         match found.kind {
             Kind::File => {
-                let hash = (self.hash)(full, found).map_err(CopyError::read(full))?;
-                self.key.field("data", hash);
+                let content = (self.hash)(full, found);
+                let content = content.map_err(CopyError::read(full))?.ok_or(Cancelled)?;
+                return Ok(match content {
+                    Content::Fixed(hash) => {
+                        self.key.field("data", hash);
+                        Seen::Nothing
+                    }
+                    Content::Changing(hashed) => {
+                        self.key.field("data", hashed.hash.as_bytes());
+                        Seen::File(hashed)
+                    }
+                });
             }
             Kind::Symlink => {
                 let target = self.root.read_link(full);
                 let target = target.map_err(CopyError::read(full))?;
                 self.key.field("target", target.as_os_str().as_bytes());
+                return Ok(Seen::Link(target));
             }
             Kind::CharDevice | Kind::BlockDevice => {
                 let number = format!("{}:{}", found.node.major, found.node.minor);
@@ -83,7 +106,7 @@ impl Content<'_, '_> {
             }
             Kind::Directory | Kind::Fifo | Kind::Socket => {}
         }
-        Ok(())
+        Ok(Seen::Nothing)
     }
 
     fn attributes(&mut self, full: &Path, found: &Metadata) -> Result<(), CopyError> {

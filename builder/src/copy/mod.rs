@@ -4,6 +4,7 @@
 //! and so may the destination be (a base image full of links); no path leaves either.
 
 pub mod archive;
+pub mod changes;
 pub mod digest;
 pub mod glob;
 pub mod place;

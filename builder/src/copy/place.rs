@@ -18,19 +18,22 @@ use unpacker::layer::ownership::OVERRIDE_STAT;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::attributes::set_mtime_of;
 use unpacker::layer::root::metadata::{Kind, Metadata, Owner, Timestamp};
-use unpacker::progress::Cancel;
+use unpacker::progress::{Cancel, Cancelled};
 
 use crate::plan::Dest;
 use crate::plan::mode::Mode;
 
 use super::CopyError;
-use super::select::Match;
+use super::changes::Changes;
+use super::select::{Match, Seen};
 
 /// As the kernel: so many links in one path are a loop.
 const MAX_LINKS: usize = 40;
 pub(crate) const FOLDER_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
 const SMALL_FILE: usize = 64 * 1024;
+/// What is copied between two looks at whether to stop.
+const PIECE: u64 = 32 << 20;
 
 /// Where to and how.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +48,8 @@ pub struct Placement<'a> {
     /// `--chmod`.
     pub mode: Option<&'a Mode>,
     pub ownership: Ownership,
+    /// What turns out to be something else than what was hashed.
+    pub changes: &'a Changes,
     pub cancel: &'a Cancel,
 }
 
@@ -112,7 +117,7 @@ impl Placement<'_> {
                     self.merge_folder(&from, &item.metadata, &to)?;
                     times.push((to, item.metadata.mtime));
                 }
-                _ => self.entry(&from, &item.metadata, &to, &mut links)?,
+                _ => self.entry(&from, (&item.metadata, &item.seen), &to, &mut links)?,
             }
         }
         // Filling a folder changes its time, so the innermost are set first.
@@ -131,7 +136,8 @@ impl Placement<'_> {
         }
         let target = through_links(self.to, &target)?;
         self.make_parents(&target)?;
-        self.entry(&found.path, &found.metadata, &target, &mut HashMap::new())
+        let what = (&found.metadata, &found.seen);
+        self.entry(&found.path, what, &target, &mut HashMap::new())
     }
 
     /// A folder below the destination takes the source's attributes, also when it was there.
@@ -155,7 +161,7 @@ impl Placement<'_> {
     fn entry(
         &self,
         from: &Path,
-        found: &Metadata,
+        (found, seen): (&Metadata, &Seen),
         to: &Path,
         links: &mut HashMap<(u64, u64), PathBuf>,
     ) -> Result<(), CopyError> {
@@ -173,15 +179,24 @@ impl Placement<'_> {
             }
             links.insert(found.identity, to.to_owned());
         }
-        self.make(from, found, to)
+        self.make(from, (found, seen), to)
     }
 
     /// With as few calls as it takes: most of what is copied are small files.
-    fn regular_file(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+    fn regular_file(
+        &self,
+        from: &Path,
+        (found, seen): (&Metadata, &Seen),
+        to: &Path,
+    ) -> Result<(), CopyError> {
         let mut input = self.from.open_file(from).map_err(CopyError::read(from))?;
         let output = self.to.create_private(to);
         let mut output = output.map_err(CopyError::write(to))?;
-        copy_content(&mut input, &mut output, found.size).map_err(CopyError::write(to))?;
+        let copied = copy_content(&mut input, &mut output, found.size, self.cancel)?;
+        copied.map_err(CopyError::write(to))?;
+        let again = || self.to.open_file(to).map_err(CopyError::write(to));
+        self.changes
+            .compare(seen, from, &input, again, self.cancel)?;
         let (owner, mode) = self.source_owner(from, found)?;
         let owner = self.owner.unwrap_or(owner);
         let given = self
@@ -192,11 +207,19 @@ impl Placement<'_> {
         set_mtime_of(&output, found.mtime).map_err(CopyError::write(to))
     }
 
-    fn make(&self, from: &Path, found: &Metadata, to: &Path) -> Result<(), CopyError> {
+    fn make(
+        &self,
+        from: &Path,
+        (found, seen): (&Metadata, &Seen),
+        to: &Path,
+    ) -> Result<(), CopyError> {
         match found.kind {
-            Kind::File => return self.regular_file(from, found, to),
+            Kind::File => return self.regular_file(from, (found, seen), to),
             Kind::Symlink => {
-                let target = self.from.read_link(from).map_err(CopyError::read(from))?;
+                let target = match seen {
+                    Seen::Link(target) => target.clone(),
+                    _ => self.from.read_link(from).map_err(CopyError::read(from))?,
+                };
                 self.to.symlink(&target, to)
             }
             Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
@@ -269,18 +292,42 @@ impl Placement<'_> {
 
 /// Copies a file of about this size. The kernel copies large ones, by reflink where the file system can;
 /// for small ones asking it costs more than the copy.
-fn copy_content(from: &mut File, to: &mut File, size: u64) -> io::Result<()> {
-    let mut small = [0; SMALL_FILE];
-    let fits = usize::try_from(size).is_ok_and(|size| size < SMALL_FILE);
-    if !fits {
-        return io::copy(from, to).map(drop);
+fn copy_content(
+    from: &mut File,
+    to: &mut File,
+    size: u64,
+    cancel: &Cancel,
+) -> Result<io::Result<()>, Cancelled> {
+    if usize::try_from(size).map_or(true, |size| size >= SMALL_FILE) {
+        return copy_bytes(from, to, cancel);
     }
+    let mut small = [0; SMALL_FILE];
     loop {
-        match from.read(&mut small) {
-            Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&small[..read])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        cancel.check()?;
+        let read = match from.read(&mut small) {
+            Ok(0) => return Ok(Ok(())),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Err(error) = to.write_all(&small[..read]) {
+            return Ok(Err(error));
+        }
+    }
+}
+
+/// Copies a file's content, piece by piece; the kernel does it where it can.
+pub(crate) fn copy_bytes(
+    from: &mut File,
+    to: &mut File,
+    cancel: &Cancel,
+) -> Result<io::Result<()>, Cancelled> {
+    loop {
+        cancel.check()?;
+        match io::copy(&mut Read::take(&mut *from, PIECE), to) {
+            Ok(0) => return Ok(Ok(())),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
         }
     }
 }
@@ -299,13 +346,8 @@ pub(crate) fn make_folders(
     Ok(())
 }
 
-/// Writes a file that the Dockerfile holds.
-pub fn place_inline(
-    placement: &Placement<'_>,
-    name: &str,
-    body: &str,
-    mtime: Timestamp,
-) -> Result<(), CopyError> {
+/// Writes a file that the Dockerfile holds. Its time is no input of the build, so it is always the same.
+pub fn place_inline(placement: &Placement<'_>, name: &str, body: &str) -> Result<(), CopyError> {
     let mut target = placement.dest_path().to_owned();
     if placement.dest.directory || placement.dest_is_folder()? {
         placement.make_all(&target)?;
@@ -329,7 +371,7 @@ pub fn place_inline(
         placement
             .ownership
             .give(placement.to, &target, owner, mode)?;
-        placement.to.set_mtime(&target, mtime)
+        placement.to.set_mtime(&target, Timestamp::default())
     })();
     written.map_err(CopyError::write(&target))
 }

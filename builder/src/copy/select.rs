@@ -11,6 +11,7 @@ use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::{Kind, Metadata};
 use unpacker::progress::Cancel;
 
+use crate::cache::files::Hashed;
 use crate::ignore::{Ignore, Include};
 use crate::plan::Source;
 use crate::plan::path::is_pattern;
@@ -44,6 +45,7 @@ pub struct Match {
     /// The last component: a file's name in a destination folder.
     pub name: OsString,
     pub metadata: Metadata,
+    pub seen: Seen,
     /// What is below a folder, parents before children.
     pub items: Vec<Item>,
 }
@@ -53,6 +55,17 @@ pub struct Item {
     /// Below the match.
     pub path: PathBuf,
     pub metadata: Metadata,
+    pub seen: Seen,
+}
+
+/// What a file held when the selection was hashed.
+#[derive(Debug, Default)]
+pub enum Seen {
+    /// It was not read, or cannot change.
+    #[default]
+    Nothing,
+    File(Hashed),
+    Link(PathBuf),
 }
 
 impl Match {
@@ -202,6 +215,7 @@ impl Walk<'_> {
             path: path.to_owned(),
             name,
             metadata,
+            seen: Seen::Nothing,
             items,
         }))
     }
@@ -278,7 +292,13 @@ impl Walk<'_> {
                 }
                 let metadata = self.tree.root.metadata(&top.join(&path));
                 let metadata = metadata.map_err(CopyError::read(&full))?;
-                items.push((Item { path, metadata }, ignored));
+                let seen = Seen::Nothing;
+                let item = Item {
+                    path,
+                    metadata,
+                    seen,
+                };
+                items.push((item, ignored));
             }
             todo.extend(folders.into_iter().rev());
         }

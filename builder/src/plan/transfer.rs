@@ -4,6 +4,7 @@ use crate::dockerfile::expand::{Env, Lexer};
 use config::name::parse_digest;
 
 use crate::dockerfile::instruction::{Add, Copy as CopyInstruction, InlineFile, Transfer};
+use crate::fetch::shown;
 use crate::ignore::Ignore;
 
 use super::mode::Mode;
@@ -38,7 +39,7 @@ pub(super) fn read(
             (true, Written::Add(add)) => remote.push(fetched(add, text, lexer, env)?),
             (true, Written::Copy(_)) => {
                 return Err(PlanError::Refused {
-                    what: format!("COPY of {text}"),
+                    what: format!("COPY of {}", shown(&text)),
                     why: "only ADD fetches",
                 });
             }
@@ -111,7 +112,7 @@ fn fetched(
 ) -> Result<RemoteSource, PlanError> {
     if is_git(&address) {
         return Err(PlanError::Refused {
-            what: format!("ADD of the git repository {address}"),
+            what: format!("ADD of the git repository {}", shown(&address)),
             why: "put a clone into the context, or clone it in a RUN",
         });
     }

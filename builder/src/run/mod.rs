@@ -7,10 +7,10 @@
 pub(crate) mod agent;
 pub mod mounts;
 pub(crate) mod output;
+pub(crate) mod seed;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use unpacker::container::resources::Resources;
 use unpacker::container::run::run;
@@ -45,7 +45,6 @@ pub struct Ground<'a> {
     pub staging: &'a Staging,
     /// What is there before the command runs; users are looked up here.
     pub view: &'a Root,
-    pub timeout: Option<Duration>,
     pub resources: &'a Resources,
     pub surroundings: &'a Surroundings,
 }
@@ -89,8 +88,7 @@ pub fn execute(
     };
     let mut relay = Relay::new(env.progress, ground.number);
     let mut output = |stream, bytes: &[u8]| relay.take(stream, bytes);
-    let exit = run(env.launcher, &spec, ground.timeout, &mut output, env.cancel)
-        .map_err(StepError::Run)?;
+    let exit = run(env.launcher, &spec, None, &mut output, env.cancel).map_err(StepError::Run)?;
     let tail = relay.finish();
     match exit.success() {
         true => owner.map_or(Ok(()), |owner| record_new(&ground.staging.fs(), owner)),

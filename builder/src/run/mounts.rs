@@ -8,7 +8,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use unpacker::snapshot::store::Staging;
 
 use crate::cache::mount_names;
 use crate::copy::CopyError;
+use crate::copy::changes::Changes;
 use crate::copy::place::{Placement, place};
 use crate::copy::select::Match;
 use crate::dockerfile::mount::Sharing;
@@ -30,6 +30,7 @@ use crate::error::StepError;
 use crate::plan::Dest;
 
 use super::agent::Proxy;
+use super::seed;
 
 /// Steps at one time that have a cache of one name for themselves; a further one waits.
 const MAX_PRIVATE: usize = 64;
@@ -112,6 +113,7 @@ impl Furnished {
             owner: None,
             mode: None,
             ownership: placement.ownership,
+            changes: placement.changes,
             cancel: placement.cancel,
         };
         place(&copy, placement.matches)?;
@@ -157,19 +159,12 @@ impl Furnished {
         if cache.sharing == Sharing::Private {
             name = self.hold_own(caches, name, cancel)?;
         }
-        let folder = caches.join(&name);
-        match fs::create_dir(&folder) {
-            Ok(()) => {
-                let filled =
-                    fill(&folder).and_then(|()| give(caches, &name, cache.access, cache.ownership));
-                // A cache that is half filled would stay so for ever.
-                filled.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(StepError::io(what)(e)),
-        }
+        seed::make(caches, &name, cancel, |new| {
+            fill(&caches.join(new))?;
+            give(caches, new, cache.access, cache.ownership)
+        })?;
         mount_names::used(caches, &name, cache.id).map_err(StepError::io(what))?;
-        self.bind_folder(folder, target, cache.read_only);
+        self.bind_folder(caches.join(&name), target, cache.read_only);
         Ok(())
     }
 
@@ -242,6 +237,7 @@ pub struct BindSource<'a> {
     pub from_context: bool,
     pub matches: &'a [Match],
     pub ownership: Ownership,
+    pub changes: &'a Changes,
     pub cancel: &'a Cancel,
 }
 

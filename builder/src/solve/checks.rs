@@ -15,6 +15,7 @@ use crate::lint::options::Options;
 use crate::lint::{self, Warning};
 use crate::plan::scope::Given;
 use crate::request::{BuildRequest, Env};
+use crate::source::Source;
 
 /// The build argument that stands in place of the directive.
 const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
@@ -31,16 +32,16 @@ pub struct Checked {
 /// are here already: without one, variables on top of an image are not called undefined.
 pub fn check(
     request: &BuildRequest,
+    source: &Source,
     cache: &std::path::Path,
     configuration: impl Fn(&Reference, &Platform) -> Option<ImageConfig>,
 ) -> Result<Checked, BuildError> {
-    let source = super::read_dockerfile(request)?;
     let parsed = dockerfile::parse(&source.text).map_err(|error| BuildError::Syntax {
         file: source.name.clone(),
         source: Box::new(error),
     })?;
     let options = options(&parsed, request)?;
-    let context = Context::open(&request.context, source.path.as_deref(), cache)?;
+    let context = Context::open(&request.context, source.path(), cache)?;
     let external = lint::bases(&parsed, &given(request));
     let known = external.into_iter().filter_map(|(stage, image)| {
         let config = configuration(&image, &request.platform)?;
@@ -49,7 +50,7 @@ pub fn check(
     let bases = known.collect();
     Ok(Checked {
         warnings: find(&parsed, request, &options, &context.ignore, &bases),
-        file: source.name,
+        file: source.name.clone(),
     })
 }
 

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use unpacker::container::user;
 use unpacker::layer::root::Root;
-use unpacker::layer::root::metadata::{Owner, Timestamp};
+use unpacker::layer::root::metadata::Owner;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Staging;
 
 use crate::cache::key::KeyWriter;
+use crate::copy::changes::Changes;
 use crate::copy::place::{FOLDER_MODE, Placement, make_folders, place, place_inline};
+use crate::copy::select::Match;
 use crate::copy::{CopyError, archive};
 use crate::error::StepError;
 use crate::plan::Copy;
@@ -34,6 +36,7 @@ impl Solver<'_> {
         );
         for (name, body) in &copy.inline {
             key.field("inline", name).field("body", body);
+            key.field("modified", "0");
         }
         key
     }
@@ -41,10 +44,10 @@ impl Solver<'_> {
     pub(super) fn copy(
         &self,
         copy: &Copy,
-        selected: Option<Selected>,
-        downloads: &[Download],
+        (selected, downloads): (Option<Selected>, &[Download]),
         stack: &[SnapshotId],
         staging: &Staging,
+        changes: &Changes,
     ) -> Result<(), StepError> {
         let to = match alone(copy) {
             true => Root::open(&staging.fs()).map_err(StepError::io("open a copy's layer"))?,
@@ -62,13 +65,14 @@ impl Solver<'_> {
             owner: self.chown(copy, stack, &to)?,
             mode: copy.chmod.as_ref(),
             ownership: self.env.ownership,
+            changes,
             cancel: self.env.cancel,
         };
         let mut matches = selected.map(|s| s.matches).unwrap_or_default();
         if copy.extract {
             let mut plain = Vec::new();
             for found in matches {
-                if found.is_dir() || !self.extract(&placement, &found.path)? {
+                if found.is_dir() || !self.extract(&placement, &found)? {
                     plain.push(found);
                 }
             }
@@ -76,9 +80,8 @@ impl Solver<'_> {
         }
         place(&placement, &matches)?;
         self.place_downloads(&placement, downloads)?;
-        let mtime = Timestamp::from_seconds(self.request.source_date_epoch.unwrap_or(0));
         for (name, body) in &copy.inline {
-            place_inline(&placement, name, body, mtime)?;
+            place_inline(&placement, name, body)?;
         }
         Ok(())
     }
@@ -109,7 +112,7 @@ impl Solver<'_> {
         }
         let scratch = self.env.snapshots.stage();
         let scratch = scratch.map_err(StepError::io("make a folder for what was fetched"))?;
-        let (from, matches) = furnish(downloads, &scratch)?;
+        let (from, matches) = furnish(downloads, &scratch, self.env.cancel)?;
         let placement = Placement {
             from: &from,
             from_context: true,
@@ -117,7 +120,7 @@ impl Solver<'_> {
         };
         let mut plain = Vec::new();
         for (download, found) in downloads.iter().zip(matches) {
-            if !download.unpack || !self.extract(&placement, &found.path)? {
+            if !download.unpack || !self.extract(&placement, &found)? {
                 plain.push(found);
             }
         }
@@ -125,9 +128,11 @@ impl Solver<'_> {
     }
 
     /// Unpacks a file that is an archive; false if it is none.
-    fn extract(&self, placement: &Placement<'_>, path: &Path) -> Result<bool, StepError> {
+    fn extract(&self, placement: &Placement<'_>, found: &Match) -> Result<bool, StepError> {
+        let path = &found.path;
         let opened = placement.from.open_file(path);
         let file = opened.map_err(CopyError::read(path))?;
+        let source = file.try_clone().map_err(CopyError::read(path))?;
         let Some(tar) = archive::open(file).map_err(CopyError::read(path))? else {
             return Ok(false);
         };
@@ -138,15 +143,16 @@ impl Solver<'_> {
         let folder = made.map_err(CopyError::write(dest))?;
         let (progress, cancel) = (self.env.progress, self.env.cancel);
         let ownership = placement.ownership;
-        archive::unpack(
-            tar,
-            path,
-            &folder,
-            placement.owner,
-            ownership,
-            progress,
-            cancel,
-        )?;
+        let owner = placement.owner;
+        archive::unpack(tar, path, &folder, owner, ownership, progress, cancel)?;
+        let again = || {
+            placement
+                .from
+                .open_file(path)
+                .map_err(CopyError::read(path))
+        };
+        let changes = placement.changes;
+        changes.compare(&found.seen, path, &source, again, cancel)?;
         Ok(true)
     }
 }

@@ -5,38 +5,30 @@
 //! half of each other's. What is known of an address is a record by a hash of it, written last.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use unpacker::digest::{Digest, Hasher, sha256};
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Timestamp;
+use unpacker::progress::{Cancel, Cancelled};
 use unpacker::snapshot::store::Staging;
 
+use crate::cache::downloads::{self, Record};
 use crate::cache::files::hash;
 use crate::cache::key::KeyWriter;
-use crate::cache::write_atomically;
 use crate::copy::CopyError;
-use crate::copy::select::Match;
+use crate::copy::place::copy_bytes;
+use crate::copy::select::{Match, Seen};
 use crate::error::{DownloadError, StepError};
-use crate::fetch::{Fetched, Validators};
+use crate::fetch::{Fetched, Validators, shown};
 use crate::plan::RemoteSource;
 use crate::request::Env;
 
 /// Of one file; a disk is full before this matters, and a server that never ends does not fill it.
 const MAX_DOWNLOAD: u64 = 64 << 30;
-const MAX_RECORD: u64 = 64 << 10;
 /// Whoever may read an image may not read what was fetched, as docker has it.
 const MODE: u32 = 0o600;
-
-/// What is kept of a download.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
-    digest: String,
-    etag: Option<String>,
-    last_modified: Option<String>,
-}
 
 /// A file that is here.
 #[derive(Debug, Clone)]
@@ -64,7 +56,7 @@ pub(super) fn download(env: &Env<'_>, source: &RemoteSource) -> Result<Download,
     let folder = env.cache.join("downloads");
     fs::create_dir_all(&folder).map_err(StepError::io("make the folder of downloads"))?;
     let name = sha256(source.address.as_bytes()).digest().to_owned();
-    let kept = kept(&folder, &name);
+    let kept = kept(&folder, &name, env.cancel)?;
     let wanted = source.checksum.as_ref();
     let record = match kept {
         Some(record) if wanted.is_some_and(|wanted| wanted.to_string() == record.digest) => record,
@@ -82,6 +74,7 @@ pub(super) fn download(env: &Env<'_>, source: &RemoteSource) -> Result<Download,
             },
         ));
     }
+    downloads::used(&folder, &name, digest.digest());
     Ok(Download {
         path: folder.join(digest.digest()),
         name: source.name.clone(),
@@ -97,22 +90,23 @@ pub(super) fn download(env: &Env<'_>, source: &RemoteSource) -> Result<Download,
 
 fn failed(source: &RemoteSource, error: DownloadError) -> StepError {
     StepError::Download {
-        address: source.address.clone(),
+        address: shown(&source.address),
         source: error,
     }
 }
 
 /// The record of a download whose file is whole.
-fn kept(folder: &Path, name: &str) -> Option<Record> {
-    let mut text = String::new();
-    let file = File::open(folder.join(format!("{name}.json"))).ok()?;
-    file.take(MAX_RECORD).read_to_string(&mut text).ok()?;
-    let record: Record = serde_json::from_str(&text).ok()?;
-    let digest = record.digest.strip_prefix("sha256:")?;
-    let is_name = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut body = File::open(folder.join(is_name.then_some(digest)?)).ok()?;
-    let hash = hash(&mut body).ok()?;
-    (digest == hash).then_some(record)
+fn kept(folder: &Path, name: &str, cancel: &Cancel) -> Result<Option<Record>, CopyError> {
+    let Some((record, mut body)) = downloads::find(folder, name) else {
+        return Ok(None);
+    };
+    // A file that cannot be read is fetched anew.
+    let Ok(hash) = hash(&mut body, cancel) else {
+        return Ok(None);
+    };
+    let hash = hash.ok_or(Cancelled)?;
+    let whole = record.hex() == hash;
+    Ok(whole.then_some(record))
 }
 
 /// Asks the server, and keeps what it says.
@@ -153,13 +147,12 @@ fn refresh(
         digest: digest.to_string(),
         etag: validators.etag,
         last_modified: validators.last_modified,
+        address: Some(shown(&source.address)),
     };
-    let text = serde_json::to_vec(&record).map_err(|e| StepError::io(what)(e.into()))?;
     to.file
         .persist(folder.join(digest.digest()))
         .map_err(|e| StepError::io(what)(e.error))?;
-    let written = write_atomically(folder, &format!("{name}.json"), &text);
-    written.map_err(StepError::io(what))?;
+    downloads::write(folder, name, &record).map_err(StepError::io(what))?;
     Ok(record)
 }
 
@@ -185,8 +178,9 @@ impl Write for Hashed {
 pub(super) fn furnish(
     downloads: &[Download],
     scratch: &Staging,
+    cancel: &Cancel,
 ) -> Result<(Root, Vec<Match>), StepError> {
-    let furnished = (|| {
+    let furnished = (|| -> io::Result<_> {
         let root = Root::open(&scratch.fs())?;
         let mut matches = Vec::new();
         for (at, download) in downloads.iter().enumerate() {
@@ -194,18 +188,23 @@ pub(super) fn furnish(
             root.create_dir(&folder, 0o700)?;
             let path = folder.join(&download.name);
             let mut to = root.create_file(&path, MODE)?;
-            io::copy(&mut File::open(&download.path)?, &mut to)?;
+            match copy_bytes(&mut File::open(&download.path)?, &mut to, cancel) {
+                Ok(copied) => copied?,
+                Err(cancelled) => return Ok(Err(cancelled)),
+            }
             root.set_mtime(&path, Timestamp::from_seconds(download.modified))?;
             matches.push(Match {
                 metadata: root.metadata(&path)?,
                 name: download.name.clone().into(),
                 path,
+                seen: Seen::Nothing,
                 items: Vec::new(),
             });
         }
-        Ok((root, matches))
+        Ok(Ok((root, matches)))
     })();
-    furnished.map_err(StepError::io("prepare what was fetched"))
+    let furnished = furnished.map_err(StepError::io("prepare what was fetched"))?;
+    furnished.map_err(|cancelled| CopyError::Cancelled(cancelled).into())
 }
 
 /// Seconds of an HTTP date in its one current form (RFC 9110, "Date/Time Formats").

@@ -8,6 +8,7 @@ use std::path::Path;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
 
+use crate::copy::changes::Changes;
 use crate::copy::place::{Placement, place};
 use crate::dockerfile::mount::Sharing;
 use crate::error::StepError;
@@ -17,27 +18,41 @@ use crate::request::Secret;
 use crate::run::mounts::{Access, BindSource, CacheFolder, Furnished, SecretFile};
 
 use super::Solver;
-use super::run::plain;
+use super::run::{Bound, plain};
 
 /// The bound that BuildKit has.
 const MAX_SECRET: u64 = 500 * 1024;
 
-/// Prepares everything that a command is to see.
-pub(super) fn furnish(solver: &Solver<'_>, run: &Run) -> Result<Furnished, StepError> {
+/// Prepares everything that a command is to see. What `bound` has of a mount was selected for the key.
+pub(super) fn furnish(
+    solver: &Solver<'_>,
+    run: &Run,
+    bound: Bound,
+    changes: &Changes,
+) -> Result<Furnished, StepError> {
     let scratch = solver.env.snapshots.stage();
     let mut furnished = Furnished::new(scratch.map_err(StepError::io("make a folder for mounts"))?);
     let caches = solver.env.cache.join("mounts");
     furnished.hold(&caches, &locked(run), solver.env.cancel)?;
-    for mount in &run.mounts {
+    for (mount, selected) in run.mounts.iter().zip(bound) {
         match &mount.kind {
             RunMountKind::Tmpfs { size } => furnished.tmpfs(&mount.target, *size),
             RunMountKind::Bind {
-                origin,
-                source,
-                writable,
+                origin, writable, ..
             } => {
-                let target = &mount.target;
-                bind(solver, &mut furnished, origin, source, target, *writable)?;
+                let (target, opened) = (&mount.target, solver.open(origin)?);
+                let selected = selected
+                    .map(|selected| selected.matches)
+                    .unwrap_or_default();
+                let bind = BindSource {
+                    from: opened.root(),
+                    from_context: opened.is_context(),
+                    matches: &selected,
+                    ownership: solver.env.ownership,
+                    changes,
+                    cancel: solver.env.cancel,
+                };
+                furnished.bind(&bind, target, *writable)?;
             }
             RunMountKind::Cache { .. } => cache(solver, &mut furnished, mount)?,
             RunMountKind::Secret { .. } => secret(solver, &mut furnished, mount)?,
@@ -59,26 +74,6 @@ fn locked(run: &Run) -> BTreeSet<&str> {
         _ => None,
     });
     ids.collect()
-}
-
-fn bind(
-    solver: &Solver<'_>,
-    furnished: &mut Furnished,
-    origin: &Origin,
-    source: &str,
-    target: &str,
-    writable: bool,
-) -> Result<(), StepError> {
-    let opened = solver.open(origin)?;
-    let selected = solver.select(&opened, origin, &[plain(source)], &Ignore::default())?;
-    let bind = BindSource {
-        from: opened.root(),
-        from_context: opened.is_context(),
-        matches: &selected.matches,
-        ownership: solver.env.ownership,
-        cancel: solver.env.cancel,
-    };
-    furnished.bind(&bind, target, writable)
 }
 
 fn cache(
@@ -135,6 +130,8 @@ fn fill(
         owner: None,
         mode: None,
         ownership: solver.env.ownership,
+        // What a cache holds enters no key.
+        changes: &Changes::default(),
         cancel: solver.env.cancel,
     };
     Ok(place(&copy, &selected.matches)?)

@@ -11,7 +11,7 @@ use unpacker::snapshot::store::Staging;
 
 use crate::cache::files;
 use crate::context::Context;
-use crate::copy::digest::{Counts, digest};
+use crate::copy::digest::{Content, Counts, digest};
 use crate::copy::select::{Match, Tree, select};
 use crate::error::StepError;
 use crate::ignore::Ignore;
@@ -139,15 +139,22 @@ impl Solver<'_> {
             exclude,
             name: &name,
         };
-        let matches = select(tree, sources, self.env.cancel)?;
+        let cancel = self.env.cancel;
+        let mut matches = select(tree, sources, cancel)?;
         let counts = Counts {
             owners: (!opened.is_context()).then_some(self.env.ownership),
         };
         let mut hash = |path: &Path, found: &Metadata| match opened {
-            Opened::Context(context) => context.hash(found, || root.open_file(path)),
-            Opened::Stack(_) | Opened::Empty(..) => files::hash(&mut root.open_file(path)?),
+            Opened::Context(context) => {
+                let hashed = context.hash(found, || root.open_file(path), cancel)?;
+                Ok(hashed.map(Content::Changing))
+            }
+            Opened::Stack(_) | Opened::Empty(..) => {
+                let hash = files::hash(&mut root.open_file(path)?, cancel)?;
+                Ok(hash.map(Content::Fixed))
+            }
         };
-        let content = digest(&root, &matches, counts, &mut hash, self.env.cancel)?;
+        let content = digest(&root, &mut matches, counts, &mut hash, cancel)?;
         Ok(Selected { matches, content })
     }
 }

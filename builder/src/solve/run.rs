@@ -6,6 +6,7 @@ use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Staging;
 
 use crate::cache::key::KeyWriter;
+use crate::copy::changes::Changes;
 use crate::dockerfile::instruction::Invocation;
 use crate::error::StepError;
 use crate::ignore::Ignore;
@@ -14,6 +15,7 @@ use crate::run::{Ground, execute};
 
 use super::Solver;
 use super::furnish::furnish;
+use super::origin::Selected;
 
 /// How binds of stages and images enter a key; those of the context always enter by content.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +25,9 @@ pub(super) enum Binds {
     /// By what the command sees.
     Content,
 }
+
+/// What was selected for a command's mounts, one by one, while its key was computed.
+pub(super) type Bound = Vec<Option<Selected>>;
 
 impl Solver<'_> {
     /// Whether a command sees files of another stage or of an image.
@@ -38,7 +43,8 @@ impl Solver<'_> {
         run: &Run,
         stack: &[SnapshotId],
         binds: Binds,
-    ) -> Result<Digest, StepError> {
+    ) -> Result<(Digest, Bound), StepError> {
+        let mut bound = Vec::new();
         let mut key = KeyWriter::of_step("RUN", stack, self.env.ownership);
         match &run.invocation {
             Invocation::Exec(words) => key.list("exec", words),
@@ -58,6 +64,7 @@ impl Solver<'_> {
             );
         }
         for mount in &run.mounts {
+            let mut selected = None;
             key.field("mount", &mount.target);
             match &mount.kind {
                 RunMountKind::Bind {
@@ -65,7 +72,7 @@ impl Solver<'_> {
                     source,
                     writable,
                 } => {
-                    self.bind_key(&mut key, origin, source, binds)?;
+                    selected = self.bind_key(&mut key, origin, source, binds)?;
                     key.field("writable", writable.to_string());
                 }
                 RunMountKind::Secret {
@@ -86,8 +93,9 @@ impl Solver<'_> {
                     key.field("options", format!("{other:?}"));
                 }
             }
+            bound.push(selected);
         }
-        Ok(key.finish())
+        Ok((key.finish(), bound))
     }
 
     fn bind_key(
@@ -96,26 +104,27 @@ impl Solver<'_> {
         origin: &Origin,
         source: &str,
         binds: Binds,
-    ) -> Result<(), StepError> {
+    ) -> Result<Option<Selected>, StepError> {
         if let (Binds::Definition, Some(stack)) = (binds, self.stack_of(origin)) {
             key.list("bound", stack.iter().map(SnapshotId::as_str));
             key.field("source", source);
-            return Ok(());
+            return Ok(None);
         }
         let opened = self.open(origin)?;
         let selected = self.select(&opened, origin, &[plain(source)], &Ignore::default())?;
         key.field("bind", selected.content.digest());
-        Ok(())
+        Ok(Some(selected))
     }
 
     pub(super) fn run(
         &self,
         number: usize,
-        run: &Run,
+        (run, bound): (&Run, Bound),
         stack: &[SnapshotId],
         staging: &Staging,
+        changes: &Changes,
     ) -> Result<(), StepError> {
-        let furnished = furnish(self, run)?;
+        let furnished = furnish(self, run, bound, changes)?;
         let view = match self.view(stack)? {
             Some(view) => view,
             None => Root::open(&staging.fs()).map_err(StepError::io("open an empty stage"))?,
@@ -125,7 +134,6 @@ impl Solver<'_> {
             lower: self.folders(stack)?,
             staging,
             view: &view,
-            timeout: self.remaining(),
             resources: &self.request.resources,
             surroundings: &self.request.surroundings,
         };

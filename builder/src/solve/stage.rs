@@ -1,6 +1,6 @@
 //! A turn of a worker: what a stage starts from, or its next step.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use unpacker::progress::StepState;
 
@@ -27,7 +27,6 @@ impl Solver<'_> {
             return Ok(());
         };
         self.env.cancel.check()?;
-        self.check_deadline()?;
         let began = Instant::now();
         let outcome = self.perform(step, finished);
         self.teller().end(step, began, outcome.is_ok());
@@ -68,20 +67,6 @@ impl Solver<'_> {
                 created: self.epoch().or_else(|| finished.created.clone()),
                 snapshot,
             });
-        }
-    }
-
-    pub(super) fn remaining(&self) -> Option<Duration> {
-        let deadline = self.deadline?;
-        Some(deadline.saturating_duration_since(Instant::now()))
-    }
-
-    fn check_deadline(&self) -> Result<(), BuildError> {
-        match self.remaining() {
-            Some(left) if left.is_zero() => Err(BuildError::TimedOut {
-                seconds: self.request.timeout.unwrap_or_default().as_secs(),
-            }),
-            _ => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use unpacker::crash;
 use unpacker::digest::Digest;
 use unpacker::layer::root::Root;
 use unpacker::layer::root::metadata::Owner;
-use unpacker::progress::{Cancelled, StepState};
+use unpacker::progress::{Cancelled, Event, StepState};
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
 use unpacker::snapshot::store::{MakeLock, Staging};
@@ -17,6 +17,7 @@ use crate::cache::key::KeyWriter;
 use crate::cache::layers;
 use crate::cache::steps::{Outcome, nonce};
 use crate::copy::CopyError;
+use crate::copy::changes::Changes;
 use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
 use crate::ignore::Ignore;
@@ -26,17 +27,18 @@ use super::Solver;
 use super::copy::owner;
 use super::download::{Download, download};
 use super::origin::Selected;
-use super::run::Binds;
+use super::run::{Binds, Bound};
 
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
     Workdir(&'s Workdir),
     Copy(&'s Copy, Option<Selected>, Vec<Download>),
-    Run(&'s Run),
+    Run(&'s Run, Bound),
 }
 
 /// Of an instruction that is kept with its result: an entry of the cache is small.
 const MAX_MADE_BY: usize = 1024;
+const NAME: &str = "name a snapshot";
 
 impl Solver<'_> {
     /// Answers what a step made; `None` for one that has nothing to do with files.
@@ -105,14 +107,16 @@ impl Solver<'_> {
         let at = || BuildError::step(&step.place);
         let mut quick = None;
         if self.binds_a_stack(run) {
-            let key = self.run_key(run, stack, Binds::Definition).map_err(at())?;
+            let key = self.run_key(run, stack, Binds::Definition);
+            let (key, _) = key.map_err(at())?;
             if let Some(outcome) = self.remembered(step, &key) {
                 return Ok(self.hit(step, outcome));
             }
             quick = Some(key);
         }
-        let key = self.run_key(run, stack, Binds::Content).map_err(at())?;
-        let outcome = self.cached_or(step, &key, stack, Work::Run(run))?;
+        let key = self.run_key(run, stack, Binds::Content);
+        let (key, bound) = key.map_err(at())?;
+        let outcome = self.cached_or(step, &key, stack, Work::Run(run, bound))?;
         self.link(quick, &key)?;
         Ok(outcome)
     }
@@ -204,16 +208,30 @@ impl Solver<'_> {
         let staging = self.env.snapshots.stage();
         let staging = staging.map_err(BuildError::store("start a snapshot"))?;
         self.inherit_root(stack, &staging).map_err(at())?;
+        let changes = Changes::default();
         match work {
             Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
             Work::Copy(copy, selected, downloads) => {
-                self.copy(copy, selected, &downloads, stack, &staging)
+                self.copy(copy, (selected, &downloads), stack, &staging, &changes)
             }
-            Work::Run(run) => self.run(step.number, run, stack, &staging),
+            Work::Run(run, bound) => self.run(step.number, (run, bound), stack, &staging, &changes),
         }
         .map_err(at())?;
         crash::point("build-after-work");
-        self.commit(step, key, staging)
+        match changes.told() {
+            None => self.commit(step, key, staging),
+            Some(changed) => {
+                let place = &step.place;
+                let text = format!(
+                    "{place}: {changed} changed while the step read the build context; its result is \
+                     not remembered"
+                );
+                self.env.progress.event(Event::Warning { text });
+                // By a key that nobody ever computes.
+                let key = self.another(key);
+                self.commit(step, &key.map_err(BuildError::store(NAME))?, staging)
+            }
+        }
     }
 
     fn commit(&self, step: &Step, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
@@ -242,20 +260,22 @@ impl Solver<'_> {
     /// The step's own id; another one where an earlier result has it, which others may be using.
     fn free_id(&self, key: &Digest) -> Result<SnapshotId, BuildError> {
         let id = SnapshotId::of_step(key);
-        let what = "name a snapshot";
-        if self
-            .env
-            .snapshots
-            .get(&id)
-            .map_err(BuildError::store(what))?
-            .is_none()
-        {
-            return Ok(id);
+        let found = self.env.snapshots.get(&id);
+        match found.map_err(BuildError::store(NAME))? {
+            None => Ok(id),
+            Some(_) => {
+                let another = self.another(key).map_err(BuildError::store(NAME))?;
+                Ok(SnapshotId::of_step(&another))
+            }
         }
+    }
+
+    /// A key that no step has.
+    fn another(&self, key: &Digest) -> std::io::Result<Digest> {
         let mut again = KeyWriter::new("again");
         again.field("key", key.digest());
-        again.field("nonce", nonce().map_err(BuildError::store(what))?);
-        Ok(SnapshotId::of_step(&again.finish()))
+        again.field("nonce", nonce()?);
+        Ok(again.finish())
     }
 
     /// An overlay shows its upper folder's attributes at the top, so they are those of the layer

@@ -19,6 +19,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("damage_is_a_miss", damage),
         trial("a_built_image_is_unpacked_already", unpacked),
         trial("two_builds_share_a_step", together),
+        trial("what_changes_while_it_is_copied_is_not_remembered", changed),
+        trial(
+            "what_changes_before_it_is_mounted_is_not_remembered",
+            changed_bind,
+        ),
+        trial("a_touch_while_it_is_copied_changes_nothing", touched),
+        trial("an_epoch_on_a_warm_cache_is_the_cold_one", epoch),
     ]
 }
 
@@ -196,4 +203,129 @@ fn together() {
     assert_eq!(one.config.rootfs, two.config.rootfs);
     assert_eq!(room.output(), "ran\n", "the second waits for the first");
     assert_eq!(one.cached + two.cached, 4);
+}
+
+/// Writes a file of the context when a step begins, which is after its key was computed.
+fn rewritten(room: &mut Room, step: &'static str, name: &'static str, text: &'static str) {
+    let path = room.context().join(name);
+    room.when_begun(step, move || fs::write(&path, text).unwrap());
+}
+
+/// A file whose time `stat` may rely on.
+fn settle(room: &Room, name: &str) {
+    let file = fs::File::open(room.context().join(name)).unwrap();
+    let written = || file.metadata().unwrap();
+    use std::os::unix::fs::MetadataExt;
+    let age = |found: &fs::Metadata| {
+        let changed = Duration::from_secs(found.ctime().unsigned_abs());
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + changed)
+    };
+    while age(&written()).is_ok_and(|age| age < Duration::from_secs(4)) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn changed() {
+    for settled in [false, true] {
+        let mut room = Room::new(&[("d/f", "old"), ("d/g", "g"), ("s", "s")]);
+        if settled {
+            settle(&room, "d/f");
+        }
+        let dockerfile = "FROM busybox\nCOPY d /d\nRUN cat /d/f > /seen\nCOPY s /s\n";
+        rewritten(&mut room, "COPY d", "d/f", "new");
+        let built = room.build(dockerfile).unwrap();
+        let tree = room.tree_of(&built);
+        assert_eq!(
+            (tree.read("d/f"), tree.read("seen")),
+            ("new".into(), "new".into())
+        );
+        let told = room.warnings().join("\n");
+        assert!(
+            told.contains("Dockerfile:2:1: COPY d /d: d/f changed while"),
+            "{told}"
+        );
+        room.on_event = None;
+        // Neither the bytes of the key nor those that were copied hit.
+        room.write("d/f", "old");
+        let old = room.build(dockerfile).unwrap();
+        assert_eq!(room.tree_of(&old).read("seen"), "old");
+        assert_eq!(room.warnings(), [""; 0]);
+        room.write("d/f", "new");
+        let new = room.build(dockerfile).unwrap();
+        assert_eq!(
+            (new.cached, room.tree_of(&new).read("seen")),
+            (0, "new".into())
+        );
+        assert_eq!(room.build(dockerfile).unwrap().cached, 3);
+    }
+}
+
+fn changed_bind() {
+    let mut room = Room::new(&[("f", "old")]);
+    let dockerfile = "FROM busybox\nRUN --mount=source=f,target=/f cat /f > /seen\n";
+    rewritten(&mut room, "RUN", "f", "new");
+    let built = room.build(dockerfile).unwrap();
+    assert_eq!(room.tree_of(&built).read("seen"), "new");
+    let told = room.warnings().join("\n");
+    assert!(
+        told.contains("f changed while the step read the build context"),
+        "{told}"
+    );
+    room.on_event = None;
+    room.write("f", "old");
+    let old = room.build(dockerfile).unwrap();
+    assert_eq!(
+        (old.cached, room.tree_of(&old).read("seen")),
+        (0, "old".into())
+    );
+}
+
+/// The same bytes again are no change, whatever `stat` says.
+fn touched() {
+    let mut room = Room::new(&[("f", "same")]);
+    let dockerfile = "FROM busybox\nCOPY f /f\n";
+    rewritten(&mut room, "COPY", "f", "same");
+    room.build(dockerfile).unwrap();
+    assert_eq!(room.warnings(), [""; 0]);
+    assert_eq!(room.build(dockerfile).unwrap().cached, 1);
+}
+
+/// Files of a step, of a context and of the Dockerfile itself, copied on with their times.
+const TIMES: &str = "FROM busybox AS a
+COPY f /f
+RUN echo made > /made; cp -a /f /kept; mkdir /d; ln -s x /d/l
+FROM busybox
+COPY --from=a /made /kept /d /from/
+RUN cp -a /from/made /again
+COPY <<here /here
+text
+here
+WORKDIR /w
+";
+
+fn epoch() {
+    let date = |room: &Room, seconds: u64| {
+        let file = fs::File::options()
+            .write(true)
+            .open(room.context().join("f"));
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        file.unwrap().set_modified(time).unwrap();
+    };
+    let built = |room: &Room, epoch: Option<i64>| {
+        let mut request = room.request(TIMES);
+        request.source_date_epoch = epoch;
+        let built = room.run(&request).unwrap();
+        (built.digest, built.cached)
+    };
+    let warm = Room::new(&[("f", "f")]);
+    date(&warm, 1_000_000_000);
+    assert_eq!(built(&warm, None).1, 0);
+    // Before, between and after the times of the context and of the commands.
+    for epoch in [500_000_000, 1_600_000_000, 4_000_000_000] {
+        let cold = Room::new(&[("f", "f")]);
+        date(&cold, 1_500_000_000);
+        let (of_warm, of_cold) = (built(&warm, Some(epoch)), built(&cold, Some(epoch)));
+        assert_eq!((of_warm.1, of_cold.1), (6, 0));
+        assert_eq!(of_warm.0, of_cold.0, "{epoch}");
+    }
 }

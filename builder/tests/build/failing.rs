@@ -1,7 +1,13 @@
 //! What cannot be built: told with its place, and nothing left behind.
 
+use std::time::Duration;
+
 use builder::error::{BuildError, Part, StepError};
+use builder::excerpt::excerpt;
+use builder::request::{BuildRequest, DockerfileSource};
+use builder::source::Source;
 use libtest_mimic::Trial;
+use unpacker::progress::Event;
 
 use super::fixture::{Room, trial};
 
@@ -12,6 +18,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_failing_command", command),
         trial("a_cancelled_command", cancelled),
         trial("a_timeout", timeout),
+        trial(
+            "a_timeout_bounds_waiting_for_an_equal_step",
+            timeout_waiting,
+        ),
+        trial("a_timeout_bounds_waiting_for_a_cache", timeout_cache),
+        trial("a_timeout_bounds_downloads", timeout_download),
+        trial("a_cancelled_download", cancelled_download),
+        trial("what_is_told_is_of_the_file_that_was_read", read_once),
         trial("missing_things", missing),
     ]
 }
@@ -113,10 +127,99 @@ fn cancelled() {
 fn timeout() {
     let room = Room::new(&[]);
     let mut request = room.request("FROM busybox\nRUN sleep 100\n");
-    request.timeout = Some(std::time::Duration::from_secs(1));
+    request.timeout = Some(Duration::from_secs(1));
     let error = room.run(&request).unwrap_err();
     assert!(matches!(error, BuildError::TimedOut { .. }), "{error:?}");
     assert_eq!(room.staged(), 0);
+}
+
+fn timed_out(room: &Room, dockerfile: &str) {
+    let mut request = room.request(dockerfile);
+    request.timeout = Some(Duration::from_secs(1));
+    let error = room.run(&request).unwrap_err();
+    assert!(
+        matches!(error, BuildError::TimedOut { seconds: 1 }),
+        "{error:?}"
+    );
+    assert_eq!(error.to_string(), "still building after 1 s");
+}
+
+/// The step is another build's, which does not end.
+fn timeout_waiting() {
+    let mut first = Room::new(&[]);
+    let second = first.beside();
+    let (told, tells) = std::sync::mpsc::channel();
+    first.on_event = Some(Box::new(move |event| {
+        if let Event::Output { text, .. } = event
+            && text.contains("first")
+        {
+            told.send(()).unwrap();
+        }
+    }));
+    let dockerfile = "FROM busybox\nRUN echo first; sleep 1000\n";
+    let mut request = first.request(dockerfile);
+    // A test that fails does not wait for it.
+    request.timeout = Some(Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        let one = scope.spawn(|| first.run(&request).unwrap_err());
+        tells.recv_timeout(Duration::from_secs(60)).unwrap();
+        timed_out(&second, dockerfile);
+        assert!(second.lines().iter().any(|line| line.contains("waiting")));
+        assert!(!one.is_finished());
+        first.cancel.cancel();
+        assert!(matches!(one.join().unwrap(), BuildError::Cancelled(_)));
+    });
+}
+
+fn timeout_cache() {
+    let room = Room::new(&[]);
+    let mount = "--mount=type=cache,sharing=locked,id=m,target=/m";
+    room.build(&format!("FROM busybox\nRUN {mount} true\n"))
+        .unwrap();
+    let caches = std::fs::read_dir(room.dir.path().join("cache/mounts")).unwrap();
+    let mut caches = caches.map(|entry| entry.unwrap().path());
+    let lock = caches.find(|path| path.extension().is_some_and(|e| e == "lock"));
+    let held = std::fs::File::open(lock.unwrap()).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    timed_out(&room, &format!("FROM busybox\nRUN {mount} echo other\n"));
+    assert_eq!((room.output(), room.staged()), (String::new(), 0));
+}
+
+fn timeout_download() {
+    let mut room = Room::new(&[]);
+    room.silent = true;
+    timed_out(&room, "FROM scratch\nADD http://e.org/f /\n");
+    assert_eq!(room.staged(), 0);
+}
+
+fn cancelled_download() {
+    let mut room = Room::new(&[]);
+    room.silent = true;
+    std::thread::scope(|scope| {
+        let build = scope.spawn(|| {
+            room.build("FROM scratch\nADD http://e.org/f /\n")
+                .unwrap_err()
+        });
+        room.cancel.cancel();
+        assert!(matches!(build.join().unwrap(), BuildError::Cancelled(_)));
+    });
+}
+
+/// Somebody saves another Dockerfile while the build goes on.
+fn read_once() {
+    let mut room = Room::new(&[("Dockerfile", "FROM busybox\nRUN false # was built\n")]);
+    let path = room.context().join("Dockerfile");
+    room.when_begun("RUN", move || {
+        std::fs::write(&path, "FROM busybox\nRUN true # was not\n").unwrap();
+    });
+    let request = BuildRequest {
+        dockerfile: DockerfileSource::Path("Dockerfile".into()),
+        ..room.request("")
+    };
+    let source = Source::read(&request).unwrap();
+    let error = room.run_from(&request, &source).unwrap_err();
+    let told = excerpt(&source, &error).unwrap();
+    assert!(told.contains(">>> RUN false # was built"), "{told}");
 }
 
 fn missing() {

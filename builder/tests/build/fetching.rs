@@ -62,6 +62,13 @@ fn fetched() {
         text.contains("cannot fetch https://e.org/none: no such file there"),
         "{text}"
     );
+    let mut request = room.request("FROM scratch\nARG U\nADD $U /\n");
+    let address = "https://user:hush1@e.org/none?token=hush2".to_owned();
+    request.build_args.insert("U".to_owned(), address);
+    let error = room.run(&request).unwrap_err();
+    let text = format!("{:?} {error:?} {:?}", error.record(), room.lines());
+    assert!(text.contains("cannot fetch https://e.org/none"), "{text}");
+    assert!(!text.contains("hush"), "{text}");
 }
 
 fn once() {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use builder::error::{BuildError, Foreign};
 use builder::fetch::{Fetch, Fetched, Validators};
@@ -14,6 +14,7 @@ use builder::images::{BaseImage, Images};
 use builder::request::{BuildRequest, Built, DockerfileSource, Env};
 use builder::sink::{Publication, Sink};
 use builder::solve::build;
+use builder::source::Source;
 use config::name::Reference;
 use libtest_mimic::Trial;
 use oci_spec::image::{Descriptor, MediaType};
@@ -30,7 +31,7 @@ use unpacker::layer::compress::Compression;
 use unpacker::layer::diff::DiffOptions;
 use unpacker::layer::pack::pack;
 use unpacker::layer::root::Root;
-use unpacker::progress::{Cancel, Event, Progress, Silent};
+use unpacker::progress::{Cancel, Event, Progress, Silent, StepState};
 use unpacker::snapshot::store::Snapshots;
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -74,7 +75,13 @@ pub(crate) struct Room {
     pub(crate) asked: Mutex<Vec<(String, bool)>>,
     /// Cancels the build when its output has this.
     pub(crate) cancel_at: Option<String>,
+    /// Called with every event, on the thread that it comes from.
+    pub(crate) on_event: Option<Watcher>,
+    /// Servers never answer.
+    pub(crate) silent: bool,
 }
+
+type Watcher = Box<dyn Fn(&Event) + Send + Sync>;
 
 impl Room {
     /// With an image `busybox`, and a context of these files.
@@ -90,6 +97,8 @@ impl Room {
             served: Mutex::default(),
             asked: Mutex::default(),
             cancel_at: None,
+            on_event: None,
+            silent: false,
         };
         for (name, text) in files {
             room.write(name, text);
@@ -110,6 +119,8 @@ impl Room {
             served: Mutex::default(),
             asked: Mutex::default(),
             cancel_at: None,
+            on_event: None,
+            silent: false,
         }
     }
 
@@ -149,7 +160,7 @@ impl Room {
     /// Makes an image of a folder.
     pub(crate) fn add_image(&self, name: &str, root: &Path, config: Value) {
         let options = DiffOptions {
-            clamp_mtime: Some(1_000_000_000),
+            mtime: Some(1_000_000_000),
             ownership: Ownership::detect(),
         };
         let upper = Root::open(root).unwrap();
@@ -196,6 +207,14 @@ impl Room {
     }
 
     pub(crate) fn run(&self, request: &BuildRequest) -> Result<Built, BuildError> {
+        self.run_from(request, &Source::read(request)?)
+    }
+
+    pub(crate) fn run_from(
+        &self,
+        request: &BuildRequest,
+        source: &Source,
+    ) -> Result<Built, BuildError> {
         let launcher = Launcher::this();
         let env = Env {
             snapshots: &self.snapshots,
@@ -212,7 +231,7 @@ impl Room {
             now: SystemTime::now(),
         };
         self.events.lock().unwrap().clear();
-        build(&env, request)
+        build(&env, request, source)
     }
 
     /// A build that must work, and its tree.
@@ -260,6 +279,30 @@ impl Room {
         events.iter().filter_map(text).collect()
     }
 
+    /// Warnings of the last build.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let text = |event: &Event| match event {
+            Event::Warning { text } => Some(text.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(text).collect()
+    }
+
+    /// Lets something happen when a step of this text begins.
+    pub(crate) fn when_begun(
+        &mut self,
+        text: &'static str,
+        does: impl Fn() + Send + Sync + 'static,
+    ) {
+        self.on_event = Some(Box::new(move |event| match event {
+            Event::Step(news) if news.state == StepState::Began && news.text.starts_with(text) => {
+                does();
+            }
+            _ => {}
+        }));
+    }
+
     /// How many snapshots are being made.
     pub(crate) fn staged(&self) -> usize {
         fs::read_dir(self.dir.path().join("snapshots/.staging"))
@@ -275,6 +318,9 @@ impl Progress for Room {
                 self.cancel.cancel();
             }
             _ => {}
+        }
+        if let Some(watcher) = &self.on_event {
+            watcher(&event);
         }
         self.events.lock().unwrap().push(event);
     }
@@ -310,8 +356,14 @@ impl Fetch for Room {
         _: u64,
         to: &mut dyn std::io::Write,
         _: &dyn Progress,
-        _: &Cancel,
+        cancel: &Cancel,
     ) -> Result<Fetched, Foreign> {
+        let begun = Instant::now();
+        while self.silent {
+            cancel.check()?;
+            assert!(begun.elapsed() < Duration::from_secs(60), "nobody gave up");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let served = self.served.lock().unwrap();
         let (body, date) = served.get(address).ok_or("no such file there")?;
         // The length is all that our server's tags say.

@@ -1,5 +1,6 @@
 //! Volumes that an image declares.
 
+use std::fs;
 use std::time::Duration;
 
 use integration::account::Account;
@@ -104,4 +105,31 @@ fn what_is_mounted_in_a_declared_volume_is_seen() {
         );
         assert_eq!(ran.ok().text(), "seedof the host");
     }
+}
+
+/// A folder of the host over /etc, and one over /proc.
+#[test]
+fn mounts_over_what_the_system_needs() {
+    let appliance = TestAppliance::start();
+    appliance.run(&["image", "from-host", "--without-git"]).ok();
+    let folder = Folder::new();
+    let run = |at: &str, command: &[&str]| {
+        let mount = format!("{}:{at}", folder.path().display());
+        let start = ["sandbox", "run", "--rm", "-v", &mount, "devpod/host"];
+        appliance.run(&[&start[..], command].concat())
+    };
+    run("/etc/", &["true"]).ok();
+    let entries = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(entries, 0, "nothing was made in the user's folder");
+    for name in ["resolv.conf", "hosts", "mine"] {
+        folder.write(name, "of-the-user\n");
+    }
+    let seen = run(
+        "/etc",
+        &["cat", "/etc/resolv.conf", "/etc/hosts", "/etc/mine"],
+    )
+    .ok();
+    assert_eq!(seen.stdout.matches("of-the-user").count(), 1, "{seen}");
+    assert!(seen.stdout.contains("nameserver"), "{seen}");
+    run("/proc", &["true"]).failed(2).says("over /proc");
 }

@@ -12,9 +12,10 @@
 //! <work>/resolv.conf   what is bound to /etc/resolv.conf, with a private network
 //! ```
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat};
 use rustix::mount::{
@@ -82,12 +83,23 @@ pub(crate) fn assemble(spec: &ContainerSpec, single_id: bool) -> Result<Root, Re
     if !spec.surroundings.unmasked {
         furnish.masks()?;
     }
-    furnish.network_files(&files)?;
-    for mount in &spec.mounts {
+    // What covers all of /etc lies below the files that we put there, as docker has it.
+    let (etc, others): (Vec<_>, Vec<_>) = spec.mounts.iter().partition(|mount| is_etc(mount));
+    for mount in &etc {
+        furnish.user_mount(mount)?;
+    }
+    furnish.network_files(&files, etc.is_empty())?;
+    for mount in others {
         furnish.user_mount(mount)?;
     }
     let created = inside.into_created();
     Ok(Root { fd, created })
+}
+
+fn is_etc(mount: &Mount) -> bool {
+    let names = mount.target().components();
+    let names = names.filter(|name| matches!(name, Component::Normal(_)));
+    names.eq([Component::Normal(OsStr::new("etc"))])
 }
 
 /// Makes the root `/` and lets go of the host's file systems.
@@ -331,12 +343,26 @@ impl Furnish<'_, '_> {
         }
     }
 
-    fn network_files(&mut self, files: &NetworkFiles) -> Result<(), Refusal> {
-        self.attach(&files.hosts, Path::new("etc/hosts"), Kind::File)?;
-        match &files.resolv_conf {
-            Some(tree) => self.attach(tree, Path::new("etc/resolv.conf"), Kind::File),
-            None => Ok(()),
+    /// `made` says whether what is missing is made: a folder of the user's stays as it is.
+    fn network_files(&mut self, files: &NetworkFiles, made: bool) -> Result<(), Refusal> {
+        let all = [
+            ("etc/hosts", Some(&files.hosts)),
+            ("etc/resolv.conf", files.resolv_conf.as_ref()),
+        ];
+        for (path, tree) in all {
+            let path = Path::new(path);
+            let there = || self.existing(path).map(|found| found.is_some());
+            let is_there = match made {
+                true => true,
+                false => {
+                    there().refuse(Stage::Mount, || format!("look for /{}", path.display()))?
+                }
+            };
+            if let Some(tree) = tree.filter(|_| is_there) {
+                self.attach(tree, path, Kind::File)?;
+            }
         }
+        Ok(())
     }
 
     fn user_mount(&mut self, mount: &Mount) -> Result<(), Refusal> {

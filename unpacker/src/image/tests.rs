@@ -300,7 +300,7 @@ fn packed_folders_are_images_for_others() {
     for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
         let made = image_of(&[], compression);
         let options = DiffOptions {
-            clamp_mtime: None,
+            mtime: None,
             ownership: Ownership::Mapped,
         };
         let pack = || {

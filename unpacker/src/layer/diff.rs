@@ -25,8 +25,9 @@ const OPAQUE: &str = "user.overlay.opaque";
 /// How a folder is written.
 #[derive(Debug, Clone)]
 pub struct DiffOptions {
-    /// Times later than this (seconds since the epoch) become this: `SOURCE_DATE_EPOCH`.
-    pub clamp_mtime: Option<i64>,
+    /// Every time becomes this (seconds since the epoch), later or earlier: `SOURCE_DATE_EPOCH`. An
+    /// earlier time may be that of a checkout, or of a build that was remembered.
+    pub mtime: Option<i64>,
     pub ownership: Ownership,
 }
 
@@ -230,7 +231,7 @@ impl Walk<'_> {
         fields.mode = mode;
         fields.kind = metadata.kind;
         fields.node = metadata.node;
-        fields.mtime = self.clamp(metadata.mtime);
+        fields.mtime = self.time(metadata.mtime);
         if fields.hard_link.is_none() {
             fields.xattrs = self.xattrs(path)?;
         }
@@ -253,13 +254,8 @@ impl Walk<'_> {
         self.out.write_all(bytes).map_err(DiffError::Write)
     }
 
-    fn clamp(&self, mtime: Timestamp) -> Timestamp {
-        match self.options.clamp_mtime {
-            Some(limit) if mtime >= Timestamp::from_seconds(limit) => {
-                Timestamp::from_seconds(limit)
-            }
-            _ => mtime,
-        }
+    fn time(&self, mtime: Timestamp) -> Timestamp {
+        self.options.mtime.map_or(mtime, Timestamp::from_seconds)
     }
 
     fn is_opaque(&self, path: &Path) -> Result<bool, DiffError> {

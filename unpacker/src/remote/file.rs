@@ -56,7 +56,8 @@ impl Remote {
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.ok_or_else(|| RemoteError::Protocol {
             host: "ADD".to_owned(),
-            problem: format!("{address:?} is not an address of http or https"),
+            // It may hold a password, wherever it is wrong.
+            problem: "this is not an address of http or https".to_owned(),
         })?;
         let endpoint = Endpoint::of_file(&url);
         // Without the query, which may be as good as a password.

@@ -221,8 +221,10 @@ impl Snapshots {
         let sync = move || {
             // What is committed from here on asks for a thread of its own.
             own.syncing.store(false, Ordering::Release);
-            // What fails stays marked: whoever relies on it is told.
-            let _ = own.sync();
+            if let Err(error) = own.sync() {
+                // What failed stays marked: whoever relies on it is told.
+                tracing::warn!(%error, "cannot make snapshots durable: their images are lost at the next start");
+            }
         };
         let begun = thread::Builder::new().name("snapshot-sync".into());
         if begun.spawn(sync).is_err() {

@@ -6,9 +6,11 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use builder::copy::archive;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use unpacker::layer::Ownership;
 use unpacker::layer::root::Root;
 use unpacker::progress::{Cancel, Silent};
@@ -27,10 +29,61 @@ pub(super) struct Given {
     pub(super) dockerfile: Option<PathBuf>,
     /// In place of a file.
     pub(super) text: Option<String>,
-    _folder: Option<TempDir>,
+    _folder: Option<Unpacked>,
 }
 
-pub(super) fn given(build: &Build) -> Outcome<Given> {
+/// The folder of a tar. It goes with this, whatever its own folders allow.
+#[derive(Debug)]
+struct Unpacked {
+    folder: TempDir,
+    cancel: Cancel,
+    work: Option<JoinHandle<()>>,
+}
+
+impl Unpacked {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            folder: tempfile::tempdir()?,
+            cancel: Cancel::default(),
+            work: None,
+        })
+    }
+
+    /// Unpacks on a thread of its own, so that the command hears that it is to end.
+    async fn fill(&mut self, tar: Box<dyn Read + Send>) -> Outcome<()> {
+        let root = Root::open(self.folder.path())?;
+        let cancel = self.cancel.clone();
+        let (done, outcome) = oneshot::channel();
+        let work = std::thread::Builder::new().name("context".into());
+        self.work = Some(work.spawn(move || {
+            let (name, ownership) = (Path::new("-"), ownership());
+            let unpacked = archive::unpack(tar, name, &root, None, ownership, &Silent, &cancel);
+            // Nobody may be there any more to be told.
+            let _ = done.send(unpacked);
+        })?);
+        let outcome = outcome.await;
+        let outcome = outcome.map_err(|_| Failure::internal("the context's thread died"))?;
+        outcome.map_err(|error| unusable(&error))
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        if let Some(work) = self.work.take() {
+            // How it ended was told.
+            let _ = work.join();
+        }
+        let path = self.folder.path();
+        if let (Some(above), Some(name)) = (path.parent(), path.file_name()) {
+            // The folder's own removal, which comes next, cannot do more.
+            let _ = Root::open(above).and_then(|above| above.remove_all(Path::new(name)));
+        }
+    }
+}
+
+/// What is begun goes when this is dropped.
+pub(super) async fn given(build: &Build) -> Outcome<Given> {
     let is_stdin = |path: &Path| path.as_os_str() == "-";
     let file = build.file.as_deref();
     if is_stdin(&build.context) {
@@ -39,7 +92,7 @@ pub(super) fn given(build: &Build) -> Outcome<Given> {
                 "standard input is the context or the Dockerfile, not both",
             ));
         }
-        return from_stdin(file);
+        return from_stdin(file).await;
     }
     let context = folder(&build.context)?;
     let (dockerfile, text) = match file {
@@ -88,30 +141,29 @@ fn stdin(what: &str) -> Outcome<io::StdinLock<'static>> {
     }
 }
 
-/// An archive is the context; anything else is the Dockerfile of an empty one.
-fn from_stdin(file: Option<&Path>) -> Outcome<Given> {
-    let mut spooled = tempfile::tempfile()?;
-    io::copy(&mut stdin("context")?, &mut spooled)?;
-    spooled.seek(SeekFrom::Start(0))?;
-    let folder = tempfile::tempdir()?;
-    let unusable = |error: &(dyn std::error::Error + 'static)| {
-        let message = "cannot use the context on standard input";
-        Failure::because(Kind::Invalid, message, error)
+fn unusable(error: &(dyn std::error::Error + 'static)) -> Failure {
+    let message = "cannot use the context on standard input";
+    Failure::because(Kind::Invalid, message, error)
+}
+
+/// All of standard input, in a file without a name.
+async fn spooled() -> Outcome<File> {
+    let spool = || -> Outcome<File> {
+        let mut spooled = tempfile::tempfile()?;
+        io::copy(&mut stdin("context")?, &mut spooled)?;
+        Ok(rewound(spooled)?)
     };
+    let spooled = tokio::task::spawn_blocking(spool).await;
+    spooled.map_err(|error| Failure::internal(error.to_string()))?
+}
+
+/// An archive is the context; anything else is the Dockerfile of an empty one.
+async fn from_stdin(file: Option<&Path>) -> Outcome<Given> {
+    let spooled = spooled().await?;
+    let mut folder = Unpacked::new()?;
     let text = match archive::open(spooled.try_clone()?).map_err(|error| unusable(&error))? {
         Some(tar) => {
-            let root = Root::open(folder.path())?;
-            let (name, ownership) = (Path::new("-"), ownership());
-            archive::unpack(
-                tar,
-                name,
-                &root,
-                None,
-                ownership,
-                &Silent,
-                &Cancel::default(),
-            )
-            .map_err(|error| unusable(&error))?;
+            folder.fill(tar).await?;
             None
         }
         None => Some(text_of(&mut rewound(spooled)?)?),
@@ -124,7 +176,7 @@ fn from_stdin(file: Option<&Path>) -> Outcome<Given> {
         )));
     }
     Ok(Given {
-        context: folder.path().to_owned(),
+        context: folder.folder.path().to_owned(),
         dockerfile: file.map(Path::to_owned),
         text,
         _folder: Some(folder),

@@ -8,6 +8,7 @@ use builder::error::Foreign;
 use builder::images::BaseImage;
 use builder::request::BuildRequest;
 use builder::sink::{Publication, Sink};
+use builder::source::Source;
 use config::name::{Reference, RepositoryName, Target};
 use oci_spec::image::MediaType;
 use unpacker::digest::{Digest, sha256};
@@ -63,6 +64,7 @@ pub(super) struct Keeper<'a> {
     pub(super) images: &'a Images,
     pub(super) attest: attest::Wanted,
     pub(super) request: &'a BuildRequest,
+    pub(super) source: &'a Source,
     pub(super) names: &'a [String],
     pub(super) bases: &'a Bases<'a>,
     pub(super) started: SystemTime,
@@ -98,6 +100,7 @@ impl Keeper<'_> {
         let used = self.bases.used.lock();
         let facts = attest::Facts {
             request: self.request,
+            source: self.source,
             names: self.names,
             materials: used.unwrap_or_else(PoisonError::into_inner).clone(),
             started: self.started,

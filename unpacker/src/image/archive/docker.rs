@@ -69,7 +69,7 @@ pub(super) fn images(
         let names = names.filter_map(|text| Name::parse(text));
         let kind = MediaType::ImageManifest.to_string();
         let place = images.add(sha256(&bytes), kind, bytes)?;
-        images.name(place, names);
+        images.name(place, names)?;
     }
     Ok(images.into_inner())
 }

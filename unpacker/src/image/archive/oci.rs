@@ -53,7 +53,7 @@ pub fn images(
                 *place.insert(images.add(found.digest().clone(), media_type, bytes)?)
             }
         };
-        images.name(place, names);
+        images.name(place, names)?;
     }
     Ok(images.into_inner())
 }

@@ -3,8 +3,8 @@
 //! Tars say what they hold in any order, so every file that may be a blob is stored while it comes,
 //! and what the archive means is decided at its end.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor, Read};
 
 use config::name::{NameError, parse_digest};
@@ -21,6 +21,8 @@ use crate::pull::{self, BadManifest};
 
 /// The tar of a thousand images with a hundred layers each stays below; every entry costs memory.
 const MAX_ENTRIES: usize = 200_000;
+/// Names of images. Each is a transaction of whoever keeps them.
+pub(super) const MAX_TAGS: usize = 10_000;
 /// Documents of one image: as many as a pull takes.
 pub(super) const MAX_DOCUMENTS: usize = pull::MAX_PARTS;
 /// The images' own documents are held until all of them are known; a thousand images of a hundred
@@ -73,6 +75,8 @@ pub enum ReadError {
     TooManyEntries,
     #[error("the names in the archive have more than {MAX_NAMES} bytes together")]
     TooManyNames,
+    #[error("the archive gives its images more than {MAX_TAGS} names")]
+    TooManyTags,
     #[error("an image of the archive has more than {MAX_DOCUMENTS} manifests")]
     TooManyDocuments,
     #[error("the manifests of the archive's images have more than {MAX_HELD} bytes together")]
@@ -182,6 +186,8 @@ pub(super) struct Images {
     places: HashMap<Digest, usize>,
     /// Bytes of all of them.
     held: u64,
+    /// The names that each has, by its place.
+    named: HashSet<(usize, Name)>,
 }
 
 impl Images {
@@ -210,15 +216,24 @@ impl Images {
     }
 
     /// Adds the names that the image does not have yet.
-    pub(super) fn name(&mut self, place: usize, names: impl IntoIterator<Item = Name>) {
+    pub(super) fn name(
+        &mut self,
+        place: usize,
+        names: impl IntoIterator<Item = Name>,
+    ) -> Result<(), ReadError> {
         let Some(image) = self.images.get_mut(place) else {
-            return;
+            return Ok(());
         };
         for name in names {
-            if !image.names.contains(&name) {
-                image.names.push(name);
+            if !self.named.insert((place, name.clone())) {
+                continue;
             }
+            if self.named.len() > MAX_TAGS {
+                return Err(ReadError::TooManyTags);
+            }
+            image.names.push(name);
         }
+        Ok(())
     }
 
     pub(super) fn into_inner(self) -> Vec<NamedImage> {

@@ -1,13 +1,14 @@
-//! Removing a whole tree, however wide and deep it is.
+//! Removing a whole tree, however wide and deep it is, and whatever its own folders allow.
 //!
 //! One directory is open at a time, so neither the stack nor the descriptors of the process can run
 //! out. Links are removed, never followed; the way up is checked to lead where the way down began.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::fs::{Mode, OFlags, chmod, fchmod, fstat, openat};
+use rustix::io::Errno;
 
 use super::{list, remove_in};
 
@@ -21,8 +22,18 @@ impl Level {
     /// Removes what it can of an open directory.
     fn thin(dir: &OwnedFd) -> io::Result<Self> {
         let mut left = Vec::new();
+        let mut opened = false;
         for entry in list(dir.try_clone()?)? {
-            if !gone(dir.as_fd(), &entry.name)? {
+            let is_gone = match gone(dir.as_fd(), &entry.name) {
+                // Its owner may say otherwise; root is never asked.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !opened => {
+                    opened = true;
+                    fchmod(dir, Mode::RWXU)?;
+                    gone(dir.as_fd(), &entry.name)?
+                }
+                is_gone => is_gone?,
+            };
+            if !is_gone {
                 left.push(entry.name);
             }
         }
@@ -76,8 +87,16 @@ fn gone(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
 }
 
 fn open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(dir, name, flags, Mode::empty())?)
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(dir, name, flags | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let closed = openat(dir, name, flags | OFlags::PATH, Mode::empty())?;
+            let path = format!("/proc/self/fd/{}", closed.as_raw_fd());
+            chmod(path, Mode::RWXU)?;
+            Ok(openat(dir, name, flags | OFlags::RDONLY, Mode::empty())?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 fn identity(dir: &OwnedFd) -> io::Result<(u64, u64)> {

@@ -99,7 +99,7 @@ fn inside() {
     assert!(merged.read_dir(Path::new("o")).unwrap().is_empty());
     let mut out = Vec::new();
     let options = DiffOptions {
-        clamp_mtime: None,
+        mtime: None,
         ownership: Ownership::Recorded,
     };
     diff(&open(&folders[1]), &mut out, &options).unwrap();

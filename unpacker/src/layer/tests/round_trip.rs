@@ -8,7 +8,7 @@ use crate::layer::diff::{DiffOptions, diff};
 fn tar_back(root: &Root, ownership: Ownership) -> Vec<u8> {
     let mut out = Vec::new();
     let options = DiffOptions {
-        clamp_mtime: None,
+        mtime: None,
         ownership,
     };
     diff(root, &mut out, &options).unwrap();
@@ -136,21 +136,25 @@ fn recorded_owners_come_back_as_owners() {
 }
 
 #[test]
-fn sockets_are_left_out_and_times_clamped() {
+fn sockets_are_left_out_and_times_are_the_given_one() {
     let dir = TempDir::new().unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
-    std::fs::write(dir.path().join("f"), "x").unwrap();
+    for (name, seconds) in [("earlier", 10), ("later", 10_000)] {
+        let file = std::fs::File::create(dir.path().join(name)).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        file.set_modified(time).unwrap();
+    }
     let options = DiffOptions {
-        clamp_mtime: Some(1000),
+        mtime: Some(1000),
         ownership: Ownership::Recorded,
     };
     let mut out = Vec::new();
     let stats = diff(&Root::open(dir.path()).unwrap(), &mut out, &options).unwrap();
-    assert_eq!((stats.entries, stats.skipped), (1, 1));
+    assert_eq!((stats.entries, stats.skipped), (2, 1));
     assert_eq!(stats.bytes, out.len() as u64);
     let mut times = Vec::new();
     for entry in tar::Archive::new(&out[..]).entries().unwrap() {
         times.push(entry.unwrap().header().mtime().unwrap());
     }
-    assert_eq!(times, [1000]);
+    assert_eq!(times, [1000, 1000]);
 }

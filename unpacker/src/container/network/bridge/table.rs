@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! postrouting:  from the subnet, not to the bridge          masquerade
-//! forward:      from the bridge to the bridge               accept   (where bridges ask the filter)
+//! forward:      from the bridge, not from the subnet        drop     (also what claims to be an answer)
+//!               from the bridge to the bridge               accept   (where bridges ask the filter)
 //!               to the bridge: answers                      accept
 //!               to the bridge                               drop     (nobody's to reach unasked)
 //!               from the bridge                             jump policy
-//! input:        from the bridge: answers                    accept
+//! input:        from the bridge, not from the subnet        drop
+//!               from the bridge: answers                    accept
 //!               ... to the subnet, echo request             accept
 //!               ... to the subnet                           reject   (services at the gateway)
 //!               ... to services that have their own door    reject
 //!               ... jump policy; with deny = host           reject
-//! policy:       not from the subnet, to what is never meant drop
+//! policy:       to what is never meant                      drop
 //!               to what is allowed                          accept
 //!               to what is unasked or denied                reject
 //! ```
@@ -61,13 +63,13 @@ pub(super) fn install(name: &str, subnet: Subnet, wiring: &Wiring) -> io::Result
         })
     };
     for (called, hook, rules) in [
-        (POLICY, None, policy(subnet, wiring)),
+        (POLICY, None, policy(wiring)),
         (
             "postrouting",
             hook(POSTROUTING, 100, "nat"),
             vec![masquerade(name, subnet)],
         ),
-        ("forward", hook(FORWARD, 0, "filter"), forward(name)),
+        ("forward", hook(FORWARD, 0, "filter"), forward(name, subnet)),
         (
             "input",
             hook(INPUT, 0, "filter"),
@@ -107,10 +109,11 @@ fn masquerade(bridge: &str, subnet: Subnet) -> Expressions {
     .concat()
 }
 
-fn forward(bridge: &str) -> Vec<Expressions> {
+fn forward(bridge: &str, subnet: Subnet) -> Vec<Expressions> {
     let from = by_device(META_INTERFACE_IN, bridge);
     let to = by_device(META_INTERFACE_OUT, bridge);
     vec![
+        [from.clone(), not_from(subnet)].concat(),
         [from.clone(), to.clone(), vec![verdict(ACCEPT, None)]].concat(),
         [to.clone(), answers(), vec![verdict(ACCEPT, None)]].concat(),
         [to, vec![verdict(DROP, None)]].concat(),
@@ -123,6 +126,7 @@ fn input(bridge: &str, subnet: Subnet, wiring: &Wiring) -> Vec<Expressions> {
     let to_subnet = || within(DESTINATION, subnet.range());
     let echo = vec![payload(TRANSPORT, 0, 1), is(&[8]), verdict(ACCEPT, None)];
     let mut rules = vec![
+        [from(), not_from(subnet)].concat(),
         [from(), answers(), vec![verdict(ACCEPT, None)]].concat(),
         [
             from(),
@@ -150,7 +154,7 @@ fn input(bridge: &str, subnet: Subnet, wiring: &Wiring) -> Vec<Expressions> {
     rules
 }
 
-fn policy(subnet: Subnet, wiring: &Wiring) -> Vec<Expressions> {
+fn policy(wiring: &Wiring) -> Vec<Expressions> {
     let to = |ranges: &mut dyn Iterator<Item = Range>, last: Vec<u8>| -> Vec<Expressions> {
         let known = ranges.filter(|range| range.parts().0.is_ipv4());
         known
@@ -166,7 +170,6 @@ fn policy(subnet: Subnet, wiring: &Wiring) -> Vec<Expressions> {
         });
     let refused = &mut UNASKED.iter().copied().chain(denied);
     [
-        vec![not_from(subnet)],
         to(&mut NEVER.iter().copied(), verdict(DROP, None)),
         to(&mut wiring.allow.iter().copied(), verdict(ACCEPT, None)),
         to(refused, reject(PROHIBITED)),
@@ -174,6 +177,7 @@ fn policy(subnet: Subnet, wiring: &Wiring) -> Vec<Expressions> {
     .concat()
 }
 
+/// Ends what a container sends under another's address.
 fn not_from(subnet: Subnet) -> Expressions {
     let own = subnet.range();
     let mut rule = within(SOURCE, own);
@@ -223,13 +227,13 @@ mod tests {
     #[test]
     fn what_is_denied_and_allowed_is_in_the_policy_and_ipv6_is_not() {
         let subnet: Subnet = "10.9.8.0/24".parse().unwrap();
-        let few = policy(subnet, &Wiring::default());
+        let few = policy(&Wiring::default());
         let wiring = Wiring {
             allow: vec!["169.254.1.1".parse().unwrap(), "fd00::/8".parse().unwrap()],
             deny: vec!["10.0.0.0/8".parse().unwrap(), Destination::Host],
             ..Wiring::default()
         };
-        let more = policy(subnet, &wiring);
+        let more = policy(&wiring);
         assert_eq!(more.len(), few.len() + 2);
         let at = |part: [u8; 4]| {
             let holds = |rule: &Expressions| rule.concat().windows(4).any(|w| w == part);
@@ -238,6 +242,13 @@ mod tests {
         assert!(at([127, 0, 0, 0]) < at([169, 254, 1, 1]));
         assert!(at([169, 254, 1, 1]) < at([169, 254, 0, 0]));
         assert!(at([169, 254, 0, 0]) < at([10, 0, 0, 0]));
+        for rules in [input("b", subnet, &wiring), forward("b", subnet)] {
+            // Before anything is let pass, were it an answer.
+            assert_eq!(
+                rules[0],
+                [by_device(META_INTERFACE_IN, "b"), not_from(subnet)].concat()
+            );
+        }
         let closed = input("b", subnet, &wiring).len();
         assert_eq!(closed, input("b", subnet, &Wiring::default()).len() + 1);
     }

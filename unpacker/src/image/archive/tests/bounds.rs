@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::entries::MAX_NAMES;
 use super::super::oci;
-use super::super::read::MAX_DOCUMENTS;
+use super::super::read::{MAX_DOCUMENTS, MAX_TAGS};
 use super::*;
 
 /// A store that counts how often it is asked for a blob, and cancels after so many.
@@ -225,4 +225,32 @@ fn blob_row(blob: &Value) -> Value {
     let mut row = blob.clone();
     row["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
     row
+}
+
+/// An archive of docker's with one image of so many names.
+fn named(count: usize) -> Vec<u8> {
+    let layer = tar(&[]);
+    let config = config(&[sha256(&layer).to_string()]);
+    let name = format!("{}.json", sha256(config.as_bytes()).digest());
+    let tags: Vec<String> = (0..count).map(|n| format!("many:{n}")).collect();
+    // The second half says nothing new.
+    let item = json!({ "Config": name, "RepoTags": tags, "Layers": ["layer.tar"] });
+    let manifest = json!([item, item]).to_string();
+    tar(&[
+        ("layer.tar", Entry::File(&layer)),
+        (&name, Entry::File(config.as_bytes())),
+        ("manifest.json", Entry::File(manifest.as_bytes())),
+    ])
+}
+
+#[test]
+fn names_of_images_are_bounded() {
+    let read = store().read(&named(MAX_TAGS)).unwrap();
+    assert_eq!((read.len(), read[0].names.len()), (1, MAX_TAGS));
+    let error = store().read(&named(MAX_TAGS + 1)).unwrap_err();
+    assert!(matches!(error, ReadError::TooManyTags), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "the archive gives its images more than 10000 names"
+    );
 }

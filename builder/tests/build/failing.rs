@@ -48,7 +48,8 @@ fn refusals() {
         ("COPY f f /x", "end with /"),
         ("COPY --from=9 f /x", "stage \"9\""),
         ("ENV a=${b:?missing}", "missing"),
-        ("WORKDIR $nothing", "WORKDIR"),
+        ("VOLUME $nothing", "expands to nothing"),
+        ("STOPSIGNAL NOSUCH", "is no signal"),
         ("EXPOSE x", "x"),
     ] {
         let dockerfile = format!("FROM busybox\nRUN echo ran\n{line}\n");

@@ -62,7 +62,7 @@ pub enum Seen {
     /// It was not read, or cannot change.
     #[default]
     Nothing,
-    File(Hashed),
+    File(Box<Hashed>),
     Link(PathBuf),
 }
 
@@ -99,7 +99,7 @@ pub fn select(
         };
         for path in paths {
             match walk.take(&path, include.as_ref())? {
-                Taken::Match(found) => matches.push(found),
+                Taken::Match(found) => matches.push(*found),
                 Taken::Excluded => may_be_empty = true,
                 Taken::Absent if source.pattern => {}
                 Taken::Absent => return Err(walk.nothing(&source.path)),
@@ -129,7 +129,7 @@ fn include(source: &Source) -> Result<Option<Include>, CopyError> {
 
 /// What became of one path.
 enum Taken {
-    Match(Match),
+    Match(Box<Match>),
     Absent,
     Excluded,
 }
@@ -203,13 +203,13 @@ impl Walk<'_> {
         if ignored && items.is_empty() {
             return Ok(Taken::Absent);
         }
-        Ok(Taken::Match(Match {
+        Ok(Taken::Match(Box::new(Match {
             path: path.to_owned(),
             name,
             metadata,
             seen: Seen::Nothing,
             items,
-        }))
+        })))
     }
 
     fn below(&mut self, top: &Path, include: Option<&Include>) -> Result<Vec<Item>, CopyError> {

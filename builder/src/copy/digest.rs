@@ -90,7 +90,7 @@ impl Entries<'_, '_> {
                     }
                     Content::Changing(hashed) => {
                         self.key.field("data", hashed.hash.as_bytes());
-                        Seen::File(hashed)
+                        Seen::File(Box::new(hashed))
                     }
                 });
             }

@@ -64,7 +64,7 @@ pub enum Seen {
     /// It was not read, or cannot change.
     #[default]
     Nothing,
-    File(Hashed),
+    File(Box<Hashed>),
     Link(PathBuf),
 }
 
@@ -100,7 +100,7 @@ pub fn select(
         };
         for path in paths {
             match walk.take(&path, include.as_ref())? {
-                Taken::Match(found) => matches.push(found),
+                Taken::Match(found) => matches.push(*found),
                 Taken::Excluded => {}
                 Taken::Absent if source.pattern => {}
                 Taken::Absent => return Err(walk.nothing(&source.path)),
@@ -128,7 +128,7 @@ fn include(source: &Source) -> Result<Option<Include>, CopyError> {
 
 /// What became of one path.
 enum Taken {
-    Match(Match),
+    Match(Box<Match>),
     Absent,
     /// A link to what is not there, or left out.
     Dangling,
@@ -211,13 +211,13 @@ impl Walk<'_> {
         if ignored && items.is_empty() {
             return Ok(Taken::Absent);
         }
-        Ok(Taken::Match(Match {
+        Ok(Taken::Match(Box::new(Match {
             path: path.to_owned(),
             name,
             metadata,
             seen: Seen::Nothing,
             items,
-        }))
+        })))
     }
 
     fn absent(&self, path: &Path) -> Result<Taken, CopyError> {

@@ -358,11 +358,8 @@ impl Fetch for Room {
         _: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Fetched, Foreign> {
-        let begun = Instant::now();
-        while self.silent {
-            cancel.check()?;
-            assert!(begun.elapsed() < Duration::from_secs(60), "nobody gave up");
-            std::thread::sleep(Duration::from_millis(5));
+        if self.silent {
+            return Err(until_given_up(cancel));
         }
         let served = self.served.lock().unwrap();
         let (body, date) = served.get(address).ok_or("no such file there")?;
@@ -379,6 +376,18 @@ impl Fetch for Room {
         }
         to.write_all(body)?;
         Ok(Fetched::File(validators))
+    }
+}
+
+/// What whoever waits for a silent server hears.
+fn until_given_up(cancel: &Cancel) -> Foreign {
+    let begun = Instant::now();
+    loop {
+        if let Err(cancelled) = cancel.check() {
+            return cancelled.into();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody gave up");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

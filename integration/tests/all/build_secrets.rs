@@ -97,7 +97,7 @@ fn agent(folder: &Folder) -> (Agent, PathBuf) {
 
 fn has_secret(bytes: &[u8]) -> bool {
     let found = |word: &&[u8]| bytes.windows(word.len()).any(|window| window == *word);
-    WORDS.iter().any(|word| found(word))
+    WORDS.iter().any(found)
 }
 
 /// Processes of the host with a secret in their arguments or environment, but those of the step: they

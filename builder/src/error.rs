@@ -100,6 +100,9 @@ pub enum BuildError {
     Encode(#[from] serde_json::Error),
     #[error("cannot publish the image")]
     Publish(#[source] Foreign),
+    /// The build begins again without it.
+    #[error(transparent)]
+    Cache(CacheError),
     #[error("still building after {seconds} s")]
     TimedOut { seconds: u64 },
     #[error(transparent)]
@@ -149,12 +152,23 @@ pub enum StepError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Cache(CacheError),
     #[error("cannot {what}")]
     Io {
         what: &'static str,
         #[source]
         source: io::Error,
     },
+}
+
+/// A cache that does not have what it said.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use what the cache {name} has")]
+pub struct CacheError {
+    pub name: String,
+    #[source]
+    pub source: Foreign,
 }
 
 /// Why ADD has no file.
@@ -187,6 +201,7 @@ impl BuildError {
                 seconds: after.as_secs(),
             },
             StepError::Copy(CopyError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
+            StepError::Cache(error) => Self::Cache(error),
             source => Self::Step { place, source },
         }
     }
@@ -289,7 +304,8 @@ impl BuildError {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, outermost first.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -8,7 +8,9 @@ mod board;
 pub mod checks;
 mod copy;
 mod download;
+mod exports;
 mod furnish;
+mod imports;
 mod origin;
 mod run;
 mod schedule;
@@ -28,16 +30,19 @@ use unpacker::image::read::Platform;
 use unpacker::progress::Event;
 
 use crate::assemble::{Finished, assemble};
+use crate::cache::description::INLINE;
 use crate::cache::steps::Steps;
 use crate::context::Context;
 use crate::dockerfile::{self, Dockerfile};
-use crate::error::{BuildError, Place};
+use crate::error::{self, BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
 use crate::plan::{Action, Origin, Plan, RunMount, RunMountKind, Stage, Step};
 use crate::request::{BuildRequest, Built, DockerfileSource, Env, NamedContext};
 
 use board::Stages;
+use exports::Results;
+use imports::Imports;
 use schedule::Turn;
 
 /// A Dockerfile is text that people write; the parser bounds it further.
@@ -70,25 +75,39 @@ pub fn build(env: &Env<'_>, request: &BuildRequest) -> Result<Built, BuildError>
     let ignore = &contexts.main.ignore;
     let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
     checks::tell(env, &source.name, &options, &found)?;
-    // A failure cancels what runs beside it.
-    let stop = env.cancel.part();
-    let env = &Env {
-        cancel: &stop,
-        ..*env
-    };
-    let solver = Solver {
-        env,
-        request,
-        again,
-        total: plan.steps,
-        steps: Steps::new(env.cache),
-        contexts,
-        images,
-        done: plan.stages.iter().map(not_done).collect(),
-        cached: AtomicUsize::new(0),
-        deadline: request.timeout.and_then(|t| Instant::now().checked_add(t)),
-    };
-    solver.solve(&plan)
+    let imports = Imports::new(env.caches);
+    let deadline = request.timeout.and_then(|t| Instant::now().checked_add(t));
+    loop {
+        imports.begin();
+        // A failure cancels what runs beside it.
+        let stop = env.cancel.part();
+        let env = &Env {
+            cancel: &stop,
+            ..*env
+        };
+        let solver = Solver {
+            env,
+            request,
+            again: &again,
+            total: plan.steps,
+            steps: Steps::new(env.cache),
+            contexts: &contexts,
+            images: &images,
+            imports: &imports,
+            results: Results::default(),
+            done: plan.stages.iter().map(not_done).collect(),
+            cached: AtomicUsize::new(0),
+            deadline,
+        };
+        match solver.solve(&plan) {
+            // It is not asked again, so this comes to an end.
+            Err(BuildError::Cache(error)) => {
+                let text = format!("{}; building without it", error::chain(&error));
+                env.progress.event(Event::Warning { text });
+            }
+            solved => return solved,
+        }
+    }
 }
 
 fn not_done(stage: &Stage) -> (usize, OnceLock<Finished>) {
@@ -250,11 +269,13 @@ struct Solver<'a> {
     env: &'a Env<'a>,
     request: &'a BuildRequest,
     /// Labels of stages whose steps run whatever is known of them.
-    again: BTreeSet<String>,
+    again: &'a BTreeSet<String>,
     total: usize,
     steps: Steps,
-    contexts: Contexts,
-    images: BaseImages,
+    contexts: &'a Contexts,
+    images: &'a BaseImages,
+    imports: &'a Imports<'a>,
+    results: Results,
     done: Stages,
     cached: AtomicUsize,
     deadline: Option<Instant>,
@@ -282,7 +303,18 @@ impl Solver<'_> {
         } else if finished.created.is_none() {
             finished.created = Some(self.now());
         }
-        let image = assemble(self.env, self.request, &finished, stage.config.clone())?;
+        let here = self.imports.expand(self.env, &finished.stack);
+        finished.stack = here.map_err(exports::unplaced)?;
+        let mut config = stage.config.clone();
+        // A base image's is of the base image's steps.
+        config.other.remove(INLINE);
+        if let Some(description) = self.inline(&finished)? {
+            config.other.insert(INLINE.to_owned(), description);
+        }
+        let image = assemble(self.env, self.request, &finished, config)?;
+        let caches = self.exports(&finished)?;
+        let remembered = self.imports.remember(self.env, &self.steps);
+        remembered.map_err(BuildError::store("remember a step"))?;
         Ok(Built {
             digest: image.digest,
             size: image.size,
@@ -292,6 +324,7 @@ impl Solver<'_> {
             stack: finished.stack,
             steps: self.total,
             cached: self.cached.load(Ordering::Relaxed),
+            caches,
         })
     }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::api::build_inputs::{BuildInputs, ContextInput, SecretInput};
+use crate::cli::build_caches;
 use crate::cli::image::absolute;
 use crate::error::{Failure, Outcome};
 
@@ -20,7 +21,8 @@ const AGENT: &str = "SSH_AUTH_SOCK";
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct Inputs {
-    /// A folder, or docker-image://IMAGE, that stands for the stage or image of this name
+    /// A folder, docker-image://IMAGE or oci-layout://FOLDER[:TAG|@DIGEST] that stands for the stage or
+    /// image of this name
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     build_contexts: Vec<String>,
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
@@ -29,15 +31,43 @@ pub struct Inputs {
     /// An ssh agent for RUN --mount=type=ssh: default, or ID=SOCKET
     #[arg(long = "ssh", value_name = "default|ID[=SOCKET]")]
     agents: Vec<String>,
+    /// Take results of steps from an image or a cache: NAME, type=registry,ref=NAME or
+    /// type=local,src=FOLDER
+    #[arg(long, value_name = "CACHE", help_heading = "Caches of other hosts")]
+    cache_from: Vec<String>,
+    /// Give them to others: type=registry,ref=NAME, type=local,dest=FOLDER (each with mode=min or
+    /// mode=max) or type=inline
+    #[arg(long, value_name = "CACHE", help_heading = "Caches of other hosts")]
+    cache_to: Vec<String>,
 }
 
 impl Inputs {
+    /// Of a build that takes from one cache and gives to it, and reads nothing else.
+    pub(super) fn sharing(cache: Option<&str>) -> Self {
+        let to = |name: &str| format!("type=registry,\"ref={name}\",mode=max");
+        Self {
+            cache_from: cache.map(str::to_owned).into_iter().collect(),
+            cache_to: cache.map(to).into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn read(&self) -> Outcome<BuildInputs> {
         let variable = |name: &str| std::env::var_os(name);
         Ok(BuildInputs {
             contexts: all(&self.build_contexts, context)?,
             secrets: all(&self.secrets, |text| secret(text, &variable))?,
             ssh: all(&self.agents, |text| agent(text, &variable))?,
+            cache_from: self
+                .cache_from
+                .iter()
+                .map(|text| build_caches::from(text))
+                .collect::<Outcome<_>>()?,
+            cache_to: self
+                .cache_to
+                .iter()
+                .map(|text| build_caches::to(text))
+                .collect::<Outcome<_>>()?,
         })
     }
 }
@@ -55,16 +85,21 @@ fn context(text: &str) -> Outcome<(String, ContextInput)> {
     let refused = |message: String| Failure::invalid(message);
     let Some((name, source)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         let failure = refused(format!("{text:?} is no build context"));
-        return Err(failure.hint("Write NAME=FOLDER or NAME=docker-image://IMAGE."));
+        return Err(failure.hint(
+            "Write NAME=FOLDER, NAME=docker-image://IMAGE or NAME=oci-layout://FOLDER[:TAG].",
+        ));
     };
     if let Some(image) = source.strip_prefix("docker-image://") {
         return Ok((name.to_owned(), ContextInput::Image(image.to_owned())));
     }
-    if source.starts_with("oci-layout://") {
-        let failure = refused(format!(
-            "the build context {name} is an OCI layout, which is not taken"
-        ));
-        return Err(failure.hint("Load it with `devpod load` and name it with docker-image://."));
+    if let Some(text) = source.strip_prefix("oci-layout://") {
+        let image = build_caches::layout(text)?;
+        if !image.folder.is_dir() {
+            let folder = image.folder.display();
+            let text = format!("the build context {name}, {folder}, is not a folder");
+            return Err(refused(text));
+        }
+        return Ok((name.to_owned(), ContextInput::Layout(image)));
     }
     if source.contains("://") || source.starts_with("git@") {
         let failure = refused(format!(
@@ -237,7 +272,7 @@ mod tests {
             "=x",
             "lib=/no/such/folder",
             "lib=https://example.org/x.git",
-            "l=oci-layout://x",
+            "l=oci-layout:///no/such/folder",
         ] {
             assert!(context(bad).is_err(), "{bad}");
         }

@@ -1,11 +1,14 @@
 //! Builds: the builder's contracts with whoever has images and keeps them, kept here.
 
+pub(super) mod caches;
+mod layouts;
 mod publish;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use builder::attest::provenance::Mode;
+use builder::cache::source::Source;
 use builder::error::{BuildError, Foreign, Part, Record};
 use builder::images::BaseImage;
 use builder::request::{BuildRequest, Built, DockerfileSource, Env};
@@ -33,6 +36,13 @@ use publish::{Bases, Keeper};
 /// Where an image that got no name is kept, by its digest.
 const NAMELESS: &str = "built";
 
+/// What one build has to itself.
+struct Given<'a> {
+    bases: &'a dyn builder::images::Images,
+    sink: &'a dyn Sink,
+    caches: &'a [&'a dyn Source],
+}
+
 impl Images {
     /// Builds an image, keeps it under its names, and pushes it where that was asked for.
     pub fn build(
@@ -41,7 +51,10 @@ impl Images {
         progress: Reporter,
         cancel: &Cancel,
     ) -> Outcome<BuildResult> {
-        let request = self.request(wanted)?;
+        // What is brought and made for this build is kept until it has ended.
+        let _pass = self.gate.pass();
+        let mut request = self.request(wanted)?;
+        self.bring_layouts(&mut request, &wanted.inputs, cancel)?;
         let bases = Bases {
             images: self,
             fetch: wanted.pull,
@@ -63,10 +76,23 @@ impl Images {
             cancel,
             index: Mutex::default(),
         };
-        let built = self.solve(&request, &bases, &keeper, progress.as_ref(), cancel)?;
+        let caches = self.caches(&wanted.inputs.cache_from, &request.platform);
+        let caches: Vec<&dyn Source> = caches.iter().map(|cache| cache as &dyn Source).collect();
+        let given = Given {
+            bases: &bases,
+            sink: &keeper,
+            caches: &caches,
+        };
+        let built = self.solve(&request, &given, progress.as_ref(), cancel)?;
         if wanted.push {
             self.push_all(&request, &names, &progress, cancel)?;
         }
+        self.write_caches(
+            &wanted.inputs.cache_to,
+            &built.caches,
+            progress.as_ref(),
+            cancel,
+        )?;
         for name in &names {
             say(
                 progress.as_ref(),
@@ -136,14 +162,18 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Built> {
-        self.solve(request, self, self, progress, cancel)
+        let given = Given {
+            bases: self,
+            sink: self,
+            caches: &[],
+        };
+        self.solve(request, &given, progress, cancel)
     }
 
     fn solve(
         &self,
         request: &BuildRequest,
-        bases: &dyn builder::images::Images,
-        sink: &dyn Sink,
+        given: &Given<'_>,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Built> {
@@ -154,9 +184,10 @@ impl Images {
         let env = Env {
             snapshots: &self.snapshots,
             content: self.content.as_ref(),
-            images: bases,
+            images: given.bases,
             fetch: self,
-            sink,
+            sink: given.sink,
+            caches: given.caches,
             launcher: &self.launcher,
             wiring: &self.wiring,
             cache: &self.folder.cache(),

@@ -3,9 +3,10 @@
 use builder::request::{BuildRequest, NamedContext, Secret};
 use builder::solve::checks;
 
-use crate::api::build_inputs::{BuildInputs, Checks, ContextInput};
+use crate::api::build_inputs::{BuildInputs, CachePlace, Checks, ContextInput};
 use crate::api::types::BuildRequest as Wanted;
 use crate::error::Outcome;
+use crate::images::build::caches::extent_of;
 use crate::images::build::failed;
 use crate::images::service::Images;
 
@@ -14,6 +15,8 @@ pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<(
         let context = match context {
             ContextInput::Folder(folder) => NamedContext::Folder(folder.clone()),
             ContextInput::Image(image) => NamedContext::Image(image.parse()?),
+            // It has a name here when it was looked at.
+            ContextInput::Layout(_) => continue,
         };
         request.contexts.insert(name.clone(), context);
     }
@@ -22,13 +25,22 @@ pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<(
         request.secrets.insert(id.clone(), value);
     }
     request.ssh.clone_from(&inputs.ssh);
+    for to in &inputs.cache_to {
+        match &to.place {
+            CachePlace::Inline => request.inline_cache = true,
+            CachePlace::Registry(_) | CachePlace::Local { .. } => {
+                request.cache_exports.insert(extent_of(to));
+            }
+        }
+    }
     Ok(())
 }
 
 impl Images {
     /// Looks a Dockerfile through and builds nothing. Base images are not fetched for it.
     pub fn check_build(&self, wanted: &Wanted) -> Outcome<Checks> {
-        let request = self.request(wanted)?;
+        let mut request = self.request(wanted)?;
+        self.name_layouts(&mut request, &wanted.inputs)?;
         let cache = self.folder.cache();
         let here = |image: &_, platform: &_| {
             let kept = self.find(image).ok()??;

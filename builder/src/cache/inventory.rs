@@ -44,6 +44,8 @@ pub struct Entry {
     pub what: Option<String>,
     /// What it is worth nothing without; `None` for a step that changed nothing.
     pub snapshot: Option<SnapshotId>,
+    /// What else it is worth nothing without.
+    pub stands_on: Vec<SnapshotId>,
     /// The blob that the snapshot was packed to.
     pub blob: Option<Digest>,
     /// Whether it can be read and leads somewhere.
@@ -75,8 +77,13 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
     for file in files(&cache.join("steps"))? {
         let outcome = steps.peek(&file.file_name().to_string_lossy());
         let made_by = outcome.as_ref().map(|outcome| outcome.made_by.clone());
+        let standing = outcome
+            .as_ref()
+            .and_then(|outcome| outcome.standing.clone());
+        let stands_on = standing.map(|all| [all.stack, all.layers].concat());
         found.push(Entry {
             what: made_by.filter(|text| !text.is_empty()),
+            stands_on: stands_on.unwrap_or_default(),
             sound: outcome.is_some(),
             snapshot: outcome.and_then(|outcome| outcome.snapshot),
             ..entry(&file, Kind::Step)?
@@ -150,6 +157,7 @@ fn entry(file: &DirEntry, kind: Kind) -> io::Result<Entry> {
         name: file.file_name().to_string_lossy().into_owned(),
         what: None,
         snapshot: None,
+        stands_on: Vec::new(),
         blob: None,
         sound: true,
         last_used: metadata.modified()?,
@@ -191,6 +199,7 @@ mod tests {
             snapshot: Some(id.clone()),
             created: "2026-01-01T00:00:00Z".to_owned(),
             made_by: "RUN true".to_owned(),
+            standing: None,
         };
         steps.put(&key, &outcome).unwrap();
         steps.link(&link, &key).unwrap();
@@ -215,6 +224,7 @@ mod tests {
             snapshot: None,
             created: String::new(),
             made_by: String::new(),
+            standing: None,
         };
         steps.put(&key, &outcome).unwrap();
         let path = dir.path().join("steps").join(key.digest());

@@ -1,10 +1,12 @@
 //! The build cache: what a step's result depends on, and where results are remembered.
 
+pub mod description;
 pub mod files;
 pub mod inventory;
 pub mod key;
 pub mod layers;
 pub(crate) mod mount_names;
+pub mod source;
 pub mod steps;
 
 use std::io::{self, Write};

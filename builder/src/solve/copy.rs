@@ -19,9 +19,9 @@ use super::download::{Download, furnish};
 use super::origin::Selected;
 
 impl Solver<'_> {
-    pub(super) fn copy_key(&self, copy: &Copy, stack: &[SnapshotId]) -> KeyWriter {
+    pub(super) fn copy_key(&self, copy: &Copy, below: &[SnapshotId]) -> KeyWriter {
         let kind = if copy.extract { "ADD" } else { "COPY" };
-        let mut key = KeyWriter::of_step(kind, stack, self.env.ownership);
+        let mut key = KeyWriter::of_step(kind, below, self.env.ownership);
         key.field("dest", &copy.dest.path);
         key.field("directory", copy.dest.directory.to_string());
         key.field("chown", format!("{:?}", copy.chown));

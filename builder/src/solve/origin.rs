@@ -7,6 +7,7 @@ use unpacker::layer::root::Root;
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
 
+use crate::assemble::Finished;
 use crate::cache::files;
 use crate::context::Context;
 use crate::copy::digest::{Counts, digest};
@@ -45,6 +46,7 @@ pub(super) struct Selected {
 impl Solver<'_> {
     /// The folders of snapshots, lowest first.
     pub(super) fn folders(&self, stack: &[SnapshotId]) -> Result<Vec<PathBuf>, StepError> {
+        let stack = self.imports.expand(self.env, stack)?;
         let folder = |id: &SnapshotId| {
             let found = self.env.snapshots.get(id)?;
             found.ok_or_else(|| std::io::Error::other(format!("snapshot {id} was removed")))
@@ -79,6 +81,23 @@ impl Solver<'_> {
             Origin::Image(reference, platform) => {
                 let key = super::image_key(reference, platform);
                 self.images.get(&key).map(|image| &image.stack[..])
+            }
+        }
+    }
+
+    /// What keys call an origin; a context has no name that lasts.
+    pub(super) fn names_of(&self, origin: &Origin) -> Option<Vec<SnapshotId>> {
+        match origin {
+            Origin::Context | Origin::Named(_) => None,
+            Origin::Stage(index) => {
+                let done = self.done.get(index).and_then(|done| done.get());
+                done.map(Finished::all_names)
+            }
+            Origin::Image(reference, platform) => {
+                let image = self.images.get(&super::image_key(reference, platform))?;
+                let layers = image.image.layers.iter();
+                let names = layers.map(|layer| SnapshotId::of_diff(&layer.diff_id));
+                Some(names.collect())
             }
         }
     }

@@ -16,7 +16,7 @@ use unpacker::snapshot::store::{MakeLock, Staging};
 use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
 use crate::cache::layers;
-use crate::cache::steps::{Outcome, nonce};
+use crate::cache::steps::{Outcome, Standing, nonce};
 use crate::copy::CopyError;
 use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
@@ -27,6 +27,13 @@ use super::Solver;
 use super::download::{Download, download};
 use super::origin::Selected;
 use super::run::Binds;
+
+/// What a step came to.
+pub(super) struct Performed {
+    /// Every key that leads to it, in hexadecimal.
+    pub(super) keys: Vec<String>,
+    pub(super) outcome: Outcome,
+}
 
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
@@ -44,20 +51,19 @@ impl Solver<'_> {
         &self,
         step: &Step,
         below: &Finished,
-    ) -> Result<Option<Outcome>, BuildError> {
-        let stack = &below.stack[..];
+    ) -> Result<Option<Performed>, BuildError> {
         match &step.action {
             Action::From | Action::Configure => {
                 self.say(step, StepState::Began);
                 Ok(None)
             }
             Action::Workdir(workdir) => {
-                let key = self.workdir_key(workdir, stack);
-                self.cached_or(step, &key, stack, Work::Workdir(workdir))
-                    .map(Some)
+                let key = self.workdir_key(workdir, &below.all_names());
+                let outcome = self.cached_or(step, &key, below, Work::Workdir(workdir))?;
+                Ok(Some(self.performed(&[&key], outcome)))
             }
-            Action::Run(run) => self.run_step(step, run, stack).map(Some),
-            Action::Copy(copy) => self.copy_step(step, copy, stack).map(Some),
+            Action::Run(run) => self.run_step(step, run, below).map(Some),
+            Action::Copy(copy) => self.copy_step(step, copy, below).map(Some),
         }
     }
 
@@ -66,22 +72,25 @@ impl Solver<'_> {
         &self,
         step: &Step,
         copy: &Copy,
-        stack: &[SnapshotId],
-    ) -> Result<Outcome, BuildError> {
+        below: &Finished,
+    ) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
-        let quick = self.stack_of(&copy.origin).map(|origin| {
-            let mut key = self.copy_key(copy, stack);
+        let names = below.all_names();
+        let quick = self.names_of(&copy.origin).map(|origin| {
+            let mut key = self.copy_key(copy, &names);
             key.list("origin", origin.iter().map(SnapshotId::as_str));
             key.list("sources", copy.sources.iter().map(|s| &s.path));
             key.finish()
         });
-        if let Some(outcome) = quick.as_ref().and_then(|key| self.remembered(step, key)) {
-            return Ok(self.hit(step, outcome));
+        if let Some(quick) = &quick
+            && let Some(outcome) = self.remembered(step, quick, below)
+        {
+            return Ok(self.performed(&[quick], self.hit(step, outcome)));
         }
         let downloads = copy.remote.iter().map(|source| download(self.env, source));
         let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
         let selected = self.selected(copy).map_err(at())?;
-        let mut key = self.copy_key(copy, stack);
+        let mut key = self.copy_key(copy, &names);
         if let Some(selected) = &selected {
             key.field("content", selected.content.digest());
         }
@@ -90,38 +99,49 @@ impl Solver<'_> {
         }
         let key = key.finish();
         let work = Work::Copy(copy, selected, downloads);
-        let outcome = self.cached_or(step, &key, stack, work)?;
-        self.link(quick, &key)?;
-        Ok(outcome)
+        let outcome = self.cached_or(step, &key, below, work)?;
+        self.link(quick.as_ref(), &key)?;
+        let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
+        Ok(self.performed(&keys, outcome))
     }
 
     /// A command that sees a stage or an image is looked up by that one's identity first, too.
-    fn run_step(
-        &self,
-        step: &Step,
-        run: &Run,
-        stack: &[SnapshotId],
-    ) -> Result<Outcome, BuildError> {
+    fn run_step(&self, step: &Step, run: &Run, below: &Finished) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
+        let names = below.all_names();
         let mut quick = None;
         if self.binds_a_stack(run) {
-            let key = self.run_key(run, stack, Binds::Definition).map_err(at())?;
-            if let Some(outcome) = self.remembered(step, &key) {
-                return Ok(self.hit(step, outcome));
+            let key = self.run_key(run, &names, Binds::Definition).map_err(at())?;
+            if let Some(outcome) = self.remembered(step, &key, below) {
+                return Ok(self.performed(&[&key], self.hit(step, outcome)));
             }
             quick = Some(key);
         }
-        let key = self.run_key(run, stack, Binds::Content).map_err(at())?;
-        let outcome = self.cached_or(step, &key, stack, Work::Run(run))?;
-        self.link(quick, &key)?;
-        Ok(outcome)
+        let key = self.run_key(run, &names, Binds::Content).map_err(at())?;
+        let outcome = self.cached_or(step, &key, below, Work::Run(run))?;
+        self.link(quick.as_ref(), &key)?;
+        let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
+        Ok(self.performed(&keys, outcome))
+    }
+
+    /// With every key that is known to lead to it.
+    fn performed(&self, keys: &[&Digest], outcome: Outcome) -> Performed {
+        let mut all: Vec<String> = Vec::new();
+        for key in keys {
+            all.push(key.digest().to_owned());
+            all.extend(self.steps.same_as(key));
+            all.extend(self.imports.keys(key));
+        }
+        all.sort();
+        all.dedup();
+        Performed { keys: all, outcome }
     }
 
     /// Lets a definition key lead to what the content key has.
-    fn link(&self, quick: Option<Digest>, key: &Digest) -> Result<(), BuildError> {
+    fn link(&self, quick: Option<&Digest>, key: &Digest) -> Result<(), BuildError> {
         // A key that leads to itself would be a circle, and so a miss for ever.
-        let quick = quick.filter(|quick| quick != key);
-        let linked = quick.map_or(Ok(()), |quick| self.steps.link(&quick, key));
+        let quick = quick.filter(|quick| *quick != key);
+        let linked = quick.map_or(Ok(()), |quick| self.steps.link(quick, key));
         linked.map_err(BuildError::store("remember a step"))
     }
 
@@ -136,16 +156,29 @@ impl Solver<'_> {
         Ok(Some(selected))
     }
 
-    /// What is known of a key, if its snapshot is still there.
-    fn remembered(&self, step: &Step, key: &Digest) -> Option<Outcome> {
+    /// What is known of a key, here or elsewhere.
+    fn remembered(&self, step: &Step, key: &Digest, below: &Finished) -> Option<Outcome> {
         if self.runs_again(step) {
             return None;
         }
+        self.kept(key, below)
+            .or_else(|| self.imports.find(self.env, key, below))
+    }
+
+    /// What is known here, if its snapshots are still there. On top of what another host made only
+    /// what was made on that counts.
+    fn kept(&self, key: &Digest, below: &Finished) -> Option<Outcome> {
         let outcome = self.steps.get(key)?;
-        match &outcome.snapshot {
-            Some(id) => self.env.snapshots.get(id).ok()?.map(|_| outcome),
-            None => Some(outcome),
-        }
+        let is_there = |id: &SnapshotId| matches!(self.env.snapshots.get(id), Ok(Some(_)));
+        let good = match &outcome.standing {
+            None => !below.foreign && outcome.snapshot.iter().all(is_there),
+            Some(standing) => {
+                let layers = below.layers().len() + usize::from(standing.name.is_some());
+                let mut needed = standing.stack.iter().chain(&standing.layers);
+                standing.layers.len() == layers && needed.all(is_there)
+            }
+        };
+        good.then_some(outcome)
     }
 
     /// Whether this step is to be carried out whatever is known of it.
@@ -163,19 +196,19 @@ impl Solver<'_> {
         &self,
         step: &Step,
         key: &Digest,
-        stack: &[SnapshotId],
+        below: &Finished,
         work: Work<'_>,
     ) -> Result<Outcome, BuildError> {
-        if let Some(outcome) = self.remembered(step, key) {
+        if let Some(outcome) = self.remembered(step, key, below) {
             return Ok(self.hit(step, outcome));
         }
         let lock = self.alone(step, key)?;
         // Whoever waited finds the result of the other.
-        if let Some(outcome) = self.remembered(step, key) {
+        if let Some(outcome) = self.remembered(step, key, below) {
             return Ok(self.hit(step, outcome));
         }
         self.say(step, StepState::Began);
-        let outcome = self.work(step, key, stack, work)?;
+        let outcome = self.work(step, key, below, work)?;
         drop(lock);
         Ok(outcome)
     }
@@ -197,10 +230,11 @@ impl Solver<'_> {
         &self,
         step: &Step,
         key: &Digest,
-        stack: &[SnapshotId],
+        below: &Finished,
         work: Work<'_>,
     ) -> Result<Outcome, BuildError> {
         let at = || BuildError::step(&step.place);
+        let stack = &below.stack[..];
         let staging = self.env.snapshots.stage();
         let staging = staging.map_err(BuildError::store("start a snapshot"))?;
         self.inherit_root(stack, &staging).map_err(at())?;
@@ -213,10 +247,16 @@ impl Solver<'_> {
         }
         .map_err(at())?;
         crash::point("build-after-work");
-        self.commit(step, key, staging)
+        self.commit(step, key, below, staging)
     }
 
-    fn commit(&self, step: &Step, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
+    fn commit(
+        &self,
+        step: &Step,
+        key: &Digest,
+        below: &Finished,
+        staging: Staging,
+    ) -> Result<Outcome, BuildError> {
         let changed = std::fs::read_dir(staging.fs()).map(|mut entries| entries.next().is_some());
         let mut snapshot = None;
         if changed.map_err(BuildError::store("read a step's result"))? {
@@ -228,15 +268,37 @@ impl Solver<'_> {
             snapshot = Some(id);
             crash::point("build-after-snapshot");
         }
+        let standing = self.standing(below, snapshot.as_ref());
         let outcome = Outcome {
             snapshot,
             created: self.now(),
             made_by: shortened(&step.place.instruction),
+            standing: standing.map_err(BuildError::step(&step.place))?,
         };
         let kept = self.steps.put(key, &outcome);
         kept.map_err(BuildError::store("remember a step"))?;
         crash::point("build-after-step");
         Ok(outcome)
+    }
+
+    /// What a result needs beside itself, where another host made that.
+    fn standing(
+        &self,
+        below: &Finished,
+        own: Option<&SnapshotId>,
+    ) -> Result<Option<Standing>, StepError> {
+        if !below.foreign {
+            return Ok(None);
+        }
+        let with_own = |mut ids: Vec<SnapshotId>| {
+            ids.extend(own.cloned());
+            ids
+        };
+        Ok(Some(Standing {
+            name: own.cloned(),
+            stack: with_own(self.imports.expand(self.env, &below.stack)?),
+            layers: with_own(below.layers()),
+        }))
     }
 
     /// The step's own id; another one where an earlier result has it, which others may be using.
@@ -302,8 +364,8 @@ fn shortened(instruction: &str) -> String {
 // WORKDIR.
 
 impl Solver<'_> {
-    fn workdir_key(&self, workdir: &Workdir, stack: &[SnapshotId]) -> Digest {
-        let mut key = KeyWriter::of_step("WORKDIR", stack, self.env.ownership);
+    fn workdir_key(&self, workdir: &Workdir, below: &[SnapshotId]) -> Digest {
+        let mut key = KeyWriter::of_step("WORKDIR", below, self.env.ownership);
         key.field("path", &workdir.path);
         key.field("user", &workdir.user);
         key.finish()

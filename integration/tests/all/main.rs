@@ -39,6 +39,7 @@ mod registry_commands;
 mod restart;
 mod rootless;
 mod sandbox;
+mod shared_cache;
 mod stress;
 mod volumes;
 mod workspace;

@@ -17,6 +17,8 @@ use crate::context::ContextError;
 use crate::copy::CopyError;
 use crate::dockerfile::DockerfileError;
 use crate::dockerfile::source::Position;
+use crate::git::GitError;
+use crate::git::program::ProgramError;
 use crate::lint::options::OptionsError;
 use crate::plan::PlanError;
 
@@ -144,6 +146,12 @@ pub enum StepError {
         #[source]
         source: DownloadError,
     },
+    #[error("cannot fetch the repository {address}")]
+    Repository {
+        address: String,
+        #[source]
+        source: GitError,
+    },
     #[error("the ssh agent {id:?} is required and was not given")]
     NoAgent { id: String },
     #[error("cannot reach the ssh agent at {}", path.display())]
@@ -202,6 +210,12 @@ impl BuildError {
             },
             StepError::Copy(CopyError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
             StepError::Cache(error) => Self::Cache(error),
+            StepError::Repository {
+                source:
+                    GitError::Cancelled(cancelled)
+                    | GitError::Program(ProgramError::Cancelled(cancelled)),
+                ..
+            } => Self::Cancelled(cancelled),
             source => Self::Step { place, source },
         }
     }
@@ -298,6 +312,10 @@ impl BuildError {
                 source: StepError::NoAgent { .. } | StepError::Agent { .. },
                 ..
             } => "start ssh-agent, add a key with ssh-add, and build with --ssh default",
+            Self::Step {
+                source: StepError::Repository { source, .. },
+                ..
+            } => source.suggestion()?,
             _ => return None,
         };
         Some(text.to_owned())

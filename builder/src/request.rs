@@ -49,6 +49,23 @@ pub enum Secret {
     Value(Vec<u8>),
 }
 
+impl Secret {
+    /// At most so many bytes of it.
+    pub(crate) fn read(&self, limit: u64) -> std::io::Result<Vec<u8>> {
+        use std::io::Read;
+        let mut bytes = Vec::new();
+        match self {
+            Self::Value(value) => bytes.clone_from(value),
+            Self::File(path) => {
+                std::fs::File::open(path)?
+                    .take(limit)
+                    .read_to_end(&mut bytes)?;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -12,6 +12,7 @@ mod exports;
 mod furnish;
 mod imports;
 mod origin;
+mod repository;
 mod run;
 mod schedule;
 mod stage;

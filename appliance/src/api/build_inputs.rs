@@ -17,6 +17,8 @@ pub struct BuildInputs {
     pub secrets: BTreeMap<String, SecretInput>,
     /// Sockets of ssh agents, by id.
     pub ssh: BTreeMap<String, PathBuf>,
+    /// The address of a git repository that is the context itself.
+    pub repository: Option<String>,
     /// Where results of other hosts are looked for, in this order.
     pub cache_from: Vec<CacheFrom>,
     pub cache_to: Vec<CacheTo>,
@@ -67,6 +69,8 @@ pub enum ContextInput {
     Folder(PathBuf),
     Image(String),
     Layout(LayoutImage),
+    /// The address of a git repository.
+    Repository(String),
 }
 
 /// A secret: text, or bytes that are none. Nothing shows it.

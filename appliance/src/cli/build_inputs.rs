@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use builder::git::address::{self, Repository};
 use clap::Args;
 
 use crate::api::build_inputs::{BuildInputs, ContextInput, SecretInput};
@@ -21,8 +22,8 @@ const AGENT: &str = "SSH_AUTH_SOCK";
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct Inputs {
-    /// A folder, docker-image://IMAGE or oci-layout://FOLDER[:TAG|@DIGEST] that stands for the stage or
-    /// image of this name
+    /// A folder, docker-image://IMAGE, oci-layout://FOLDER[:TAG|@DIGEST] or the address of a git
+    /// repository, URL.git[#REF[:FOLDER]], that stands for the stage or image of this name
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     build_contexts: Vec<String>,
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
@@ -56,6 +57,7 @@ impl Inputs {
         let variable = |name: &str| std::env::var_os(name);
         Ok(BuildInputs {
             contexts: all(&self.build_contexts, context)?,
+            repository: None,
             secrets: all(&self.secrets, |text| secret(text, &variable))?,
             ssh: all(&self.agents, |text| agent(text, &variable))?,
             cache_from: self
@@ -101,7 +103,12 @@ fn context(text: &str) -> Outcome<(String, ContextInput)> {
         }
         return Ok((name.to_owned(), ContextInput::Layout(image)));
     }
-    if source.contains("://") || source.starts_with("git@") {
+    if address::is_git(source) {
+        Repository::parse(source).map_err(|error| refused(format!("{source}: {error}")))?;
+        let repository = ContextInput::Repository(source.to_owned());
+        return Ok((name.to_owned(), repository));
+    }
+    if source.contains("://") {
         let failure = refused(format!(
             "the build context {name} is a URL, which is not fetched"
         ));
@@ -267,11 +274,15 @@ mod tests {
         assert_eq!(found, ContextInput::Folder(dir.path().to_owned()));
         let (_, found) = context("alpine=docker-image://other:1").unwrap();
         assert_eq!(found, ContextInput::Image("other:1".to_owned()));
+        let (_, found) = context("lib=https://h/x.git#v1:src").unwrap();
+        let repository = "https://h/x.git#v1:src".to_owned();
+        assert_eq!(found, ContextInput::Repository(repository));
         for bad in [
             "lib",
             "=x",
             "lib=/no/such/folder",
-            "lib=https://example.org/x.git",
+            "lib=https://example.org/x.tar",
+            "lib=https://example.org/x.git#--exec=x",
             "l=oci-layout:///no/such/folder",
         ] {
             assert!(context(bad).is_err(), "{bad}");

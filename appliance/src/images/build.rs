@@ -3,6 +3,7 @@
 pub(super) mod caches;
 mod layouts;
 mod publish;
+mod repositories;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -55,6 +56,9 @@ impl Images {
         let _pass = self.gate.pass();
         let mut request = self.request(wanted)?;
         self.bring_layouts(&mut request, &wanted.inputs, cancel)?;
+        let progress_of = progress.as_ref();
+        let _folders =
+            self.bring_repositories(&mut request, &wanted.inputs, progress_of, cancel)?;
         let bases = Bases {
             images: self,
             fetch: wanted.pull,

@@ -3,6 +3,8 @@
 use builder::request::{BuildRequest, NamedContext, Secret};
 use builder::solve::checks;
 
+use unpacker::progress::{Cancel, Silent};
+
 use crate::api::build_inputs::{BuildInputs, CachePlace, Checks, ContextInput};
 use crate::api::types::BuildRequest as Wanted;
 use crate::error::Outcome;
@@ -15,8 +17,8 @@ pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<(
         let context = match context {
             ContextInput::Folder(folder) => NamedContext::Folder(folder.clone()),
             ContextInput::Image(image) => NamedContext::Image(image.parse()?),
-            // It has a name here when it was looked at.
-            ContextInput::Layout(_) => continue,
+            // It has a name here when it was looked at, and a folder when it was fetched.
+            ContextInput::Layout(_) | ContextInput::Repository(_) => continue,
         };
         request.contexts.insert(name.clone(), context);
     }
@@ -41,6 +43,8 @@ impl Images {
     pub fn check_build(&self, wanted: &Wanted) -> Outcome<Checks> {
         let mut request = self.request(wanted)?;
         self.name_layouts(&mut request, &wanted.inputs)?;
+        let (silent, cancel) = (Silent, Cancel::default());
+        let _folders = self.bring_repositories(&mut request, &wanted.inputs, &silent, &cancel)?;
         let cache = self.folder.cache();
         let here = |image: &_, platform: &_| {
             let kept = self.find(image).ok()??;

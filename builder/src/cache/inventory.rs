@@ -31,6 +31,8 @@ pub enum Kind {
     Hashes,
     /// A file that ADD fetched.
     Download,
+    /// What was fetched of a git repository.
+    Repository,
 }
 
 /// One remembered thing.
@@ -58,7 +60,7 @@ pub struct Entry {
 impl Entry {
     /// Forgets it, and what is in a mount. Absent is fine.
     pub fn remove(&self) -> io::Result<()> {
-        if self.kind != Kind::Mount {
+        if !matches!(self.kind, Kind::Mount | Kind::Repository) {
             return absent_is_fine(fs::remove_file(&self.path));
         }
         let Some(caches) = self.path.parent().filter(|_| self.path.exists()) else {
@@ -106,17 +108,19 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
     for file in files(&cache.join("downloads"))? {
         found.push(entry(&file, Kind::Download)?);
     }
-    found.extend(mounts(&cache.join("mounts"))?);
+    found.extend(folders(&cache.join("mounts"), Kind::Mount)?);
+    found.extend(folders(&cache.join("git"), Kind::Repository)?);
     Ok(found)
 }
 
-fn mounts(caches: &Path) -> io::Result<Vec<Entry>> {
+/// Folders with a file beside them that says what they are.
+fn folders(caches: &Path, kind: Kind) -> io::Result<Vec<Entry>> {
     let mut found = Vec::new();
     for folder in files(caches)? {
         if !folder.file_type()?.is_dir() {
             continue;
         }
-        let entry = entry(&folder, Kind::Mount)?;
+        let entry = entry(&folder, kind)?;
         let names = fs::metadata(caches.join(mount_names::file(&entry.name)));
         let last_used = names.and_then(|metadata| metadata.modified());
         found.push(Entry {

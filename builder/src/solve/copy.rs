@@ -16,7 +16,7 @@ use crate::plan::Copy;
 
 use super::Solver;
 use super::download::{Download, furnish};
-use super::origin::Selected;
+use super::step::Sources;
 
 impl Solver<'_> {
     pub(super) fn copy_key(&self, copy: &Copy, below: &[SnapshotId]) -> KeyWriter {
@@ -41,8 +41,7 @@ impl Solver<'_> {
     pub(super) fn copy(
         &self,
         copy: &Copy,
-        selected: Option<Selected>,
-        downloads: &[Download],
+        sources: Sources,
         stack: &[SnapshotId],
         staging: &Staging,
     ) -> Result<(), StepError> {
@@ -61,7 +60,7 @@ impl Solver<'_> {
             ownership: self.env.ownership,
             cancel: self.env.cancel,
         };
-        let mut matches = selected.map(|s| s.matches).unwrap_or_default();
+        let mut matches = sources.selected.map(|s| s.matches).unwrap_or_default();
         if copy.extract {
             let mut plain = Vec::new();
             for found in matches {
@@ -72,7 +71,10 @@ impl Solver<'_> {
             matches = plain;
         }
         place(&placement, &matches)?;
-        self.place_downloads(&placement, downloads)?;
+        self.place_downloads(&placement, &sources.downloads)?;
+        for commit in &sources.commits {
+            self.place_commit(&placement, copy, commit)?;
+        }
         let mtime = Timestamp::from_seconds(self.request.source_date_epoch.unwrap_or(0));
         for (name, body) in &copy.inline {
             place_inline(&placement, name, body, mtime)?;

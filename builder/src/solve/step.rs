@@ -20,12 +20,14 @@ use crate::cache::steps::{Outcome, Standing, nonce};
 use crate::copy::CopyError;
 use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
+use crate::git::Resolved;
 use crate::ignore::Ignore;
 use crate::plan::{Action, Copy, Run, Step, Workdir};
 
 use super::Solver;
 use super::download::{Download, download};
 use super::origin::Selected;
+use super::repository;
 use super::run::Binds;
 
 /// What a step came to.
@@ -38,8 +40,15 @@ pub(super) struct Performed {
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
     Workdir(&'s Workdir),
-    Copy(&'s Copy, Option<Selected>, Vec<Download>),
+    Copy(&'s Copy, Sources),
     Run(&'s Run),
+}
+
+/// What a copy takes, as far as it is known.
+pub(super) struct Sources {
+    pub(super) selected: Option<Selected>,
+    pub(super) downloads: Vec<Download>,
+    pub(super) commits: Vec<Resolved>,
 }
 
 /// Of an instruction that is kept with its result: an entry of the cache is small.
@@ -89,6 +98,7 @@ impl Solver<'_> {
         }
         let downloads = copy.remote.iter().map(|source| download(self.env, source));
         let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
+        let commits = self.commits(copy).map_err(at())?;
         let selected = self.selected(copy).map_err(at())?;
         let mut key = self.copy_key(copy, &names);
         if let Some(selected) = &selected {
@@ -97,8 +107,16 @@ impl Solver<'_> {
         for download in &downloads {
             download.enter(&mut key);
         }
+        for commit in &commits {
+            repository::enter(commit, &mut key);
+        }
         let key = key.finish();
-        let work = Work::Copy(copy, selected, downloads);
+        let sources = Sources {
+            selected,
+            downloads,
+            commits,
+        };
+        let work = Work::Copy(copy, sources);
         let outcome = self.cached_or(step, &key, below, work)?;
         self.link(quick.as_ref(), &key)?;
         let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
@@ -240,9 +258,7 @@ impl Solver<'_> {
         self.inherit_root(stack, &staging).map_err(at())?;
         match work {
             Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
-            Work::Copy(copy, selected, downloads) => {
-                self.copy(copy, selected, &downloads, stack, &staging)
-            }
+            Work::Copy(copy, sources) => self.copy(copy, sources, stack, &staging),
             Work::Run(run) => self.run(step.number, run, stack, &staging),
         }
         .map_err(at())?;

@@ -154,8 +154,9 @@ RUN --mount=from=lib,target=/l cat /l/f > /g
         "of the folderof the folder"
     );
     for (source, said) in [
-        ("x=oci-layout://dir", "devpod load"),
-        ("x=https://example.org/x.git", "URL"),
+        ("x=oci-layout://none", "is not a folder"),
+        ("x=https://example.org/x.tar", "URL"),
+        ("x=https://example.org/x.git#--exec=y", "branch name"),
         ("x=/no/such/folder", "is not a folder"),
         ("x", "NAME=FOLDER"),
     ] {

@@ -24,6 +24,7 @@ mod daemon;
 mod differential;
 mod formats;
 mod from_host;
+mod git;
 mod guarded;
 mod house;
 mod images;

@@ -92,11 +92,12 @@ impl Images {
 }
 
 fn unusable(name: &str, failure: &Failure) -> Failure {
-    Failure::because(
-        failure.kind,
-        format!("cannot use the build context {name}"),
-        failure,
-    )
+    let text = format!("cannot use the build context {name}");
+    let told = Failure::because(failure.kind, text, failure);
+    failure
+        .hints
+        .iter()
+        .fold(told, |told, hint| told.hint(hint))
 }
 
 pub(super) fn open(folder: &Path) -> Outcome<Layout> {

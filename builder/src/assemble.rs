@@ -28,12 +28,35 @@ const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 pub struct Finished {
     /// Of the external image at the bottom.
     pub base: Vec<Layer>,
-    /// Snapshots of the base and of the steps, lowest first.
+    /// Snapshots of the base and of the steps, lowest first. The lowest may stand for a whole file
+    /// system that is still elsewhere.
     pub stack: Vec<SnapshotId>,
+    /// What keys call the results of the steps: the same on every host.
+    pub names: Vec<SnapshotId>,
+    /// Part of it was made by another host.
+    pub foreign: bool,
     /// The steps since the base, over all stages of the chain.
     pub made: Vec<Made>,
     /// When the newest part came to be.
     pub created: Option<String>,
+}
+
+impl Finished {
+    /// What keys call everything in it: the layers of the base image, then the results of the steps.
+    /// All of it is the same on every host.
+    pub(crate) fn all_names(&self) -> Vec<SnapshotId> {
+        let base = self
+            .base
+            .iter()
+            .map(|layer| SnapshotId::of_diff(&layer.diff_id));
+        base.chain(self.names.iter().cloned()).collect()
+    }
+
+    /// The snapshots of the layers since the base image.
+    pub(crate) fn layers(&self) -> Vec<SnapshotId> {
+        let made = self.made.iter().filter_map(|made| made.snapshot.clone());
+        made.collect()
+    }
 }
 
 /// One entry of the history.
@@ -81,7 +104,7 @@ pub fn assemble(
 }
 
 /// The blob of a snapshot, packed now or before.
-fn layer(
+pub(crate) fn layer(
     env: &Env<'_>,
     request: &BuildRequest,
     layers: &Layers,

@@ -18,6 +18,8 @@ use crate::context::ContextError;
 use crate::copy::CopyError;
 use crate::dockerfile::DockerfileError;
 use crate::dockerfile::source::Position;
+use crate::git::GitError;
+use crate::git::program::ProgramError;
 use crate::lint::options::OptionsError;
 use crate::plan::PlanError;
 
@@ -101,6 +103,9 @@ pub enum BuildError {
     Encode(#[from] serde_json::Error),
     #[error("cannot publish the image")]
     Publish(#[source] Foreign),
+    /// The build begins again without it.
+    #[error(transparent)]
+    Cache(CacheError),
     #[error("still building after {seconds} s")]
     TimedOut { seconds: u64 },
     #[error(transparent)]
@@ -143,6 +148,12 @@ pub enum StepError {
         #[source]
         source: DownloadError,
     },
+    #[error("cannot fetch the repository {address}")]
+    Repository {
+        address: String,
+        #[source]
+        source: GitError,
+    },
     #[error("the ssh agent {id:?} is required and was not given")]
     NoAgent { id: String },
     #[error("cannot reach the ssh agent at {}", path.display())]
@@ -151,12 +162,23 @@ pub enum StepError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Cache(CacheError),
     #[error("cannot {what}")]
     Io {
         what: &'static str,
         #[source]
         source: io::Error,
     },
+}
+
+/// A cache that does not have what it said.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use what the cache {name} has")]
+pub struct CacheError {
+    pub name: String,
+    #[source]
+    pub source: Foreign,
 }
 
 /// Why ADD has no file.
@@ -186,6 +208,13 @@ impl BuildError {
         move |source| match source {
             StepError::Run(RunError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
             StepError::Copy(CopyError::Cancelled(cancelled)) => Self::Cancelled(cancelled),
+            StepError::Cache(error) => Self::Cache(error),
+            StepError::Repository {
+                source:
+                    GitError::Cancelled(cancelled)
+                    | GitError::Program(ProgramError::Cancelled(cancelled)),
+                ..
+            } => Self::Cancelled(cancelled),
             source => Self::Step { place, source },
         }
     }
@@ -290,13 +319,18 @@ impl BuildError {
                 source: StepError::NoAgent { .. } | StepError::Agent { .. },
                 ..
             } => "start ssh-agent, add a key with ssh-add, and build with --ssh default",
+            Self::Step {
+                source: StepError::Repository { source, .. },
+                ..
+            } => source.suggestion()?,
             _ => return None,
         };
         Some(text.to_owned())
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, outermost first.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

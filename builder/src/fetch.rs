@@ -41,6 +41,11 @@ pub fn shown(address: &str) -> String {
 /// Fetches files by their address. Blocking. Redirects are bounded, and no more than `limit` bytes are
 /// ever written.
 pub trait Fetch: Send + Sync {
+    /// What programs that fetch for us are given: variables for proxies and authorities.
+    fn variables(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     fn fetch(
         &self,
         address: &str,

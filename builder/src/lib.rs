@@ -10,6 +10,7 @@ pub mod dockerfile;
 pub mod error;
 pub mod excerpt;
 pub mod fetch;
+pub mod git;
 pub mod ignore;
 pub mod images;
 pub mod lint;

@@ -1,6 +1,6 @@
 //! What a build is asked for, what it is given to work with, and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -20,6 +20,7 @@ use unpacker::progress::{Cancel, Progress};
 use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
 
+use crate::cache::source::{Artifact, Extent, Source};
 use crate::fetch::Fetch;
 use crate::images::Images;
 use crate::sink::Sink;
@@ -46,6 +47,23 @@ pub enum NamedContext {
 pub enum Secret {
     File(PathBuf),
     Value(Vec<u8>),
+}
+
+impl Secret {
+    /// At most so many bytes of it.
+    pub(crate) fn read(&self, limit: u64) -> std::io::Result<Vec<u8>> {
+        use std::io::Read;
+        let mut bytes = Vec::new();
+        match self {
+            Self::Value(value) => bytes.clone_from(value),
+            Self::File(path) => {
+                std::fs::File::open(path)?
+                    .take(limit)
+                    .read_to_end(&mut bytes)?;
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 impl std::fmt::Debug for Secret {
@@ -102,9 +120,18 @@ pub struct BuildRequest {
     pub surroundings: Surroundings,
     /// Of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Caches for other hosts, beside the image.
+    pub cache_exports: BTreeSet<Extent>,
+    /// The image itself tells of its steps.
+    pub inline_cache: bool,
 }
 
 impl BuildRequest {
+    /// Whether other hosts are told of the steps.
+    pub(crate) fn keeps_caches(&self) -> bool {
+        self.inline_cache || !self.cache_exports.is_empty()
+    }
+
     /// How layers are packed.
     pub(crate) fn packing(&self) -> Packing {
         Packing {
@@ -139,6 +166,8 @@ impl BuildRequest {
             parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             surroundings: Surroundings::default(),
             annotations: BTreeMap::new(),
+            cache_exports: BTreeSet::new(),
+            inline_cache: false,
         }
     }
 }
@@ -152,6 +181,8 @@ pub struct Env<'a> {
     /// For ADD of addresses.
     pub fetch: &'a dyn Fetch,
     pub sink: &'a dyn Sink,
+    /// Where results of other hosts are looked for, in this order.
+    pub caches: &'a [&'a dyn Source],
     pub launcher: &'a Launcher,
     /// What goes through the private networks of RUN.
     pub wiring: &'a Wiring,
@@ -190,4 +221,6 @@ pub struct Built {
     pub steps: usize,
     /// How many of the steps with a file system result were found in the cache.
     pub cached: usize,
+    /// What `cache_exports` asked for.
+    pub caches: Vec<(Extent, Artifact)>,
 }

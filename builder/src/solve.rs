@@ -8,8 +8,11 @@ mod board;
 pub mod checks;
 mod copy;
 mod download;
+mod exports;
 mod furnish;
+mod imports;
 mod origin;
+mod repository;
 mod run;
 mod schedule;
 mod stage;
@@ -28,10 +31,11 @@ use unpacker::image::read::Platform;
 use unpacker::progress::{Cancelled, Event};
 
 use crate::assemble::{Finished, assemble};
+use crate::cache::description::INLINE;
 use crate::cache::steps::Steps;
 use crate::context::Context;
 use crate::dockerfile::{self, Dockerfile};
-use crate::error::{BuildError, Place};
+use crate::error::{self, BuildError, Place};
 use crate::images::BaseImage;
 use crate::plan::evaluate::plan;
 use crate::plan::{Action, Origin, Plan, RunMount, RunMountKind, Stage, Step};
@@ -39,6 +43,8 @@ use crate::request::{BuildRequest, Built, Env, NamedContext};
 use crate::source::Source;
 
 use board::Stages;
+use exports::Results;
+use imports::Imports;
 use schedule::Turn;
 
 /// Builds the image that `source` describes, and publishes it. Nothing of it, waiting included, goes on
@@ -89,18 +95,37 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
     let ignore = &contexts.main.ignore;
     let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
     checks::tell(env, &source.name, &options, &found)?;
-    let solver = Solver {
-        env,
-        request,
-        again,
-        total: plan.steps,
-        steps: Steps::new(env.cache),
-        contexts,
-        images,
-        done: plan.stages.iter().map(not_done).collect(),
-        cached: AtomicUsize::new(0),
-    };
-    solver.solve(&plan)
+    let imports = Imports::new(env.caches);
+    loop {
+        imports.begin();
+        // A failure cancels what runs beside it.
+        let stop = env.cancel.part();
+        let env = &Env {
+            cancel: &stop,
+            ..*env
+        };
+        let solver = Solver {
+            env,
+            request,
+            again: &again,
+            total: plan.steps,
+            steps: Steps::new(env.cache),
+            contexts: &contexts,
+            images: &images,
+            imports: &imports,
+            results: Results::default(),
+            done: plan.stages.iter().map(not_done).collect(),
+            cached: AtomicUsize::new(0),
+        };
+        match solver.solve(&plan) {
+            // It is not asked again, so this comes to an end.
+            Err(BuildError::Cache(error)) => {
+                let text = format!("{}; building without it", error::chain(&error));
+                env.progress.event(Event::Warning { text });
+            }
+            solved => return solved,
+        }
+    }
 }
 
 fn not_done(stage: &Stage) -> (usize, OnceLock<Finished>) {
@@ -228,11 +253,13 @@ struct Solver<'a> {
     env: &'a Env<'a>,
     request: &'a BuildRequest,
     /// Labels of stages whose steps run whatever is known of them.
-    again: BTreeSet<String>,
+    again: &'a BTreeSet<String>,
     total: usize,
     steps: Steps,
-    contexts: Contexts,
-    images: BaseImages,
+    contexts: &'a Contexts,
+    images: &'a BaseImages,
+    imports: &'a Imports<'a>,
+    results: Results,
     done: Stages,
     cached: AtomicUsize,
 }
@@ -259,7 +286,18 @@ impl Solver<'_> {
         } else if finished.created.is_none() {
             finished.created = Some(self.now());
         }
-        let image = assemble(self.env, self.request, &finished, stage.config.clone())?;
+        let here = self.imports.expand(self.env, &finished.stack);
+        finished.stack = here.map_err(exports::unplaced)?;
+        let mut config = stage.config.clone();
+        // A base image's is of the base image's steps.
+        config.other.remove(INLINE);
+        if let Some(description) = self.inline(&finished)? {
+            config.other.insert(INLINE.to_owned(), description);
+        }
+        let image = assemble(self.env, self.request, &finished, config)?;
+        let caches = self.exports(&finished)?;
+        let remembered = self.imports.remember(self.env, &self.steps);
+        remembered.map_err(BuildError::store("remember a step"))?;
         Ok(Built {
             digest: image.digest,
             size: image.size,
@@ -269,6 +307,7 @@ impl Solver<'_> {
             stack: finished.stack,
             steps: self.total,
             cached: self.cached.load(Ordering::Relaxed),
+            caches,
         })
     }
 

@@ -17,6 +17,7 @@ pub mod containerd;
 pub mod docker_registry;
 pub mod dockerd;
 pub mod folder;
+pub mod git;
 pub mod layer;
 pub mod layout;
 pub mod nets;

@@ -23,6 +23,8 @@ pub enum CacheKind {
     Hashes,
     /// A file that ADD fetched.
     Download,
+    /// What was fetched of a git repository.
+    Repository,
 }
 
 /// A row of `devpod build-cache ls`.

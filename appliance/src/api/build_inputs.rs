@@ -17,6 +17,50 @@ pub struct BuildInputs {
     pub secrets: BTreeMap<String, SecretInput>,
     /// Sockets of ssh agents, by id.
     pub ssh: BTreeMap<String, PathBuf>,
+    /// The address of a git repository that is the context itself.
+    pub repository: Option<String>,
+    /// Where results of other hosts are looked for, in this order.
+    pub cache_from: Vec<CacheFrom>,
+    pub cache_to: Vec<CacheTo>,
+}
+
+/// A cache that is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheFrom {
+    /// A cache, or an image that has one in it.
+    Registry(String),
+    Local(LayoutImage),
+}
+
+/// A cache that is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheTo {
+    pub place: CachePlace,
+    /// Results of all steps, not only of those that the image is made of.
+    pub max: bool,
+    /// That it cannot be written is a warning.
+    pub ignore_error: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CachePlace {
+    Registry(String),
+    Local {
+        folder: PathBuf,
+        tag: Option<String>,
+    },
+    /// The image's own configuration.
+    Inline,
+}
+
+/// What is meant in an OCI image layout: by digest, by tag, or the only one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayoutImage {
+    pub folder: PathBuf,
+    pub tag: Option<String>,
+    pub digest: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +68,9 @@ pub struct BuildInputs {
 pub enum ContextInput {
     Folder(PathBuf),
     Image(String),
+    Layout(LayoutImage),
+    /// The address of a git repository.
+    Repository(String),
 }
 
 /// A secret: text, or bytes that are none, as base64. Nothing shows it.

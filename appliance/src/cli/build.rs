@@ -51,6 +51,7 @@ pub(super) async fn carry_out(session: &Session, job: Job) -> Outcome<u8> {
     let mut request = request(&build)?;
     request.context.clone_from(&given.context);
     request.dockerfile.clone_from(&given.dockerfile);
+    request.inputs.repository.clone_from(&given.repository);
     request.dockerfile_text = job.text.or_else(|| given.text.clone());
     request.registry_mirrors = job.mirrors;
     outputs.apply(&mut request);

@@ -9,7 +9,8 @@ use crate::ui::progress::Mode;
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct Build {
-    /// The build context: a folder, or `-` for a tar or a Dockerfile on standard input
+    /// The build context: a folder, a git repository as URL.git[#REF[:FOLDER]], or `-` for a tar or a
+    /// Dockerfile on standard input
     #[arg(default_value = ".")]
     pub context: PathBuf,
     /// The Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]

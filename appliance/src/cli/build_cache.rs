@@ -80,6 +80,7 @@ fn cells(row: &CacheRow) -> Vec<String> {
         CacheKind::Mount => "cache mount",
         CacheKind::Hashes => "context hashes",
         CacheKind::Download => "download",
+        CacheKind::Repository => "git repository",
     };
     vec![
         row.id.clone(),

@@ -8,9 +8,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use builder::git::address::{self, Repository};
 use clap::Args;
 
 use crate::api::build_inputs::{BuildInputs, ContextInput, SecretInput};
+use crate::cli::build_caches;
 use crate::cli::image::absolute;
 use crate::error::{Failure, Outcome};
 
@@ -20,7 +22,8 @@ const AGENT: &str = "SSH_AUTH_SOCK";
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct Inputs {
-    /// A folder, or docker-image://IMAGE, that stands for the stage or image of this name
+    /// A folder, docker-image://IMAGE, oci-layout://FOLDER[:TAG|@DIGEST] or the address of a git
+    /// repository, URL.git[#REF[:FOLDER]], that stands for the stage or image of this name
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     build_contexts: Vec<String>,
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
@@ -29,15 +32,44 @@ pub struct Inputs {
     /// An ssh agent for RUN --mount=type=ssh: default, or ID=SOCKET
     #[arg(long = "ssh", value_name = "default|ID[=SOCKET]")]
     agents: Vec<String>,
+    /// Take results of steps from an image or a cache: NAME, type=registry,ref=NAME or
+    /// type=local,src=FOLDER
+    #[arg(long, value_name = "CACHE", help_heading = "Caches of other hosts")]
+    cache_from: Vec<String>,
+    /// Give them to others: type=registry,ref=NAME, type=local,dest=FOLDER (each with mode=min or
+    /// mode=max) or type=inline
+    #[arg(long, value_name = "CACHE", help_heading = "Caches of other hosts")]
+    cache_to: Vec<String>,
 }
 
 impl Inputs {
+    /// Of a build that takes from one cache and gives to it, and reads nothing else.
+    pub(super) fn sharing(cache: Option<&str>) -> Self {
+        let to = |name: &str| format!("type=registry,\"ref={name}\",mode=max");
+        Self {
+            cache_from: cache.map(str::to_owned).into_iter().collect(),
+            cache_to: cache.map(to).into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn read(&self) -> Outcome<BuildInputs> {
         let variable = |name: &str| std::env::var_os(name);
         Ok(BuildInputs {
             contexts: all(&self.build_contexts, context)?,
+            repository: None,
             secrets: all(&self.secrets, |text| secret(text, &variable))?,
             ssh: all(&self.agents, |text| agent(text, &variable))?,
+            cache_from: self
+                .cache_from
+                .iter()
+                .map(|text| build_caches::from(text))
+                .collect::<Outcome<_>>()?,
+            cache_to: self
+                .cache_to
+                .iter()
+                .map(|text| build_caches::to(text))
+                .collect::<Outcome<_>>()?,
         })
     }
 }
@@ -55,18 +87,28 @@ fn context(text: &str) -> Outcome<(String, ContextInput)> {
     let refused = |message: String| Failure::invalid(message);
     let Some((name, source)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         let failure = refused(format!("{text:?} is no build context"));
-        return Err(failure.hint("Write NAME=FOLDER or NAME=docker-image://IMAGE."));
+        return Err(failure.hint(
+            "Write NAME=FOLDER, NAME=docker-image://IMAGE or NAME=oci-layout://FOLDER[:TAG].",
+        ));
     };
     if let Some(image) = source.strip_prefix("docker-image://") {
         return Ok((name.to_owned(), ContextInput::Image(image.to_owned())));
     }
-    if source.starts_with("oci-layout://") {
-        let failure = refused(format!(
-            "the build context {name} is an OCI layout, which is not taken"
-        ));
-        return Err(failure.hint("Load it with `devpod load` and name it with docker-image://."));
+    if let Some(text) = source.strip_prefix("oci-layout://") {
+        let image = build_caches::layout(text)?;
+        if !image.folder.is_dir() {
+            let folder = image.folder.display();
+            let text = format!("the build context {name}, {folder}, is not a folder");
+            return Err(refused(text));
+        }
+        return Ok((name.to_owned(), ContextInput::Layout(image)));
     }
-    if source.contains("://") || source.starts_with("git@") {
+    if address::is_git(source) {
+        Repository::parse(source).map_err(|error| refused(format!("{source}: {error}")))?;
+        let repository = ContextInput::Repository(source.to_owned());
+        return Ok((name.to_owned(), repository));
+    }
+    if source.contains("://") {
         let failure = refused(format!(
             "the build context {name} is a URL, which is not fetched"
         ));
@@ -232,12 +274,16 @@ mod tests {
         assert_eq!(found, ContextInput::Folder(dir.path().to_owned()));
         let (_, found) = context("alpine=docker-image://other:1").unwrap();
         assert_eq!(found, ContextInput::Image("other:1".to_owned()));
+        let (_, found) = context("lib=https://h/x.git#v1:src").unwrap();
+        let repository = "https://h/x.git#v1:src".to_owned();
+        assert_eq!(found, ContextInput::Repository(repository));
         for bad in [
             "lib",
             "=x",
             "lib=/no/such/folder",
-            "lib=https://example.org/x.git",
-            "l=oci-layout://x",
+            "lib=https://example.org/x.tar",
+            "lib=https://example.org/x.git#--exec=x",
+            "l=oci-layout:///no/such/folder",
         ] {
             assert!(context(bad).is_err(), "{bad}");
         }

@@ -12,6 +12,7 @@ use config::devcontainer::Source;
 
 use crate::cli::build::{self, Job};
 use crate::cli::build_args::{Build, Told};
+use crate::cli::build_inputs::Inputs;
 use crate::cli::{Session, image};
 use crate::error::{Failure, Kind, Outcome};
 use crate::workspace::configure::{self, Surroundings};
@@ -98,6 +99,9 @@ struct Common {
     /// A value for an ARG; without `=VALUE` the environment's
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
+    /// Results of steps are taken from this cache, and given to it
+    #[arg(long, value_name = "REF", env = "ENVBUILDER_CACHE_REPO")]
+    cache_repo: Option<String>,
     /// Run every step
     #[arg(long)]
     no_cache: bool,
@@ -144,12 +148,15 @@ fn seen(context: &Path, file: PathBuf) -> PathBuf {
 }
 
 fn job(common: Common, names: Vec<String>, push: bool) -> Job {
+    let cache = common.cache_repo.filter(|name| !name.is_empty());
+    let inputs = Inputs::sharing(cache.as_deref());
     Job {
         build: Build {
             tags: names,
             base_image: common.base_image,
             build_args: common.build_arg,
             no_cache: common.no_cache,
+            inputs,
             push,
             told: common.told,
             ..Build::default()

@@ -5,6 +5,7 @@ pub mod args;
 mod build;
 pub mod build_args;
 pub mod build_cache;
+mod build_caches;
 pub mod build_inputs;
 mod configure;
 mod daemon;

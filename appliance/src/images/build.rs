@@ -1,11 +1,15 @@
 //! Builds: the builder's contracts with whoever has images and keeps them, kept here.
 
+pub(super) mod caches;
+mod layouts;
 mod publish;
+mod repositories;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use builder::attest::provenance::Mode;
+use builder::cache::source::Source as CacheSource;
 use builder::error::{BuildError, Foreign, Part, Record};
 use builder::images::BaseImage;
 use builder::request::{BuildRequest, Built, DockerfileSource, Env};
@@ -34,6 +38,13 @@ use publish::{Bases, Keeper};
 /// Where an image that got no name is kept, by its digest.
 const NAMELESS: &str = "built";
 
+/// What one build has to itself.
+struct Given<'a> {
+    bases: &'a dyn builder::images::Images,
+    sink: &'a dyn Sink,
+    caches: &'a [&'a dyn CacheSource],
+}
+
 impl Images {
     /// Builds an image, keeps it under its names, and pushes it where that was asked for.
     pub fn build(
@@ -42,11 +53,17 @@ impl Images {
         progress: Reporter,
         cancel: &Cancel,
     ) -> Outcome<BuildResult> {
-        let request = self.request(wanted)?;
-        let source = read(&request)?;
-        // The builder keeps to the timeout by itself; what comes after it has the rest.
+        // What is brought and made for this build is kept until it has ended.
+        let _pass = self.gate.pass_unless(cancel).ok_or_else(stopped)?;
+        let mut request = self.request(wanted)?;
+        // The builder keeps to the timeout by itself; what comes before and after it has the rest.
         let end = request.timeout.and_then(|t| Instant::now().checked_add(t));
         let bounded = end.map(|end| cancel.until(end));
+        self.bring_layouts(&mut request, &wanted.inputs, cancel)?;
+        let progress_of = progress.as_ref();
+        let _folders =
+            self.bring_repositories(&mut request, &wanted.inputs, progress_of, cancel)?;
+        let source = read(&request)?;
         let bases = Bases {
             images: self,
             fetch: wanted.pull,
@@ -69,14 +86,17 @@ impl Images {
             cancel,
             index: Mutex::default(),
         };
-        let built = self.solve(
-            &request,
-            &source,
-            &bases,
-            &keeper,
-            progress.as_ref(),
-            cancel,
-        )?;
+        let caches = self.caches(&wanted.inputs.cache_from, &request.platform);
+        let caches: Vec<&dyn CacheSource> = caches
+            .iter()
+            .map(|cache| cache as &dyn CacheSource)
+            .collect();
+        let given = Given {
+            bases: &bases,
+            sink: &keeper,
+            caches: &caches,
+        };
+        let built = self.solve(&request, &source, &given, progress.as_ref(), cancel)?;
         if wanted.push {
             let cancel = bounded.as_ref().unwrap_or(cancel);
             let pushed = self.push_all(&request, &names, &progress, cancel);
@@ -85,6 +105,12 @@ impl Images {
                 _ => failure,
             })?;
         }
+        self.write_caches(
+            &wanted.inputs.cache_to,
+            &built.caches,
+            progress.as_ref(),
+            cancel,
+        )?;
         for name in &names {
             say(
                 progress.as_ref(),
@@ -155,15 +181,19 @@ impl Images {
         cancel: &Cancel,
     ) -> Outcome<Built> {
         let source = read(request)?;
-        self.solve(request, &source, self, self, progress, cancel)
+        let given = Given {
+            bases: self,
+            sink: self,
+            caches: &[],
+        };
+        self.solve(request, &source, &given, progress, cancel)
     }
 
     fn solve(
         &self,
         request: &BuildRequest,
         source: &Source,
-        bases: &dyn builder::images::Images,
-        sink: &dyn Sink,
+        given: &Given<'_>,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<Built> {
@@ -174,9 +204,10 @@ impl Images {
         let env = Env {
             snapshots: &self.snapshots,
             content: self.content.as_ref(),
-            images: bases,
+            images: given.bases,
             fetch: self,
-            sink,
+            sink: given.sink,
+            caches: given.caches,
             launcher: &self.launcher,
             wiring: &self.wiring,
             cache: &self.folder.cache(),

@@ -180,6 +180,7 @@ fn kind(kind: Kind) -> CacheKind {
         Kind::Mount => CacheKind::Mount,
         Kind::Hashes => CacheKind::Hashes,
         Kind::Download => CacheKind::Download,
+        Kind::Repository => CacheKind::Repository,
     }
 }
 

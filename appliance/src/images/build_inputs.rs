@@ -3,9 +3,12 @@
 use builder::request::{BuildRequest, NamedContext, Secret};
 use builder::solve::checks;
 
-use crate::api::build_inputs::{BuildInputs, Checks, ContextInput};
+use unpacker::progress::{Cancel, Silent};
+
+use crate::api::build_inputs::{BuildInputs, CachePlace, Checks, ContextInput};
 use crate::api::types::BuildRequest as Wanted;
 use crate::error::Outcome;
+use crate::images::build::caches::extent_of;
 use crate::images::build::{failed, read};
 use crate::images::service::Images;
 
@@ -14,6 +17,8 @@ pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<(
         let context = match context {
             ContextInput::Folder(folder) => NamedContext::Folder(folder.clone()),
             ContextInput::Image(image) => NamedContext::Image(image.parse()?),
+            // It has a name here when it was looked at, and a folder when it was fetched.
+            ContextInput::Layout(_) | ContextInput::Repository(_) => continue,
         };
         request.contexts.insert(name.clone(), context);
     }
@@ -22,13 +27,24 @@ pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<(
         request.secrets.insert(id.clone(), value);
     }
     request.ssh.clone_from(&inputs.ssh);
+    for to in &inputs.cache_to {
+        match &to.place {
+            CachePlace::Inline => request.inline_cache = true,
+            CachePlace::Registry(_) | CachePlace::Local { .. } => {
+                request.cache_exports.insert(extent_of(to));
+            }
+        }
+    }
     Ok(())
 }
 
 impl Images {
     /// Looks a Dockerfile through and builds nothing. Base images are not fetched for it.
     pub fn check_build(&self, wanted: &Wanted) -> Outcome<Checks> {
-        let request = self.request(wanted)?;
+        let mut request = self.request(wanted)?;
+        self.name_layouts(&mut request, &wanted.inputs)?;
+        let (silent, cancel) = (Silent, Cancel::default());
+        let _folders = self.bring_repositories(&mut request, &wanted.inputs, &silent, &cancel)?;
         let cache = self.folder.cache();
         let here = |image: &_, platform: &_| {
             let kept = self.find(image).ok()??;

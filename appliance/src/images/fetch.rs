@@ -26,7 +26,27 @@ enum FetchError {
     Cancelled(#[from] Cancelled),
 }
 
+/// What programs that fetch for a build are told of the caller's environment.
+const VARIABLES: [&str; 11] = [
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+];
+
 impl Fetch for Images {
+    fn variables(&self) -> Vec<(String, String)> {
+        let set = |name: &&str| Some(((*name).to_owned(), self.around(name)?));
+        VARIABLES.iter().filter_map(set).collect()
+    }
+
     fn fetch(
         &self,
         address: &str,

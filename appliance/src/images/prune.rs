@@ -186,6 +186,7 @@ impl Images {
             needed.extend(Record::load(&folder)?.into_iter().flat_map(|r| r.stack));
         }
         needed.extend(cache.iter().filter_map(|entry| entry.snapshot.clone()));
+        needed.extend(cache.iter().flat_map(|entry| entry.stands_on.clone()));
         for Listed { id, alias_of } in self.snapshots.list()? {
             if needed.contains(&id) {
                 needed.extend(alias_of);

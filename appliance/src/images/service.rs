@@ -163,6 +163,14 @@ impl Images {
         }
     }
 
+    /// A variable of the caller's; of the daemon's own where nobody calls.
+    pub(crate) fn around(&self, name: &str) -> Option<String> {
+        match &self.caller {
+            Some(caller) => caller.variable(name),
+            None => std::env::var(name).ok(),
+        }
+    }
+
     /// The client for other registries. It is made when it is needed: most commands need none.
     pub(crate) fn remote(&self) -> Outcome<Remote> {
         match &self.caller {

@@ -248,7 +248,11 @@ impl Images {
 
     /// Another repository of the registry that a push goes to, of which we keep something with this
     /// blob: it came from there, or was sent there.
-    fn known_there(&self, reference: &Reference, digest: &Digest) -> Option<RepositoryName> {
+    pub(super) fn known_there(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Option<RepositoryName> {
         // Without an answer the blob is sent, which is no failure.
         let holders = self.registry.holders(digest, MAX_HOLDERS).ok()?;
         holders.iter().find_map(|name| {
@@ -286,7 +290,7 @@ fn moved(reference: String, kept: &Kept) -> Moved {
     }
 }
 
-fn pull_failed(reference: &Reference, error: &PullError) -> Failure {
+pub(super) fn pull_failed(reference: &Reference, error: &PullError) -> Failure {
     let kind = match error {
         PullError::Remote(remote) => remote_kind(remote),
         PullError::Cancelled(_) => Kind::Cancelled,
@@ -306,7 +310,7 @@ fn pull_failed(reference: &Reference, error: &PullError) -> Failure {
     failure
 }
 
-fn push_failed(reference: &Reference, error: &PushError) -> Failure {
+pub(super) fn push_failed(reference: &Reference, error: &PushError) -> Failure {
     let kind = match error {
         PushError::Remote(remote) => remote_kind(remote),
         PushError::Cancelled(_) => Kind::Cancelled,

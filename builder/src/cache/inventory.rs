@@ -33,6 +33,8 @@ pub enum Kind {
     Hashes,
     /// A file that ADD fetched.
     Download,
+    /// What was fetched of a git repository.
+    Repository,
 }
 
 /// One remembered thing.
@@ -46,6 +48,8 @@ pub struct Entry {
     pub what: Option<String>,
     /// What it is worth nothing without; `None` for a step that changed nothing.
     pub snapshot: Option<SnapshotId>,
+    /// What else it is worth nothing without.
+    pub stands_on: Vec<SnapshotId>,
     /// The blob that the snapshot was packed to.
     pub blob: Option<Digest>,
     /// Whether it can be read and leads somewhere.
@@ -69,7 +73,7 @@ impl Entry {
 
     /// Forgets it, and what is in a mount. Absent is fine.
     pub fn remove(&self) -> io::Result<()> {
-        if self.kind != Kind::Mount {
+        if !matches!(self.kind, Kind::Mount | Kind::Repository) {
             return absent_is_fine(fs::remove_file(&self.path));
         }
         let Some(caches) = self.path.parent().filter(|_| self.path.exists()) else {
@@ -88,8 +92,13 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
     for file in files(&cache.join("steps"))? {
         let outcome = steps.peek(&file.file_name().to_string_lossy());
         let made_by = outcome.as_ref().map(|outcome| outcome.made_by.clone());
+        let standing = outcome
+            .as_ref()
+            .and_then(|outcome| outcome.standing.clone());
+        let stands_on = standing.map(|all| [all.stack, all.layers].concat());
         found.push(Entry {
             what: made_by.filter(|text| !text.is_empty()),
+            stands_on: stands_on.unwrap_or_default(),
             sound: outcome.is_some(),
             snapshot: outcome.and_then(|outcome| outcome.snapshot),
             ..entry(&file, Kind::Step)?
@@ -118,7 +127,8 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
             ..entry(&file, Kind::Download)?
         });
     }
-    found.extend(mounts(&cache.join("mounts"))?);
+    found.extend(folders(&cache.join("mounts"), Kind::Mount)?);
+    found.extend(folders(&cache.join("git"), Kind::Repository)?);
     Ok(found)
 }
 
@@ -131,7 +141,7 @@ pub fn sweep(cache: &Path) -> io::Result<()> {
             }
         }
     }
-    for mount in mounts(&cache.join("mounts"))? {
+    for mount in folders(&cache.join("mounts"), Kind::Mount)? {
         if !mount.sound {
             mount.remove()?;
         }
@@ -144,13 +154,14 @@ fn is_unfinished(file: &DirEntry) -> bool {
     file.file_name().to_string_lossy().starts_with(".tmp")
 }
 
-fn mounts(caches: &Path) -> io::Result<Vec<Entry>> {
+/// Folders with a file beside them that says what they are.
+fn folders(caches: &Path, kind: Kind) -> io::Result<Vec<Entry>> {
     let mut found = Vec::new();
     for folder in files(caches)? {
         if !folder.file_type()?.is_dir() {
             continue;
         }
-        let entry = entry(&folder, Kind::Mount)?;
+        let entry = entry(&folder, kind)?;
         let names = fs::metadata(caches.join(mount_names::file(&entry.name)));
         let last_used = names.and_then(|metadata| metadata.modified());
         found.push(Entry {
@@ -192,6 +203,7 @@ fn entry(file: &DirEntry, kind: Kind) -> io::Result<Entry> {
         name: file.file_name().to_string_lossy().into_owned(),
         what: None,
         snapshot: None,
+        stands_on: Vec::new(),
         blob: None,
         sound: !is_unfinished(file),
         last_used: metadata.modified()?,
@@ -234,6 +246,7 @@ mod tests {
             snapshot: Some(id.clone()),
             created: "2026-01-01T00:00:00Z".to_owned(),
             made_by: "RUN true".to_owned(),
+            standing: None,
         };
         steps.put(&key, &outcome).unwrap();
         steps.link(&link, &key).unwrap();
@@ -258,6 +271,7 @@ mod tests {
             snapshot: None,
             created: String::new(),
             made_by: String::new(),
+            standing: None,
         };
         steps.put(&key, &outcome).unwrap();
         let path = dir.path().join("steps").join(key.digest());

@@ -2,7 +2,7 @@
 //!
 //! | step    | enters its key                                                                     |
 //! |---------|------------------------------------------------------------------------------------|
-//! | every   | format version, kind, snapshots below it, how owners are kept                      |
+//! | every   | format version, kind, layers and results below it, how owners are kept             |
 //! | WORKDIR | path, user in force                                                                |
 //! | RUN     | command with its shell, ENV and declared ARGs, folder, user, network, mounts       |
 //! | COPY    | content of the selected sources, destination, --chown, --chmod                     |
@@ -13,8 +13,9 @@
 //! only), link targets and data, never times. What never enters: names of stages, secrets and their
 //! values, what cache mounts hold, undeclared proxy arguments, and settings such as LABEL or CMD.
 //!
-//! A COPY from a stage has a second, cheaper key by the snapshots of its origin, which leads to the
-//! first. Pure: nothing here reads a file.
+//! A COPY from a stage has a second, cheaper key by the names of what its origin is made of, which leads
+//! to the first. Layers of base images are named by their diffIDs and results by their keys, never by
+//! folders, users or compressed bytes: other hosts come to the same keys. Pure: nothing here reads a file.
 
 use unpacker::digest::{Digest, Hasher};
 use unpacker::layer::Ownership;

@@ -46,6 +46,19 @@ impl Layers {
         }
     }
 
+    /// For layers that were packed elsewhere, in the form that is said of them.
+    pub(crate) fn of_form(cache: &Path, form: &str) -> Self {
+        Self {
+            dir: cache.join("layers"),
+            form: form.to_owned(),
+        }
+    }
+
+    /// How its layers are packed: lower-case letters, digits, `@` and `-`.
+    pub fn form(&self) -> &str {
+        &self.form
+    }
+
     pub fn get(&self, id: &SnapshotId) -> Option<PackedLayer> {
         let path = self.dir.join(self.name(id));
         touch(&path);

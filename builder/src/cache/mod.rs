@@ -1,11 +1,13 @@
 //! The build cache: what a step's result depends on, and where results are remembered.
 
+pub mod description;
 pub(crate) mod downloads;
 pub mod files;
 pub mod inventory;
 pub mod key;
 pub mod layers;
 pub(crate) mod mount_names;
+pub mod source;
 pub mod steps;
 
 use std::io::{self, Write};

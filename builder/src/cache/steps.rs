@@ -26,6 +26,31 @@ pub struct Outcome {
     /// The instruction's first line, for people who look through the cache.
     #[serde(default)]
     pub made_by: String,
+    /// There where the result is, or stands on, what another host made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+}
+
+impl Outcome {
+    /// What keys call it.
+    pub(crate) fn name(&self) -> Option<&SnapshotId> {
+        match &self.standing {
+            Some(standing) => standing.name.as_ref(),
+            None => self.snapshot.as_ref(),
+        }
+    }
+}
+
+/// A result with everything that it stands on: it is taken as a whole or not at all, because what is
+/// here under the names below it may be another run of the same commands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What keys call the result; `None` where the step changed nothing.
+    pub name: Option<SnapshotId>,
+    /// The snapshots of the whole file system, lowest first.
+    pub stack: Vec<SnapshotId>,
+    /// The snapshot of each layer since the base image.
+    pub layers: Vec<SnapshotId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,6 +111,14 @@ impl Steps {
         self.write(key, Entry::Same(to.digest().to_owned()))
     }
 
+    /// The key that this one means the same as.
+    pub(crate) fn same_as(&self, key: &Digest) -> Option<String> {
+        match self.read(key.digest())? {
+            Entry::Same(other) => Some(other),
+            Entry::Outcome(_) => None,
+        }
+    }
+
     fn read(&self, name: &str) -> Option<Entry> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
@@ -130,6 +163,7 @@ mod tests {
             snapshot: Some(SnapshotId::of_step(&a)),
             created: "2026-01-01T00:00:00Z".to_owned(),
             made_by: "RUN true".to_owned(),
+            standing: None,
         };
         steps.put(&a, &outcome).unwrap();
         steps.link(&b, &a).unwrap();

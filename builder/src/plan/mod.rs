@@ -29,6 +29,7 @@ use crate::dockerfile::instruction::Invocation;
 use crate::dockerfile::mount::{MountError, Sharing};
 use crate::dockerfile::stages::ReferenceError;
 use crate::error::Place;
+use crate::git::address::{AddressError, Repository};
 use crate::ignore::IgnoreError;
 
 use mode::{Mode, ModeError};
@@ -176,6 +177,8 @@ pub struct Copy {
     pub sources: Vec<Source>,
     /// Files that are fetched.
     pub remote: Vec<RemoteSource>,
+    /// Git repositories.
+    pub repositories: Vec<Repository>,
     /// Name and content of files that the Dockerfile itself holds.
     pub inline: Vec<(String, String)>,
     pub dest: Dest,
@@ -239,6 +242,8 @@ pub enum PlanError {
     Mode(#[from] ModeError),
     #[error(transparent)]
     Exclude(#[from] IgnoreError),
+    #[error(transparent)]
+    Repository(#[from] AddressError),
     #[error("cannot use the base image's trigger {text:?}")]
     Trigger {
         text: String,

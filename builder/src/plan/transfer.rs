@@ -7,6 +7,8 @@ use crate::dockerfile::instruction::{Add, Copy as CopyInstruction, InlineFile, T
 use crate::fetch::shown;
 use crate::ignore::Ignore;
 
+use crate::git::address::{Repository, is_git};
+
 use super::mode::Mode;
 use super::{Copy, Origin, PlanError, RemoteSource, path};
 
@@ -31,11 +33,14 @@ pub(super) fn read(
         Written::Copy(copy) if copy.parents => path::source_with_parents,
         _ => path::source,
     };
-    let (mut sources, mut remote) = (Vec::new(), Vec::new());
+    let (mut sources, mut remote, mut repositories) = (Vec::new(), Vec::new(), Vec::new());
     for word in &written.sources {
         let text = lexer.word(word, env)?;
         match (is_remote(&text), instruction) {
             (false, _) => sources.push(source(&text)),
+            (true, Written::Add(add)) if is_git(&text) => {
+                repositories.push(repository(add, &text, lexer, env)?);
+            }
             (true, Written::Add(add)) => remote.push(fetched(add, text, lexer, env)?),
             (true, Written::Copy(_)) => {
                 return Err(PlanError::Refused {
@@ -46,10 +51,11 @@ pub(super) fn read(
         }
     }
     if let Written::Add(add) = instruction {
-        refuse_flags(add, remote.len())?;
+        refuse_flags(add, remote.len(), repositories.len())?;
     }
     let dest = path::dest(folder, &lexer.word(&written.dest, env)?);
-    if sources.len() + remote.len() + written.inline.len() > 1 && !dest.directory {
+    let count = sources.len() + remote.len() + repositories.len() + written.inline.len();
+    if count > 1 && !dest.directory {
         let text = "with several sources the destination must be a directory and end with /";
         return Err(PlanError::Invalid(text.to_owned()));
     }
@@ -58,6 +64,7 @@ pub(super) fn read(
         origin: Origin::Context,
         sources,
         remote,
+        repositories,
         inline: inline(&written.inline, env)?,
         dest,
         chown: written.chown.as_ref().map(word).transpose()?,
@@ -74,6 +81,7 @@ pub(super) fn whole(name: &str) -> Copy {
         origin: Origin::Named(name.to_owned()),
         sources: vec![path::source("/")],
         remote: Vec::new(),
+        repositories: Vec::new(),
         inline: Vec::new(),
         dest: path::dest("/", "/"),
         chown: None,
@@ -103,6 +111,22 @@ fn mode(text: Option<String>) -> Result<Option<Mode>, PlanError> {
     Ok(text.map(|text| Mode::parse(&text)).transpose()?)
 }
 
+/// A repository of ADD.
+fn repository(
+    add: &Add,
+    text: &str,
+    lexer: Lexer,
+    env: &impl Env,
+) -> Result<Repository, PlanError> {
+    let mut repository = Repository::parse(text)?;
+    let checksum = add.checksum.as_ref().map(|word| lexer.word(word, env));
+    if let Some(checksum) = checksum.transpose()?.filter(|text| !text.is_empty()) {
+        repository.expect(&checksum)?;
+    }
+    repository.keep_git = add.keep_git_dir.unwrap_or(repository.keep_git);
+    Ok(repository)
+}
+
 /// A source of ADD that is somewhere else.
 fn fetched(
     add: &Add,
@@ -110,12 +134,6 @@ fn fetched(
     lexer: Lexer,
     env: &impl Env,
 ) -> Result<RemoteSource, PlanError> {
-    if is_git(&address) {
-        return Err(PlanError::Refused {
-            what: format!("ADD of the git repository {}", shown(&address)),
-            why: "put a clone into the context, or clone it in a RUN",
-        });
-    }
     let checksum = add.checksum.as_ref().map(|word| lexer.word(word, env));
     let checksum = checksum.transpose()?.filter(|text| !text.is_empty());
     let digest = checksum.map(|text| {
@@ -154,7 +172,7 @@ fn file_name(address: &str) -> String {
 }
 
 /// `%41` is `A` (RFC 3986, "Percent-Encoding"); what is no such sequence stays.
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let [first, behind @ ..] = rest {
@@ -177,25 +195,19 @@ fn decoded(text: &str) -> String {
 }
 
 /// Flags that only mean something for what is fetched.
-fn refuse_flags(add: &Add, fetched: usize) -> Result<(), PlanError> {
+fn refuse_flags(add: &Add, fetched: usize, repositories: usize) -> Result<(), PlanError> {
     let sources = add.transfer.sources.len() + add.transfer.inline.len();
-    if add.checksum.is_some() && (sources != 1 || fetched != 1) {
-        let text = "--checksum is of one file that is fetched";
-        return Err(PlanError::Invalid(text.to_owned()));
+    let invalid = |text: &str| Err(PlanError::Invalid(text.to_owned()));
+    if add.checksum.is_some() && (sources != 1 || fetched + repositories != 1) {
+        return invalid("--checksum is of one file or repository that is fetched");
     }
-    match add.keep_git_dir {
-        Some(_) => Err(PlanError::Refused {
-            what: "ADD --keep-git-dir".to_owned(),
-            why: "git repositories are not fetched",
-        }),
-        None => Ok(()),
+    if add.keep_git_dir == Some(true) && repositories == 0 {
+        return invalid("--keep-git-dir is of git repositories");
     }
-}
-
-/// A repository and no file: by its scheme, or by `.git` at the end of its path.
-fn is_git(source: &str) -> bool {
-    let path = source.split(['?', '#']).next().unwrap_or_default();
-    !source.starts_with("http") || path.ends_with(".git")
+    if add.unpack == Some(true) && repositories > 0 {
+        return invalid("--unpack is of archives, and not of git repositories");
+    }
+    Ok(())
 }
 
 /// As docker decides it: a URL, or a git repository by its usual spellings.
@@ -221,8 +233,6 @@ mod tests {
         ] {
             assert_eq!(file_name(address), name, "{address}");
         }
-        assert!(is_git("git@h:a/b") && is_git("https://h/a.git#v1"));
-        assert!(!is_git("https://h/a.git.tar"));
     }
 
     #[test]

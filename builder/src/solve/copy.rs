@@ -18,12 +18,12 @@ use crate::plan::Copy;
 
 use super::Solver;
 use super::download::{Download, furnish};
-use super::origin::Selected;
+use super::step::Sources;
 
 impl Solver<'_> {
-    pub(super) fn copy_key(&self, copy: &Copy, stack: &[SnapshotId]) -> KeyWriter {
+    pub(super) fn copy_key(&self, copy: &Copy, below: &[SnapshotId]) -> KeyWriter {
         let kind = if copy.extract { "ADD" } else { "COPY" };
-        let mut key = KeyWriter::of_step(kind, stack, self.env.ownership);
+        let mut key = KeyWriter::of_step(kind, below, self.env.ownership);
         key.field("dest", &copy.dest.path);
         key.field("directory", copy.dest.directory.to_string());
         key.field("chown", format!("{:?}", copy.chown));
@@ -44,7 +44,7 @@ impl Solver<'_> {
     pub(super) fn copy(
         &self,
         copy: &Copy,
-        (selected, downloads): (Option<Selected>, &[Download]),
+        sources: Sources,
         stack: &[SnapshotId],
         staging: &Staging,
         changes: &Changes,
@@ -68,7 +68,7 @@ impl Solver<'_> {
             changes,
             cancel: self.env.cancel,
         };
-        let mut matches = selected.map(|s| s.matches).unwrap_or_default();
+        let mut matches = sources.selected.map(|s| s.matches).unwrap_or_default();
         if copy.extract {
             let mut plain = Vec::new();
             for found in matches {
@@ -79,7 +79,10 @@ impl Solver<'_> {
             matches = plain;
         }
         place(&placement, &matches)?;
-        self.place_downloads(&placement, downloads)?;
+        self.place_downloads(&placement, &sources.downloads)?;
+        for commit in &sources.commits {
+            self.place_commit(&placement, copy, commit)?;
+        }
         for (name, body) in &copy.inline {
             place_inline(&placement, name, body)?;
         }

@@ -9,6 +9,7 @@ use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::overlay::Overlay;
 use unpacker::snapshot::store::Staging;
 
+use crate::assemble::Finished;
 use crate::cache::files;
 use crate::context::Context;
 use crate::copy::digest::{Content, Counts, digest};
@@ -58,6 +59,7 @@ pub(super) struct Selected {
 impl Solver<'_> {
     /// The folders of snapshots, lowest first.
     pub(super) fn folders(&self, stack: &[SnapshotId]) -> Result<Vec<PathBuf>, StepError> {
+        let stack = self.imports.expand(self.env, stack)?;
         let folder = |id: &SnapshotId| {
             let found = self.env.snapshots.get(id)?;
             found.ok_or_else(|| std::io::Error::other(format!("snapshot {id} was removed")))
@@ -101,6 +103,23 @@ impl Solver<'_> {
         let folder = self.env.snapshots.stage().map_err(failed())?;
         let root = Root::open(&folder.fs()).map_err(failed())?;
         Ok(Opened::Empty(root, folder))
+    }
+
+    /// What keys call an origin; a context has no name that lasts.
+    pub(super) fn names_of(&self, origin: &Origin) -> Option<Vec<SnapshotId>> {
+        match origin {
+            Origin::Context | Origin::Named(_) => None,
+            Origin::Stage(index) => {
+                let done = self.done.get(index).and_then(|done| done.get());
+                done.map(Finished::all_names)
+            }
+            Origin::Image(reference, platform) => {
+                let image = self.images.get(&super::image_key(reference, platform))?;
+                let layers = image.image.layers.iter();
+                let names = layers.map(|layer| SnapshotId::of_diff(&layer.diff_id));
+                Some(names.collect())
+            }
+        }
     }
 
     pub(super) fn open(&self, origin: &Origin) -> Result<Opened<'_>, StepError> {

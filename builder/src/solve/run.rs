@@ -20,7 +20,7 @@ use super::origin::Selected;
 /// How binds of stages and images enter a key; those of the context always enter by content.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Binds {
-    /// By the snapshots that they show: no file is read.
+    /// By the results that they show: no file is read.
     Definition,
     /// By what the command sees.
     Content,
@@ -41,11 +41,11 @@ impl Solver<'_> {
     pub(super) fn run_key(
         &self,
         run: &Run,
-        stack: &[SnapshotId],
+        below: &[SnapshotId],
         binds: Binds,
     ) -> Result<(Digest, Bound), StepError> {
         let mut bound = Vec::new();
-        let mut key = KeyWriter::of_step("RUN", stack, self.env.ownership);
+        let mut key = KeyWriter::of_step("RUN", below, self.env.ownership);
         match &run.invocation {
             Invocation::Exec(words) => key.list("exec", words),
             Invocation::Shell(text) => key.field("shell", text),
@@ -105,8 +105,8 @@ impl Solver<'_> {
         source: &str,
         binds: Binds,
     ) -> Result<Option<Selected>, StepError> {
-        if let (Binds::Definition, Some(stack)) = (binds, self.stack_of(origin)) {
-            key.list("bound", stack.iter().map(SnapshotId::as_str));
+        if let (Binds::Definition, Some(names)) = (binds, self.names_of(origin)) {
+            key.list("bound", names.iter().map(SnapshotId::as_str));
             key.field("source", source);
             return Ok(None);
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use unpacker::progress::StepState;
 
 use crate::assemble::{Finished, Made};
-use crate::cache::steps::Outcome;
+use crate::cache::steps::{Outcome, Standing};
 use crate::error::BuildError;
 use crate::plan::{Base, Plan, Stage, Step};
 use crate::report::Teller;
@@ -28,9 +28,16 @@ impl Solver<'_> {
         };
         self.env.cancel.check()?;
         let began = Instant::now();
-        let outcome = self.perform(step, finished);
-        self.teller().end(step, began, outcome.is_ok());
-        self.record(step, outcome?, finished);
+        let performed = self.perform(step, finished);
+        self.teller().end(step, began, performed.is_ok());
+        let performed = performed?;
+        let outcome = performed
+            .as_ref()
+            .map(|performed| performed.outcome.clone());
+        self.record(step, outcome, finished);
+        if let Some(performed) = performed.filter(|_| self.request.keeps_caches()) {
+            self.results.note(step, &performed, finished);
+        }
         Ok(())
     }
 
@@ -43,8 +50,8 @@ impl Solver<'_> {
                 base.map(|base| Finished {
                     base: base.image.layers.clone(),
                     stack: base.stack.clone(),
-                    made: Vec::new(),
                     created: base.image.config.created.clone(),
+                    ..Finished::default()
                 })
             }
         };
@@ -57,9 +64,13 @@ impl Solver<'_> {
     fn record(&self, step: &Step, outcome: Option<Outcome>, finished: &mut Finished) {
         let mut snapshot = None;
         if let Some(outcome) = outcome {
+            finished.names.extend(outcome.name().cloned());
             finished.created = Some(outcome.created);
             snapshot = outcome.snapshot;
-            finished.stack.extend(snapshot.clone());
+            match outcome.standing {
+                None => finished.stack.extend(snapshot.clone()),
+                Some(standing) => stand_on(standing, finished),
+            }
         }
         if let Some(created_by) = &step.created_by {
             finished.made.push(Made {
@@ -80,4 +91,16 @@ impl Solver<'_> {
     pub(super) fn say(&self, step: &Step, state: StepState) {
         self.teller().tell(step, state);
     }
+}
+
+/// A result that was made elsewhere brings what it stands on: the layers of earlier steps are those
+/// that it was made on, not other runs of the same commands.
+fn stand_on(standing: Standing, finished: &mut Finished) {
+    let made = finished.made.iter_mut();
+    let made = made.filter(|made| made.snapshot.is_some());
+    for (made, layer) in made.zip(standing.layers) {
+        made.snapshot = Some(layer);
+    }
+    finished.stack = standing.stack;
+    finished.foreign = true;
 }

@@ -15,11 +15,12 @@ use unpacker::snapshot::store::{MakeLock, Staging};
 use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
 use crate::cache::layers;
-use crate::cache::steps::{Outcome, nonce};
+use crate::cache::steps::{Outcome, Standing, nonce};
 use crate::copy::CopyError;
 use crate::copy::changes::Changes;
 use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
+use crate::git::Resolved;
 use crate::ignore::Ignore;
 use crate::plan::{Action, Copy, Run, Step, Workdir};
 
@@ -27,13 +28,42 @@ use super::Solver;
 use super::copy::owner;
 use super::download::{Download, download};
 use super::origin::Selected;
+use super::repository;
 use super::run::{Binds, Bound};
+
+/// What a step came to.
+pub(super) struct Performed {
+    /// Every key that leads to it, in hexadecimal.
+    pub(super) keys: Vec<String>,
+    pub(super) outcome: Outcome,
+}
+
+/// The result of a step of this build.
+struct Done {
+    outcome: Outcome,
+    /// Whether its key stands for it: not where what it read changed meanwhile.
+    lasts: bool,
+}
+
+impl Done {
+    fn lasting(outcome: Outcome) -> Self {
+        let lasts = true;
+        Self { outcome, lasts }
+    }
+}
 
 /// What a step needs to run, found while its key was computed.
 enum Work<'s> {
     Workdir(&'s Workdir),
-    Copy(&'s Copy, Option<Selected>, Vec<Download>),
+    Copy(&'s Copy, Sources),
     Run(&'s Run, Bound),
+}
+
+/// What a copy takes, as far as it is known.
+pub(super) struct Sources {
+    pub(super) selected: Option<Selected>,
+    pub(super) downloads: Vec<Download>,
+    pub(super) commits: Vec<Resolved>,
 }
 
 /// Of an instruction that is kept with its result: an entry of the cache is small.
@@ -46,20 +76,19 @@ impl Solver<'_> {
         &self,
         step: &Step,
         below: &Finished,
-    ) -> Result<Option<Outcome>, BuildError> {
-        let stack = &below.stack[..];
+    ) -> Result<Option<Performed>, BuildError> {
         match &step.action {
             Action::From | Action::Configure => {
                 self.say(step, StepState::Began);
                 Ok(None)
             }
             Action::Workdir(workdir) => {
-                let key = self.workdir_key(workdir, stack);
-                self.cached_or(step, &key, stack, Work::Workdir(workdir))
-                    .map(Some)
+                let key = self.workdir_key(workdir, &below.all_names());
+                let done = self.cached_or(step, &key, below, Work::Workdir(workdir))?;
+                Ok(Some(self.performed(&[&key], done)))
             }
-            Action::Run(run) => self.run_step(step, run, stack).map(Some),
-            Action::Copy(copy) => self.copy_step(step, copy, stack).map(Some),
+            Action::Run(run) => self.run_step(step, run, below).map(Some),
+            Action::Copy(copy) => self.copy_step(step, copy, below).map(Some),
         }
     }
 
@@ -68,64 +97,91 @@ impl Solver<'_> {
         &self,
         step: &Step,
         copy: &Copy,
-        stack: &[SnapshotId],
-    ) -> Result<Outcome, BuildError> {
+        below: &Finished,
+    ) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
-        let quick = self.stack_of(&copy.origin).map(|origin| {
-            let mut key = self.copy_key(copy, stack);
+        let names = below.all_names();
+        let quick = self.names_of(&copy.origin).map(|origin| {
+            let mut key = self.copy_key(copy, &names);
             key.list("origin", origin.iter().map(SnapshotId::as_str));
             key.list("sources", copy.sources.iter().map(|s| &s.path));
             key.finish()
         });
-        if let Some(outcome) = quick.as_ref().and_then(|key| self.remembered(step, key)) {
-            return Ok(self.hit(step, outcome));
+        if let Some(quick) = &quick
+            && let Some(outcome) = self.remembered(step, quick, below)
+        {
+            return Ok(self.performed(&[quick], self.hit(step, outcome)));
         }
         let downloads = copy.remote.iter().map(|source| download(self.env, source));
         let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
+        let commits = self.commits(copy).map_err(at())?;
         let selected = self.selected(copy).map_err(at())?;
-        let mut key = self.copy_key(copy, stack);
+        let mut key = self.copy_key(copy, &names);
         if let Some(selected) = &selected {
             key.field("content", selected.content.digest());
         }
         for download in &downloads {
             download.enter(&mut key);
         }
+        for commit in &commits {
+            repository::enter(commit, &mut key);
+        }
         let key = key.finish();
-        let work = Work::Copy(copy, selected, downloads);
-        let outcome = self.cached_or(step, &key, stack, work)?;
-        self.link(quick, &key)?;
-        Ok(outcome)
+        let sources = Sources {
+            selected,
+            downloads,
+            commits,
+        };
+        let work = Work::Copy(copy, sources);
+        let done = self.cached_or(step, &key, below, work)?;
+        self.link(quick.as_ref(), &key)?;
+        let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
+        Ok(self.performed(&keys, done))
     }
 
     /// A command that sees a stage or an image is looked up by that one's identity first, too.
-    fn run_step(
-        &self,
-        step: &Step,
-        run: &Run,
-        stack: &[SnapshotId],
-    ) -> Result<Outcome, BuildError> {
+    fn run_step(&self, step: &Step, run: &Run, below: &Finished) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
+        let names = below.all_names();
         let mut quick = None;
         if self.binds_a_stack(run) {
-            let key = self.run_key(run, stack, Binds::Definition);
+            let key = self.run_key(run, &names, Binds::Definition);
             let (key, _) = key.map_err(at())?;
-            if let Some(outcome) = self.remembered(step, &key) {
-                return Ok(self.hit(step, outcome));
+            if let Some(outcome) = self.remembered(step, &key, below) {
+                return Ok(self.performed(&[&key], self.hit(step, outcome)));
             }
             quick = Some(key);
         }
-        let key = self.run_key(run, stack, Binds::Content);
+        let key = self.run_key(run, &names, Binds::Content);
         let (key, bound) = key.map_err(at())?;
-        let outcome = self.cached_or(step, &key, stack, Work::Run(run, bound))?;
-        self.link(quick, &key)?;
-        Ok(outcome)
+        let done = self.cached_or(step, &key, below, Work::Run(run, bound))?;
+        self.link(quick.as_ref(), &key)?;
+        let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
+        Ok(self.performed(&keys, done))
+    }
+
+    /// With every key that is known to lead to it.
+    fn performed(&self, keys: &[&Digest], done: Done) -> Performed {
+        let mut all: Vec<String> = Vec::new();
+        let keys = if done.lasts { keys } else { &[] };
+        for key in keys {
+            all.push(key.digest().to_owned());
+            all.extend(self.steps.same_as(key));
+            all.extend(self.imports.keys(key));
+        }
+        all.sort();
+        all.dedup();
+        Performed {
+            keys: all,
+            outcome: done.outcome,
+        }
     }
 
     /// Lets a definition key lead to what the content key has.
-    fn link(&self, quick: Option<Digest>, key: &Digest) -> Result<(), BuildError> {
+    fn link(&self, quick: Option<&Digest>, key: &Digest) -> Result<(), BuildError> {
         // A key that leads to itself would be a circle, and so a miss for ever.
-        let quick = quick.filter(|quick| quick != key);
-        let linked = quick.map_or(Ok(()), |quick| self.steps.link(&quick, key));
+        let quick = quick.filter(|quick| *quick != key);
+        let linked = quick.map_or(Ok(()), |quick| self.steps.link(quick, key));
         linked.map_err(BuildError::store("remember a step"))
     }
 
@@ -140,16 +196,29 @@ impl Solver<'_> {
         Ok(Some(selected))
     }
 
-    /// What is known of a key, if its snapshot is still there.
-    fn remembered(&self, step: &Step, key: &Digest) -> Option<Outcome> {
+    /// What is known of a key, here or elsewhere.
+    fn remembered(&self, step: &Step, key: &Digest, below: &Finished) -> Option<Outcome> {
         if self.runs_again(step) {
             return None;
         }
+        self.kept(key, below)
+            .or_else(|| self.imports.find(self.env, key, below))
+    }
+
+    /// What is known here, if its snapshots are still there. On top of what another host made only
+    /// what was made on that counts.
+    fn kept(&self, key: &Digest, below: &Finished) -> Option<Outcome> {
         let outcome = self.steps.get(key)?;
-        match &outcome.snapshot {
-            Some(id) => self.env.snapshots.get(id).ok()?.map(|_| outcome),
-            None => Some(outcome),
-        }
+        let is_there = |id: &SnapshotId| matches!(self.env.snapshots.get(id), Ok(Some(_)));
+        let good = match &outcome.standing {
+            None => !below.foreign && outcome.snapshot.iter().all(is_there),
+            Some(standing) => {
+                let layers = below.layers().len() + usize::from(standing.name.is_some());
+                let mut needed = standing.stack.iter().chain(&standing.layers);
+                standing.layers.len() == layers && needed.all(is_there)
+            }
+        };
+        good.then_some(outcome)
     }
 
     /// Whether this step is to be carried out whatever is known of it.
@@ -157,31 +226,31 @@ impl Solver<'_> {
         self.request.no_cache || self.again.contains(&step.place.stage)
     }
 
-    fn hit(&self, step: &Step, outcome: Outcome) -> Outcome {
+    fn hit(&self, step: &Step, outcome: Outcome) -> Done {
         self.cached.fetch_add(1, Ordering::Relaxed);
         self.say(step, StepState::Cached);
-        outcome
+        Done::lasting(outcome)
     }
 
     fn cached_or(
         &self,
         step: &Step,
         key: &Digest,
-        stack: &[SnapshotId],
+        below: &Finished,
         work: Work<'_>,
-    ) -> Result<Outcome, BuildError> {
-        if let Some(outcome) = self.remembered(step, key) {
+    ) -> Result<Done, BuildError> {
+        if let Some(outcome) = self.remembered(step, key, below) {
             return Ok(self.hit(step, outcome));
         }
         let lock = self.alone(step, key)?;
         // Whoever waited finds the result of the other.
-        if let Some(outcome) = self.remembered(step, key) {
+        if let Some(outcome) = self.remembered(step, key, below) {
             return Ok(self.hit(step, outcome));
         }
         self.say(step, StepState::Began);
-        let outcome = self.work(step, key, stack, work)?;
+        let done = self.work(step, key, below, work)?;
         drop(lock);
-        Ok(outcome)
+        Ok(done)
     }
 
     /// Another build, or another stage of this one, may be at the same step. Should that one be
@@ -201,25 +270,24 @@ impl Solver<'_> {
         &self,
         step: &Step,
         key: &Digest,
-        stack: &[SnapshotId],
+        below: &Finished,
         work: Work<'_>,
-    ) -> Result<Outcome, BuildError> {
+    ) -> Result<Done, BuildError> {
         let at = || BuildError::step(&step.place);
+        let stack = &below.stack[..];
         let staging = self.env.snapshots.stage();
         let staging = staging.map_err(BuildError::store("start a snapshot"))?;
         self.inherit_root(stack, &staging).map_err(at())?;
         let changes = Changes::default();
         match work {
             Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
-            Work::Copy(copy, selected, downloads) => {
-                self.copy(copy, (selected, &downloads), stack, &staging, &changes)
-            }
+            Work::Copy(copy, sources) => self.copy(copy, sources, stack, &staging, &changes),
             Work::Run(run, bound) => self.run(step.number, (run, bound), stack, &staging, &changes),
         }
         .map_err(at())?;
         crash::point("build-after-work");
         match changes.told() {
-            None => self.commit(step, key, staging),
+            None => self.commit(step, key, below, staging).map(Done::lasting),
             Some(changed) => {
                 let place = &step.place;
                 let text = format!(
@@ -228,13 +296,21 @@ impl Solver<'_> {
                 );
                 self.env.progress.event(Event::Warning { text });
                 // By a key that nobody ever computes.
-                let key = self.another(key);
-                self.commit(step, &key.map_err(BuildError::store(NAME))?, staging)
+                let key = self.another(key).map_err(BuildError::store(NAME))?;
+                let outcome = self.commit(step, &key, below, staging)?;
+                let lasts = false;
+                Ok(Done { outcome, lasts })
             }
         }
     }
 
-    fn commit(&self, step: &Step, key: &Digest, staging: Staging) -> Result<Outcome, BuildError> {
+    fn commit(
+        &self,
+        step: &Step,
+        key: &Digest,
+        below: &Finished,
+        staging: Staging,
+    ) -> Result<Outcome, BuildError> {
         let changed = std::fs::read_dir(staging.fs()).map(|mut entries| entries.next().is_some());
         let mut snapshot = None;
         if changed.map_err(BuildError::store("read a step's result"))? {
@@ -246,15 +322,37 @@ impl Solver<'_> {
             snapshot = Some(id);
             crash::point("build-after-snapshot");
         }
+        let standing = self.standing(below, snapshot.as_ref());
         let outcome = Outcome {
             snapshot,
             created: self.now(),
             made_by: shortened(&step.place.instruction),
+            standing: standing.map_err(BuildError::step(&step.place))?,
         };
         let kept = self.steps.put(key, &outcome);
         kept.map_err(BuildError::store("remember a step"))?;
         crash::point("build-after-step");
         Ok(outcome)
+    }
+
+    /// What a result needs beside itself, where another host made that.
+    fn standing(
+        &self,
+        below: &Finished,
+        own: Option<&SnapshotId>,
+    ) -> Result<Option<Standing>, StepError> {
+        if !below.foreign {
+            return Ok(None);
+        }
+        let with_own = |mut ids: Vec<SnapshotId>| {
+            ids.extend(own.cloned());
+            ids
+        };
+        Ok(Some(Standing {
+            name: own.cloned(),
+            stack: with_own(self.imports.expand(self.env, &below.stack)?),
+            layers: with_own(below.layers()),
+        }))
     }
 
     /// The step's own id; another one where an earlier result has it, which others may be using.
@@ -322,8 +420,8 @@ fn shortened(instruction: &str) -> String {
 // WORKDIR.
 
 impl Solver<'_> {
-    fn workdir_key(&self, workdir: &Workdir, stack: &[SnapshotId]) -> Digest {
-        let mut key = KeyWriter::of_step("WORKDIR", stack, self.env.ownership);
+    fn workdir_key(&self, workdir: &Workdir, below: &[SnapshotId]) -> Digest {
+        let mut key = KeyWriter::of_step("WORKDIR", below, self.env.ownership);
         key.field("path", &workdir.path);
         key.field("user", &workdir.user);
         key.finish()

@@ -36,8 +36,9 @@ fn refusals() {
         ("RUN --security=insecure x", "--security=insecure"),
         ("RUN --device=vendor/gpu x", "--device=vendor/gpu"),
         ("RUN --mount=type=cache,target=/c,source=/s x", "needs from"),
-        ("ADD https://example.com/x.git /x", "git repository"),
-        ("ADD git@example.com:a/b /x", "git repository"),
+        ("ADD https://example.com/x.git#-x /x", "branch name"),
+        ("ADD git@-oProxyCommand=x:a/b /x", "host name"),
+        ("ADD https://example.com/x.git?x=y /x", "x is not known"),
         ("ADD --checksum=sha256:00 f /x", "--checksum"),
         (
             "ADD --checksum=sha256:00 https://e.com/f /x",

@@ -222,6 +222,7 @@ impl Room {
             images: self,
             fetch: self,
             sink: self,
+            caches: &[],
             wiring: &Default::default(),
             launcher: &launcher,
             cache: &self.dir.path().join("cache"),

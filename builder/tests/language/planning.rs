@@ -103,6 +103,7 @@ fn short(text: &str) -> String {
     let mut text = text.to_owned();
     for (from, to) in [
         (", remote: []", ""),
+        (", repositories: []", ""),
         (", inline: []", ""),
         (", chown: None", ""),
         (", chmod: None", ""),

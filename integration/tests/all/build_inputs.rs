@@ -154,8 +154,9 @@ RUN --mount=from=lib,target=/l cat /l/f > /g
         "of the folderof the folder"
     );
     for (source, said) in [
-        ("x=oci-layout://dir", "devpod load"),
-        ("x=https://example.org/x.git", "URL"),
+        ("x=oci-layout://none", "is not a folder"),
+        ("x=https://example.org/x.tar", "URL"),
+        ("x=https://example.org/x.git#--exec=y", "branch name"),
         ("x=/no/such/folder", "is not a folder"),
         ("x", "NAME=FOLDER"),
     ] {
@@ -305,4 +306,60 @@ fn add_fetches_and_keeps() {
         .run(&["build", &context])
         .failed(1)
         .says("cannot fetch");
+}
+
+#[test]
+fn an_image_of_a_layout_is_a_named_context() {
+    let folder = Folder::new();
+    let layout = folder.join("layout");
+    if !integration::base_image::busybox(&layout) {
+        return;
+    }
+    let appliance = TestAppliance::start();
+    folder.write(
+        "c/Dockerfile",
+        "FROM base AS made\nRUN echo ran > /ran\nCOPY --from=base /etc/layer /copied\n",
+    );
+    let context = folder.join("c").display().to_string();
+    let build = |source: &str| {
+        let named = format!("base=oci-layout://{source}");
+        appliance.run(&["build", "-t", "made", "--build-context", &named, &context])
+    };
+    let path = layout.display().to_string();
+    let digest = integration::layout::manifest_digest(&layout);
+    // A layout that is somebody's file system is not changed by it.
+    let before = integration::tree::of(&layout);
+    for source in [
+        path.clone(),
+        format!("{path}:latest"),
+        format!("{path}@{digest}"),
+    ] {
+        build(&source).ok();
+        let read = ["sandbox", "run", "--rm", "made", "cat", "/ran", "/copied"];
+        assert_eq!(appliance.run(&read).ok().text(), "ran\nsecond", "{source}");
+    }
+    assert_eq!(
+        integration::tree::difference(&before, &integration::tree::of(&layout)),
+        ""
+    );
+    build(&format!("{path}:other"))
+        .failed(3)
+        .says("there is no image other")
+        .says("latest");
+    build("/no/such/folder").failed(2).says("is not a folder");
+    // Bytes that are not what the manifest says are noticed, by a daemon that has not seen the right ones.
+    let fresh = TestAppliance::start();
+    for blob in std::fs::read_dir(layout.join("blobs/sha256")).unwrap() {
+        let blob = blob.unwrap().path();
+        let bytes = std::fs::read(&blob).unwrap();
+        if !bytes.starts_with(b"{") {
+            let zeros = vec![0; bytes.len()];
+            std::fs::write(&blob, zeros).unwrap();
+        }
+    }
+    let named = format!("base=oci-layout://{path}");
+    let arguments = ["build", "--build-context", &named, &context];
+    let failed = fresh.run(&arguments);
+    assert_ne!(failed.code, 0, "{failed}");
+    failed.says("cannot use the build context base");
 }

@@ -236,9 +236,9 @@ fn contexts_and_dockerfiles_on_standard_input() {
         .says("of a tar");
     with_input(&appliance, &["build", "-f", "-", "-"], dockerfile).failed(2);
     appliance
-        .run(&["build", "https://host.invalid/x.git"])
+        .run(&["build", "https://host.invalid/x.tar"])
         .failed(2)
-        .says("git clone");
+        .says(".git");
 }
 
 #[test]

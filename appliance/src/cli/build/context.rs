@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use builder::copy::archive;
+use builder::git::address::{self, Repository};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use unpacker::layer::Ownership;
@@ -29,6 +30,8 @@ pub(super) struct Given {
     pub(super) dockerfile: Option<PathBuf>,
     /// In place of a file.
     pub(super) text: Option<String>,
+    /// The address of a git repository that is the context.
+    pub(super) repository: Option<String>,
     _folder: Option<Unpacked>,
 }
 
@@ -94,6 +97,9 @@ pub(super) async fn given(build: &Build) -> Outcome<Given> {
         }
         return from_stdin(file).await;
     }
+    if let Some(text) = build.context.to_str().filter(|text| address::is_git(text)) {
+        return of_repository(text, file);
+    }
     let context = folder(&build.context)?;
     let (dockerfile, text) = match file {
         Some(file) if is_stdin(file) => (None, Some(text_of(&mut stdin("Dockerfile")?)?)),
@@ -104,22 +110,47 @@ pub(super) async fn given(build: &Build) -> Outcome<Given> {
         context,
         dockerfile,
         text,
+        repository: None,
         _folder: None,
     })
 }
 
-/// A folder; docker also takes addresses.
+/// The daemon fetches it; a Dockerfile is one of the repository's.
+fn of_repository(text: &str, file: Option<&Path>) -> Outcome<Given> {
+    let repository = Repository::parse(text);
+    let repository = repository.map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
+    let (mut dockerfile, mut given) = (file.map(Path::to_owned), None);
+    if file.is_some_and(|file| file.as_os_str() == "-") {
+        dockerfile = None;
+        given = Some(text_of(&mut stdin("Dockerfile")?)?);
+    }
+    if dockerfile.as_ref().is_some_and(|file| file.is_absolute()) {
+        let failure =
+            Failure::invalid("the Dockerfile of a repository is a file of the repository");
+        return Err(failure.hint("Name it as it is called there: --file path/in/it."));
+    }
+    Ok(Given {
+        // What it is called; the folder is the daemon's.
+        context: PathBuf::from(repository.address),
+        dockerfile,
+        text: given,
+        repository: Some(text.to_owned()),
+        _folder: None,
+    })
+}
+
+/// A folder; docker also takes addresses of files.
 fn folder(written: &Path) -> Outcome<PathBuf> {
     let text = written.to_string_lossy();
-    let is_remote = ["http://", "https://", "git://", "ssh://", "git@"]
+    if ["http://", "https://"]
         .iter()
-        .any(|start| text.starts_with(start));
-    if is_remote {
-        return Err(
-            Failure::invalid(format!("the context {text} is an address"))
-                .hint("Fetch it first: `git clone URL`, then `devpod build` in that folder.")
-                .hint("`devpod up --repo URL` clones, builds and runs in one go."),
-        );
+        .any(|start| text.starts_with(start))
+    {
+        return Err(Failure::invalid(format!(
+            "the context {text} is an address, and not of a repository"
+        ))
+        .hint("A git repository's ends with .git: URL.git[#REF[:FOLDER]].")
+        .hint("Fetch a file first, and pipe it in: `devpod build - < FILE`."));
     }
     let context = absolute(written)?;
     match context.is_dir() {
@@ -179,6 +210,7 @@ async fn from_stdin(file: Option<&Path>) -> Outcome<Given> {
         context: folder.folder.path().to_owned(),
         dockerfile: file.map(Path::to_owned),
         text,
+        repository: None,
         _folder: Some(folder),
     })
 }

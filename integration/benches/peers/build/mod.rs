@@ -7,7 +7,7 @@ mod peers;
 mod spent;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,10 +47,10 @@ pub(crate) fn measure() {
     if let Some(kit) = BuildKit::start(&registry, None) {
         figures(&kit, &["gzip", "zstd"], &mut place, &before);
     }
-    if probe::root() {
-        if let Some(kit) = BuildKit::start(&registry, Some(Account::with_range())) {
-            figures(&kit, &["zstd"], &mut place, &before);
-        }
+    if probe::root()
+        && let Some(kit) = BuildKit::start(&registry, Some(Account::with_range()))
+    {
+        figures(&kit, &["zstd"], &mut place, &before);
     }
     if let Some(buildah) = Buildah::prepare(&registry) {
         figures(&buildah, &["gzip"], &mut place, &before);
@@ -91,7 +91,7 @@ impl Contexts {
         path
     }
 
-    fn changed(&mut self, path: &PathBuf) {
+    fn changed(&mut self, path: &Path) {
         self.made += 1;
         context::change(path, self.made);
     }

@@ -34,6 +34,7 @@ mod limits;
 mod mirror;
 mod network;
 mod platform;
+mod projects;
 mod prompt;
 mod prune;
 mod pull;

@@ -15,8 +15,7 @@ use integration::{base_image, probe};
 /// What stands in for the images of a language: Debian, its toolchain of this host, and the
 /// authorities that this host trusts.
 const STAND_IN: &str = "FROM debian:bookworm\nCOPY --from=authorities . /etc/ssl/certs/\n\
-    ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
-    NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n";
+    ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt\n";
 
 /// An appliance with such an image, `stand-in:1`, of these further lines and folders.
 fn prepared(lines: &str, folders: &[(&str, &Path)]) -> Option<TestAppliance> {
@@ -76,51 +75,6 @@ fn fetched(command: &mut Command) -> Option<Ran> {
 /// Where a program is, links followed.
 fn home_of(program: &str) -> Option<PathBuf> {
     std::fs::canonicalize(probe::program(program)?).ok()
-}
-
-#[test]
-#[ignore = "takes minutes and the npm registry"]
-fn statsd_of_npm() {
-    let Some((node, npm)) = home_of("node").zip(home_of("npm")) else {
-        return;
-    };
-    let folder = Folder::new();
-    let mut pack = Command::new("npm");
-    pack.args(["pack", "--silent", "statsd@0.9.0"])
-        .current_dir(folder.path());
-    if fetched(&mut pack).is_none() {
-        return;
-    }
-    let mut tar = Command::new("tar");
-    process::run(
-        tar.args(["-xzf", "statsd-0.9.0.tgz"])
-            .current_dir(folder.path()),
-    )
-    .ok();
-    // …/npm/bin/npm-cli.js
-    let npm = npm.ancestors().nth(2).expect("npm's folder").to_owned();
-    let lines = "COPY --from=node node /usr/local/bin/\nCOPY --from=npm . /usr/local/lib/npm\n\
-        RUN ln -s ../lib/npm/bin/npm-cli.js /usr/local/bin/npm\n";
-    let places = [("node", node.parent().expect("a folder")), ("npm", &npm)];
-    let Some(appliance) = prepared(lines, &places) else {
-        return;
-    };
-    build(&appliance, &folder.join("package"));
-    let ask = "node stats.js config.js & node -e 'const go = () => require(\"net\").connect(8126)\
-        .on(\"connect\", function () { this.write(\"health\\nquit\\n\") })\
-        .on(\"data\", d => process.stdout.write(d)).on(\"error\", () => setTimeout(go, 200)); go()'; \
-        kill $!";
-    let run = [
-        "sandbox",
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--entrypoint",
-        "sh",
-    ];
-    let ran = appliance.run(&[&run[..], &["project:1", "-c", ask]].concat());
-    ran.says("health: up");
 }
 
 #[test]

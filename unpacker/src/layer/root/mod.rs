@@ -135,10 +135,10 @@ impl Root {
         let Some(mut last) = self.last() else {
             return Ok(Arc::new(self.resolve(path, flags)?));
         };
-        if let Some((known, fd)) = &*last {
-            if known.as_os_str() == path.as_os_str() {
-                return Ok(Arc::clone(fd));
-            }
+        if let Some((known, fd)) = &*last
+            && known.as_os_str() == path.as_os_str()
+        {
+            return Ok(Arc::clone(fd));
         }
         let fd = Arc::new(self.resolve(path, flags)?);
         *last = Some((path.to_owned(), Arc::clone(&fd)));

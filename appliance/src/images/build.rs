@@ -58,11 +58,23 @@ impl Images {
         let mut request = self.request(wanted)?;
         // The builder keeps to the timeout by itself; what comes before and after it has the rest.
         let end = request.timeout.and_then(|t| Instant::now().checked_add(t));
-        let bounded = end.map(|end| cancel.until(end));
-        self.bring_layouts(&mut request, &wanted.inputs, cancel)?;
-        let progress_of = progress.as_ref();
-        let _folders =
-            self.bring_repositories(&mut request, &wanted.inputs, progress_of, cancel)?;
+        let bounded = match end {
+            Some(end) => cancel.until(end),
+            None => cancel.part(),
+        };
+        let timeout = request.timeout;
+        let in_time = |what: &'static str| {
+            let bounded = &bounded;
+            move |failure: Failure| match failure.kind {
+                Kind::Cancelled if bounded.is_late() => late(what, timeout),
+                _ => failure,
+            }
+        };
+        let inputs = &wanted.inputs;
+        let layouts = self.bring_layouts(&mut request, inputs, &bounded);
+        layouts.map_err(in_time("reading a layout"))?;
+        let folders = self.bring_repositories(&mut request, inputs, progress.as_ref(), &bounded);
+        let _folders = folders.map_err(in_time("fetching a repository"))?;
         let source = read(&request)?;
         let bases = Bases {
             images: self,
@@ -98,19 +110,12 @@ impl Images {
         };
         let built = self.solve(&request, &source, &given, progress.as_ref(), cancel)?;
         if wanted.push {
-            let cancel = bounded.as_ref().unwrap_or(cancel);
-            let pushed = self.push_all(&request, &names, &progress, cancel);
-            pushed.map_err(|failure| match failure.kind {
-                Kind::Cancelled if cancel.is_late() => late(&request),
-                _ => failure,
-            })?;
+            let pushed = self.push_all(&request, &names, &progress, &bounded);
+            pushed.map_err(in_time("the push")).map_err(not_pushed)?;
         }
-        self.write_caches(
-            &wanted.inputs.cache_to,
-            &built.caches,
-            progress.as_ref(),
-            cancel,
-        )?;
+        let written =
+            self.write_caches(&inputs.cache_to, &built.caches, progress.as_ref(), &bounded);
+        written.map_err(in_time("writing the caches"))?;
         for name in &names {
             say(
                 progress.as_ref(),
@@ -355,12 +360,11 @@ pub(super) fn read(request: &BuildRequest) -> Outcome<Source> {
     })
 }
 
-/// A push that the build's timeout ended.
-fn late(request: &BuildRequest) -> Failure {
-    let seconds = request.timeout.unwrap_or_default().as_secs();
-    let message = format!("the push did not end within the build's timeout of {seconds} s");
-    let failure = Failure::new(Kind::Internal, message);
-    not_pushed(failure.hint("Give a longer --timeout, or push again: what was built is here."))
+/// What the build's timeout ended, before or after the builder's own work.
+fn late(what: &str, timeout: Option<Duration>) -> Failure {
+    let seconds = timeout.unwrap_or_default().as_secs();
+    let message = format!("{what} did not end within the build's timeout of {seconds} s");
+    Failure::new(Kind::Internal, message).hint("Give a longer --timeout, or do it again.")
 }
 
 /// The last lines of the failing command stand last, where the eye is, with its place in the

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -118,11 +118,7 @@ impl GitError {
 }
 
 /// How a build may reach repositories: with the secrets and the agent that it was given.
-pub fn access(
-    request: &BuildRequest,
-    fetch: &dyn Fetch,
-    deadline: Option<Instant>,
-) -> io::Result<Access> {
+pub fn access(request: &BuildRequest, fetch: &dyn Fetch) -> io::Result<Access> {
     let mut secrets = BTreeMap::new();
     for (id, secret) in &request.secrets {
         if id.starts_with(AUTH) {
@@ -138,7 +134,6 @@ pub fn access(
             .into_iter()
             .collect(),
         secrets,
-        deadline,
     })
 }
 

@@ -55,7 +55,6 @@ pub struct Access {
     pub known_hosts: Vec<PathBuf>,
     /// Secrets of the build by their ids.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    pub deadline: Option<Instant>,
 }
 
 impl std::fmt::Debug for Access {
@@ -86,8 +85,6 @@ pub enum ProgramError {
     Secret,
     #[error("there is less than {ROOM} bytes of room on the disk")]
     NoRoom,
-    #[error("git was still at work when the build's time was over")]
-    TimedOut,
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -96,7 +93,6 @@ pub enum ProgramError {
 #[derive(Clone)]
 pub(super) struct Program<'a> {
     cancel: &'a Cancel,
-    deadline: Option<Instant>,
     /// Where it runs, and whose disk must not become full.
     folder: PathBuf,
     env: Vec<(OsString, OsString)>,
@@ -140,7 +136,6 @@ impl<'a> Program<'a> {
         }
         Ok(Self {
             cancel: tools.cancel,
-            deadline: tools.access.deadline,
             folder,
             env,
         })
@@ -210,12 +205,6 @@ impl<'a> Program<'a> {
                 return Ok(status.code().unwrap_or(-1));
             }
             self.cancel.check()?;
-            if self
-                .deadline
-                .is_some_and(|deadline| Instant::now() > deadline)
-            {
-                return Err(ProgramError::TimedOut);
-            }
             if looked.elapsed() > ROOM_POLL {
                 let stat = rustix::fs::statvfs(&self.folder).map_err(io::Error::from)?;
                 if stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM {

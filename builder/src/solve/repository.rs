@@ -30,7 +30,7 @@ impl Solver<'_> {
         work: impl FnOnce(&Tools<'_>) -> Result<T, GitError>,
     ) -> Result<T, StepError> {
         let env = self.env;
-        let access = git::access(self.request, env.fetch, self.deadline);
+        let access = git::access(self.request, env.fetch);
         let access = access.map_err(StepError::io("read a secret for git"))?;
         let tools = Tools {
             cache: env.cache,

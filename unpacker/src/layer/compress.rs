@@ -378,7 +378,7 @@ mod tests {
     /// Reproducible layers are the same on a machine with other processors.
     #[test]
     fn zstd_does_not_depend_on_threads() {
-        let text: Vec<u8> = (0..9_000_000_u64).map(|n| (n * n >> 13) as u8).collect();
+        let text: Vec<u8> = (0..9_000_000_u64).map(|n| ((n * n) >> 13) as u8).collect();
         let by = |threads: u32, step: usize| {
             let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
             encoder.include_checksum(true).unwrap();

@@ -57,10 +57,7 @@ impl Images {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Outcome<PathBuf> {
-        let deadline = request
-            .timeout
-            .and_then(|left| std::time::Instant::now().checked_add(left));
-        let access = git::access(request, self, deadline)?;
+        let access = git::access(request, self)?;
         let cache = self.folder.cache();
         let tools = Tools {
             cache: &cache,

@@ -1,9 +1,9 @@
 //! Files of a context that changed between the moment that they were hashed and the moment that they were
 //! copied: what was made of them is not what its key says.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use unpacker::progress::{Cancel, Cancelled};
 
@@ -17,7 +17,7 @@ const TOLD: usize = 3;
 
 /// The files of one step that changed.
 #[derive(Debug, Default)]
-pub struct Changes(RefCell<Vec<PathBuf>>);
+pub struct Changes(Mutex<Vec<PathBuf>>);
 
 impl Changes {
     /// Compares what was read of `source` with what was seen of it before. Where `stat` cannot tell,
@@ -38,14 +38,14 @@ impl Changes {
         }
         let hash = files::hash(&mut copied()?, cancel).map_err(CopyError::read(path))?;
         if hash.ok_or(Cancelled)? != *hashed.hash {
-            self.0.borrow_mut().push(path.to_owned());
+            self.paths().push(path.to_owned());
         }
         Ok(())
     }
 
     /// What there is to tell; nothing where all is as it was.
     pub fn told(&self) -> Option<String> {
-        let changed = self.0.borrow();
+        let changed = self.paths();
         let named: Vec<String> = changed
             .iter()
             .take(TOLD)
@@ -56,5 +56,10 @@ impl Changes {
             more => format!(" and {more} more"),
         };
         (!named.is_empty()).then(|| format!("{}{more}", named.join(", ")))
+    }
+
+    fn paths(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        // A list of paths is whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,10 @@
 //! The content of a selection as one digest: everything that the copy depends on, and no time.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use unpacker::digest::Digest;
 use unpacker::layer::Ownership;
@@ -15,10 +17,11 @@ use crate::cache::key::KeyWriter;
 
 use super::CopyError;
 use super::select::{Match, Seen};
+use super::side_by_side::each;
 
 /// How the content of a file of the tree is hashed: remembered for the context, read for everything else.
 /// Nothing where the work was stopped.
-pub type HashFile<'h> = &'h mut dyn FnMut(&Path, &Metadata) -> io::Result<Option<Content>>;
+pub type HashFile<'h> = &'h (dyn Fn(&Root, &Path, &Metadata) -> io::Result<Option<Content>> + Sync);
 
 /// A file's content.
 #[derive(Debug)]
@@ -48,42 +51,89 @@ pub fn digest(
     let mut content = Entries {
         root,
         counts,
-        hash,
         key: KeyWriter::new("content"),
+        names: HashMap::new(),
     };
     for found in matches {
+        let contents = contents(root, found, hash, cancel)?;
         content.key.field("match", found.name.as_bytes());
         match found.is_dir() {
             // Its contents are copied, not the folder.
             true => drop(content.key.field("kind", "Directory")),
-            false => found.seen = content.entry(Path::new(""), &found.path, &found.metadata)?,
+            false => {
+                let (path, metadata) = (&found.path, &found.metadata);
+                let known = hashed(hash, root, path, metadata)?;
+                found.seen = content.entry(Path::new(""), path, metadata, known)?;
+            }
         }
-        for item in &mut found.items {
-            cancel.check()?;
+        for (item, known) in found.items.iter_mut().zip(contents) {
             let full = found.path.join(&item.path);
-            item.seen = content.entry(&item.path, &full, &item.metadata)?;
+            item.seen = content.entry(&item.path, &full, &item.metadata, known)?;
         }
     }
     Ok(content.key.finish())
 }
 
-struct Entries<'a, 'h> {
-    root: &'a Root,
-    counts: Counts,
-    hash: HashFile<'h>,
-    key: KeyWriter,
+/// The contents of all files below a match, in the order of its items.
+fn contents(
+    root: &Root,
+    found: &Match,
+    hash: HashFile<'_>,
+    cancel: &Cancel,
+) -> Result<Vec<Option<Content>>, CopyError> {
+    let contents: Vec<OnceLock<Content>> = found.items.iter().map(|_| OnceLock::new()).collect();
+    let items: Vec<_> = found.items.iter().zip(&contents).collect();
+    let own = || root.try_clone().map(Root::steady);
+    let own = || own().map_err(CopyError::read("."));
+    each(&items, own, |root, (item, content)| {
+        cancel.check()?;
+        let full = found.full(item);
+        if let Some(hashed) = hashed(hash, root, &full, &item.metadata)? {
+            // Nobody else has this one.
+            let _ = content.set(hashed);
+        }
+        Ok(())
+    })?;
+    Ok(contents.into_iter().map(OnceLock::into_inner).collect())
 }
 
-impl Entries<'_, '_> {
-    fn entry(&mut self, name: &Path, full: &Path, found: &Metadata) -> Result<Seen, CopyError> {
+/// Of a regular file.
+fn hashed(
+    hash: HashFile<'_>,
+    root: &Root,
+    full: &Path,
+    found: &Metadata,
+) -> Result<Option<Content>, CopyError> {
+    if !found.is_file() {
+        return Ok(None);
+    }
+    let content = hash(root, full, found).map_err(CopyError::read(full))?;
+    Ok(Some(content.ok_or(Cancelled)?))
+}
+
+struct Entries<'a> {
+    root: &'a Root,
+    counts: Counts,
+    key: KeyWriter,
+    /// Of files with several names: how many were seen before, as the copy keeps them one file.
+    names: HashMap<(u64, u64), usize>,
+}
+
+impl Entries<'_> {
+    fn entry(
+        &mut self,
+        name: &Path,
+        full: &Path,
+        found: &Metadata,
+        content: Option<Content>,
+    ) -> Result<Seen, CopyError> {
         self.key.field("name", name.as_os_str().as_bytes());
         self.key.field("kind", format!("{:?}", found.kind));
         self.attributes(full, found)?;
         match found.kind {
             Kind::File => {
-                let content = (self.hash)(full, found);
-                let content = content.map_err(CopyError::read(full))?.ok_or(Cancelled)?;
-                return Ok(match content {
+                self.linked(found);
+                return Ok(match content.ok_or(Cancelled)? {
                     Content::Fixed(hash) => {
                         self.key.field("data", hash);
                         Seen::Nothing
@@ -107,6 +157,18 @@ impl Entries<'_, '_> {
             Kind::Directory | Kind::Fifo | Kind::Socket => {}
         }
         Ok(Seen::Nothing)
+    }
+
+    /// A name of a file that had one before says which.
+    fn linked(&mut self, found: &Metadata) {
+        if found.links < 2 {
+            return;
+        }
+        let next = self.names.len();
+        let first = *self.names.entry(found.identity).or_insert(next);
+        if first < next {
+            self.key.field("linked", first.to_string());
+        }
     }
 
     fn attributes(&mut self, full: &Path, found: &Metadata) -> Result<(), CopyError> {

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod glob;
 pub mod place;
 pub mod select;
+mod side_by_side;
 
 use std::io;
 use std::path::PathBuf;

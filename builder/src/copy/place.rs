@@ -25,7 +25,8 @@ use crate::plan::mode::Mode;
 
 use super::CopyError;
 use super::changes::Changes;
-use super::select::{Match, Seen};
+use super::select::{Item, Match, Seen};
+use super::side_by_side::each;
 
 /// As the kernel: so many links in one path are a loop.
 const MAX_LINKS: usize = 40;
@@ -107,18 +108,34 @@ impl Placement<'_> {
             }
             self.make_all(dest)?;
         }
-        let mut links = HashMap::new();
+        // All folders first: what is in them may then be copied in any order, but for files with several
+        // names.
+        let (mut single, mut linked) = (Vec::new(), Vec::new());
         for item in &found.items {
             self.cancel.check()?;
-            let from = found.full(item);
-            let to = dest.join(&item.path);
             match item.metadata.kind {
                 Kind::Directory => {
-                    self.merge_folder(&from, &item.metadata, &to)?;
+                    let to = dest.join(&item.path);
+                    self.merge_folder(&found.full(item), &item.metadata, &to)?;
                     times.push((to, item.metadata.mtime));
                 }
-                _ => self.entry(&from, (&item.metadata, &item.seen), &to, &mut links)?,
+                Kind::File if item.metadata.links > 1 => linked.push(item),
+                _ => single.push(item),
             }
+        }
+        let copy = |placement: &Placement<'_>, item: &Item, links: &mut HashMap<_, _>| {
+            placement.cancel.check()?;
+            let (from, to) = (found.full(item), dest.join(&item.path));
+            placement.entry(&from, (&item.metadata, &item.seen), &to, links)
+        };
+        each(
+            &single,
+            || self.roots(),
+            |(from, to), item| copy(&Placement { from, to, ..*self }, item, &mut HashMap::new()),
+        )?;
+        let mut links = HashMap::new();
+        for item in linked {
+            copy(self, item, &mut links)?;
         }
         // Filling a folder changes its time, so the innermost are set first.
         for (path, mtime) in times.iter().rev() {
@@ -126,6 +143,14 @@ impl Placement<'_> {
             set.map_err(CopyError::write(path))?;
         }
         Ok(())
+    }
+
+    /// Both trees, for a thread's own walk.
+    fn roots(&self) -> Result<(Root, Root), CopyError> {
+        let here = Path::new(".");
+        let from = self.from.try_clone().map_err(CopyError::read(here))?;
+        let to = self.to.try_clone().map_err(CopyError::write(here))?;
+        Ok((from.steady(), to.steady()))
     }
 
     fn file(&self, found: &Match) -> Result<(), CopyError> {

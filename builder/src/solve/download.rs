@@ -5,7 +5,7 @@
 //! half of each other's. What is known of an address is a record by a hash of it, written last.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use unpacker::digest::{Digest, Hasher, sha256};
@@ -15,7 +15,6 @@ use unpacker::progress::{Cancel, Cancelled};
 use unpacker::snapshot::store::Staging;
 
 use crate::cache::downloads::{self, Record};
-use crate::cache::files::hash;
 use crate::cache::key::KeyWriter;
 use crate::copy::CopyError;
 use crate::copy::place::copy_bytes;
@@ -101,12 +100,24 @@ fn kept(folder: &Path, name: &str, cancel: &Cancel) -> Result<Option<Record>, Co
         return Ok(None);
     };
     // A file that cannot be read is fetched anew.
-    let Ok(hash) = hash(&mut body, cancel) else {
+    let Ok(digest) = digest_of(&mut body, cancel) else {
         return Ok(None);
     };
-    let hash = hash.ok_or(Cancelled)?;
-    let whole = record.hex() == hash;
+    let whole = record.hex() == digest.ok_or(Cancelled)?.digest();
     Ok(whole.then_some(record))
+}
+
+/// The SHA-256 of a file; nothing where the work was stopped.
+fn digest_of(body: &mut File, cancel: &Cancel) -> io::Result<Option<Digest>> {
+    let mut hasher = Hasher::sha256();
+    let mut buffer = vec![0; 128 * 1024];
+    while !cancel.is_cancelled() {
+        match body.read(&mut buffer)? {
+            0 => return Ok(Some(hasher.finish())),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+    Ok(None)
 }
 
 /// Asks the server, and keeps what it says.

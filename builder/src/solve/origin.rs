@@ -163,7 +163,7 @@ impl Solver<'_> {
         let counts = Counts {
             owners: (!opened.is_context()).then_some(self.env.ownership),
         };
-        let mut hash = |path: &Path, found: &Metadata| match opened {
+        let hash = |root: &Root, path: &Path, found: &Metadata| match opened {
             Opened::Context(context) => {
                 let hashed = context.hash(found, || root.open_file(path), cancel)?;
                 Ok(hashed.map(Content::Changing))
@@ -173,7 +173,7 @@ impl Solver<'_> {
                 Ok(hash.map(Content::Fixed))
             }
         };
-        let content = digest(&root, &mut matches, counts, &mut hash, cancel)?;
+        let content = digest(&root, &mut matches, counts, &hash, cancel)?;
         Ok(Selected { matches, content })
     }
 }

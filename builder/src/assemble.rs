@@ -2,7 +2,8 @@
 //!
 //! A layer is packed once and remembered; a base image's layers are named by their descriptors and
 //! never touched. The finished stack is made known by its chainIDs, so that running the image
-//! unpacks nothing. Times come from the steps: the same steps found in the cache make the same
+//! unpacks nothing. Blobs are durable when an image is published; that snapshots become it is up to the caller,
+//! for what is lost of them is made again. Times come from the steps: the same steps found in the cache make the same
 //! bytes.
 
 use oci_spec::image::{Descriptor, MediaType};
@@ -97,9 +98,6 @@ pub fn assemble(
     }
     let config = configuration(finished, &packed, config);
     name_chains(env, finished, &packed, &made)?;
-    env.snapshots
-        .sync()
-        .map_err(BuildError::store("make the snapshots durable"))?;
     publish(env, request, finished, &packed, config)
 }
 

@@ -221,7 +221,10 @@ impl Images {
             ownership: Ownership::detect(),
             now: SystemTime::now(),
         };
-        solve::build(&env, request, source).map_err(|error| failed(source, &error))
+        let built = solve::build(&env, request, source);
+        // A power cut before that takes results of steps, which are then made again, and no image.
+        self.snapshots.sync_behind();
+        built.map_err(|error| failed(source, &error))
     }
 
     pub(super) fn request(&self, wanted: &Wanted) -> Outcome<BuildRequest> {

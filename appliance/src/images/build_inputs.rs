@@ -1,5 +1,7 @@
 //! Named contexts, secrets and agents of a request in the builder's terms; and the build checks alone.
 
+use std::time::{Duration, Instant};
+
 use builder::request::{BuildRequest, NamedContext, Secret};
 use builder::solve::checks;
 
@@ -11,6 +13,9 @@ use crate::error::Outcome;
 use crate::images::build::caches::extent_of;
 use crate::images::build::{failed, read};
 use crate::images::service::Images;
+
+/// So long a check may take to fetch the repository that it is of.
+const CHECK: Duration = Duration::from_secs(300);
 
 pub(super) fn add(request: &mut BuildRequest, inputs: &BuildInputs) -> Outcome<()> {
     for (name, context) in &inputs.contexts {
@@ -43,8 +48,11 @@ impl Images {
     pub fn check_build(&self, wanted: &Wanted) -> Outcome<Checks> {
         let mut request = self.request(wanted)?;
         self.name_layouts(&mut request, &wanted.inputs)?;
-        let (silent, cancel) = (Silent, Cancel::default());
-        let _folders = self.bring_repositories(&mut request, &wanted.inputs, &silent, &cancel)?;
+        // Nobody can stop it, so it ends by itself.
+        let end = Instant::now().checked_add(request.timeout.unwrap_or(CHECK));
+        let cancel = end.map_or_else(Cancel::default, |end| Cancel::default().until(end));
+        let _pass = self.gate.pass();
+        let _folders = self.bring_repositories(&mut request, &wanted.inputs, &Silent, &cancel)?;
         let cache = self.folder.cache();
         let here = |image: &_, platform: &_| {
             let kept = self.find(image).ok()??;

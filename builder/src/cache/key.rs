@@ -22,7 +22,7 @@ use unpacker::layer::Ownership;
 use unpacker::snapshot::id::SnapshotId;
 
 /// Changes whenever a step of old would have another result today.
-const FORMAT: &str = "devpod build step 1";
+const FORMAT: &str = "devpod build step 2";
 
 /// Hashes fields so that no two different lists of them look the same.
 #[derive(Debug)]

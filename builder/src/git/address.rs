@@ -9,10 +9,10 @@ use config::repository::{Branch, RepoUrl, RepoUrlError, Transport};
 /// A repository, which part of it, and what of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Repository {
-    /// What git is given; without a password.
+    /// What git is given; of HTTP's without a user, whose name may be a token, and a password.
     pub address: String,
-    /// `url.<first>.insteadOf <second>`: how git gets at the password.
-    pub(crate) password: Option<(String, String)>,
+    /// `USER:PASSWORD` of such an address.
+    pub(crate) login: Option<String>,
     pub ssh: bool,
     /// A branch, a tag or a commit; the default branch where nothing is said.
     pub reference: Option<String>,
@@ -188,10 +188,13 @@ fn of_url(url: &str) -> Result<Repository, AddressError> {
         (true, Some(rest)) => format!("git{rest}"),
         _ => parsed.address().to_owned(),
     };
-    let password = parsed.password_rewrite();
+    let (address, login) = match own {
+        true => (address, None),
+        false => without_login(&url, address),
+    };
     Ok(Repository {
         address,
-        password: password.map(|(with, without)| (with.to_owned(), without.to_owned())),
+        login,
         ssh: parsed.transport() == Transport::Ssh,
         reference: None,
         folder: String::new(),
@@ -199,6 +202,47 @@ fn of_url(url: &str) -> Result<Repository, AddressError> {
         keep_git: false,
         submodules: true,
     })
+}
+
+/// Takes the user and the password, which are in `url`, out of an address of HTTP.
+fn without_login(url: &str, address: String) -> (String, Option<String>) {
+    let Some((scheme @ ("http" | "https"), rest)) = address.split_once("://") else {
+        return (address, None);
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((_, host)) = authority.rsplit_once('@') else {
+        return (address, None);
+    };
+    let bare = format!("{scheme}://{host}{path}");
+    let written = url.split_once("://").map_or("", |(_, rest)| rest);
+    let written = written.split('/').next().unwrap_or_default();
+    let login = written.rsplit_once('@').map_or("", |(login, _)| login);
+    let login = match login.contains(':') {
+        true => login.to_owned(),
+        false => format!("{login}:"),
+    };
+    (bare, Some(decoded(&login)))
+}
+
+/// `%40` and the like as what they stand for.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, others @ ..] = rest {
+        let digits = others.get(..2).filter(|_| *first == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &others[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = others;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn once(what: &'static str, slot: &mut Option<String>, value: String) -> Result<(), AddressError> {

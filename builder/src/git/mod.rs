@@ -405,11 +405,34 @@ impl Bare {
             folder,
             _lock: lock,
         };
+        bare.tidy().map_err(GitError::io("tidy a repository"))?;
         if !bare.folder.join("HEAD").exists() {
             let path = bare.folder.display().to_string();
             program.run(&["init", "--quiet", "--bare", "--template=", "--", &path])?;
         }
         Ok(bare)
+    }
+
+    /// Removes what a git that was killed left: its locks would stop every later one. Nobody else is at it.
+    fn tidy(&self) -> io::Result<()> {
+        let packs = self.folder.join("objects/pack");
+        for (folder, left) in [(&self.folder, ".lock"), (&packs, "tmp_")] {
+            let entries = match fs::read_dir(folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                if (name.ends_with(left) || name.starts_with(left)) && entry.file_type()?.is_file()
+                {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Runs git in it.

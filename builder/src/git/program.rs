@@ -31,11 +31,13 @@ const ROOM_POLL: Duration = Duration::from_millis(500);
 const NOT_FOUND: i32 = 127;
 
 /// Settings of every run.
-const SETTINGS: [(&str, &str); 10] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("protocol.ext.allow", "never"),
     ("gc.auto", "0"),
+    // A pack appears whole; loose objects come one by one, and a commit may then be there without its files.
+    ("fetch.unpackLimit", "1"),
     ("maintenance.auto", "false"),
     ("fetch.recurseSubmodules", "false"),
     ("submodule.recurse", "false"),
@@ -125,10 +127,11 @@ impl<'a> Program<'a> {
         let mut settings: Vec<(String, String)> = SETTINGS
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .to_vec();
-        if let Some((with, without)) = &repository.password {
-            settings.push((format!("url.{with}.insteadOf"), without.clone()));
+        if let Some(header) = header(tools.access, repository)? {
+            settings.push(header);
+            // Git sends it to whatever host the first answer leads to.
+            settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
         }
-        settings.extend(header(tools.access, repository)?);
         env.push(("GIT_CONFIG_COUNT".into(), settings.len().to_string().into()));
         for (number, (key, value)) in settings.into_iter().enumerate() {
             env.push((format!("GIT_CONFIG_KEY_{number}").into(), key.into()));
@@ -268,7 +271,7 @@ fn ssh(access: &Access) -> OsString {
     command.into()
 }
 
-/// `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, also for one host alone (`GIT_AUTH_TOKEN.HOST`), as BuildKit takes
+/// What the address itself says; else `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, also for one host alone (`GIT_AUTH_TOKEN.HOST`), as BuildKit takes
 /// them. Only the repository's own host gets them.
 fn header(
     access: &Access,
@@ -281,7 +284,12 @@ fn header(
         return Ok(None);
     }
     let authority = rest.split('/').next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = authority;
+    let key = format!("http.{scheme}://{host}/.extraheader");
+    if let Some(login) = &repository.login {
+        let value = format!("Authorization: basic {}", STANDARD.encode(login));
+        return Ok(Some((key, value)));
+    }
     let names = [
         (format!("GIT_AUTH_HEADER.{host}"), false),
         (format!("GIT_AUTH_TOKEN.{host}"), true),
@@ -307,7 +315,6 @@ fn header(
         ),
         false => text.to_owned(),
     };
-    let key = format!("http.{scheme}://{host}/.extraheader");
     Ok(Some((key, format!("Authorization: {value}"))))
 }
 
@@ -327,6 +334,13 @@ mod tests {
             .unwrap();
         assert_eq!(token.0, "http.https://h:1/.extraheader");
         assert_eq!(token.1, "Authorization: basic eC1hY2Nlc3MtdG9rZW46YWJj");
+        let with_login = Repository::parse("https://me:a%40b@h:1/a.git").unwrap();
+        assert_eq!(with_login.address, "https://h:1/a.git");
+        let login = header(&access("GIT_AUTH_TOKEN", "abc"), &with_login);
+        assert_eq!(login.unwrap().unwrap().1, "Authorization: basic bWU6YUBi");
+        let token_alone = Repository::parse("https://token@h:1/a.git").unwrap();
+        let login = header(&Access::default(), &token_alone).unwrap().unwrap();
+        assert_eq!(login.1, "Authorization: basic dG9rZW46");
         let own = header(&access("GIT_AUTH_HEADER.h:1", "Bearer x"), &repository).unwrap();
         assert_eq!(own.unwrap().1, "Authorization: Bearer x");
         assert!(

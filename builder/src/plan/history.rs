@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::dockerfile::expand::{Env, Lexer};
 use crate::dockerfile::instruction::{Copy, Healthcheck, Invocation, Kind, Transfer};
 use crate::dockerfile::source::Word;
+use crate::fetch::shown;
 
 use super::{PlanError, settings};
 
@@ -164,7 +165,13 @@ pub(super) fn transfer(
     }
     let word = |word: &Word| lexer.word(word, env);
     for source in &transfer.sources {
-        words.push(word(source)?);
+        let said = word(source)?;
+        // What is as good as a password is nobody's who has the image.
+        words.push(if said.contains("://") {
+            shown(&said)
+        } else {
+            said
+        });
     }
     words.extend(
         transfer

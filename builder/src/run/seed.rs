@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
 use rustix::io::Errno;
 use unpacker::layer::root::Root;
 use unpacker::progress::Cancel;
@@ -91,6 +91,8 @@ impl Unfinished {
 
     fn publish(mut self, name: &str) -> io::Result<()> {
         let (from, to) = (self.caches.join(&self.name), self.caches.join(name));
+        // A name that survives a power cut without what it names would be taken for whole ever after.
+        syncfs(File::open(&self.caches)?)?;
         match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
             Ok(()) => {
                 drop(self.lock.take());

@@ -138,7 +138,7 @@ impl Solver<'_> {
         }
         Ok(KnownStep {
             keys: performance.keys,
-            created: performance.created,
+            created: self.epoch().unwrap_or(performance.created),
             made_by: performance.made_by,
             changed: performance.changed,
             chain,

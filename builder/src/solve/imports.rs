@@ -92,7 +92,15 @@ impl<'a> Imports<'a> {
         let useful = |import: &&Import<'_>| !import.useless.load(Ordering::Relaxed);
         let sources = self.sources.iter().enumerate();
         for (number, import) in sources.filter(|(_, import)| useful(import)) {
-            let known = import.known.get_or_init(|| read(env, import.source));
+            let known = match import.known.get() {
+                Some(known) => known,
+                None => {
+                    let read = read(env, import.source);
+                    // What was stopped has told nothing of the cache.
+                    env.cancel.check().ok()?;
+                    import.known.get_or_init(|| read)
+                }
+            };
             if let Some(step) = known.find(key).filter(|step| fits(step, below)) {
                 let outcome = self.take(number, step, below);
                 self.taken().hits.push((key.clone(), outcome.clone()));
@@ -100,13 +108,6 @@ impl<'a> Imports<'a> {
             }
         }
         None
-    }
-
-    /// Every key that a cache has for the same result.
-    pub(super) fn keys(&self, key: &Digest) -> Vec<String> {
-        let read = self.sources.iter().filter_map(|import| import.known.get());
-        let steps = read.filter_map(|known| known.find(key));
-        steps.flat_map(|step| step.keys.clone()).collect()
     }
 
     fn take(&self, source: usize, step: &KnownStep, below: &Finished) -> Outcome {
@@ -282,8 +283,15 @@ fn brought(
     if !missing.is_empty() {
         source.bring(&missing, env.progress, env.cancel)?;
     }
+    // What is unpacked now is verified; of what was here before nothing says that this blob is the same.
+    let mut verified = Vec::new();
+    for layer in system.own() {
+        let alone = env.snapshots.get(&SnapshotId::of_diff(&layer.diff_id))?;
+        let chained = env.snapshots.get(&SnapshotId::of_chain(&layer.chain_id))?;
+        verified.push(alone.is_none() && chained.is_none());
+    }
     let stack = unpacked(env, system)?;
-    for (layer, form) in system.own().iter().zip(&system.forms) {
+    for ((layer, form), verified) in system.own().iter().zip(&system.forms).zip(verified) {
         let id = SnapshotId::of_chain(&layer.chain_id);
         if env.snapshots.get(&id)?.is_none() {
             let alone = SnapshotId::of_diff(&layer.diff_id);
@@ -293,7 +301,9 @@ fn brought(
             blob: layer.blob.clone(),
             diff_id: layer.diff_id.clone(),
         };
-        Layers::of_form(env.cache, form).put(&id, &packed)?;
+        if verified {
+            Layers::of_form(env.cache, form).put(&id, &packed)?;
+        }
     }
     Ok(stack)
 }

@@ -6,6 +6,7 @@ use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Staging;
 
 use crate::cache::key::KeyWriter;
+use crate::copy::CopyError;
 use crate::copy::changes::Changes;
 use crate::dockerfile::instruction::Invocation;
 use crate::error::StepError;
@@ -30,12 +31,14 @@ pub(super) enum Binds {
 pub(super) type Bound = Vec<Option<Selected>>;
 
 impl Solver<'_> {
-    /// Whether a command sees files of another stage or of an image.
-    pub(super) fn binds_a_stack(&self, run: &Run) -> bool {
-        run.mounts.iter().any(|mount| match &mount.kind {
-            RunMountKind::Bind { origin, .. } => self.stack_of(origin).is_some(),
-            _ => false,
-        })
+    /// Whether a command sees files of other stages or of images, and none of a context: those may change
+    /// between the first key and the second, which would then not be of the same files.
+    pub(super) fn binds_stacks_alone(&self, run: &Run) -> bool {
+        let mut binds = run.mounts.iter().filter_map(|mount| match &mount.kind {
+            RunMountKind::Bind { origin, .. } => Some(self.stack_of(origin).is_some()),
+            _ => None,
+        });
+        binds.next() == Some(true) && binds.all(|stack| stack)
     }
 
     pub(super) fn run_key(
@@ -113,6 +116,16 @@ impl Solver<'_> {
         let opened = self.open(origin)?;
         let selected = self.select(&opened, origin, &[plain(source)], &Ignore::default())?;
         key.field("bind", selected.content.digest());
+        // Of a folder that is bound the command sees its own attributes, too; a copy has its contents only.
+        for found in selected.matches.iter().filter(|found| found.is_dir()) {
+            let (path, metadata) = (&found.path, &found.metadata);
+            let known = self.env.ownership.of(opened.root(), path, metadata);
+            let (owner, mode) = known.map_err(CopyError::read(path))?;
+            key.field("mode", format!("{mode:o}"));
+            if !opened.is_context() {
+                key.field("owner", format!("{}:{}", owner.uid, owner.gid));
+            }
+        }
         Ok(Some(selected))
     }
 

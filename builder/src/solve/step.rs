@@ -85,7 +85,7 @@ impl Solver<'_> {
             Action::Workdir(workdir) => {
                 let key = self.workdir_key(workdir, &below.all_names());
                 let done = self.cached_or(step, &key, below, Work::Workdir(workdir))?;
-                Ok(Some(self.performed(&[&key], done)))
+                Ok(Some(performed(&[&key], done)))
             }
             Action::Run(run) => self.run_step(step, run, below).map(Some),
             Action::Copy(copy) => self.copy_step(step, copy, below).map(Some),
@@ -108,9 +108,9 @@ impl Solver<'_> {
             key.finish()
         });
         if let Some(quick) = &quick
-            && let Some(outcome) = self.remembered(step, quick, below)
+            && let Some(performed) = self.quick_hit(step, quick, below)
         {
-            return Ok(self.performed(&[quick], self.hit(step, outcome)));
+            return Ok(performed);
         }
         let downloads = copy.remote.iter().map(|source| download(self.env, source));
         let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
@@ -136,7 +136,7 @@ impl Solver<'_> {
         let done = self.cached_or(step, &key, below, work)?;
         self.link(quick.as_ref(), &key)?;
         let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
-        Ok(self.performed(&keys, done))
+        Ok(performed(&keys, done))
     }
 
     /// A command that sees a stage or an image is looked up by that one's identity first, too.
@@ -144,11 +144,11 @@ impl Solver<'_> {
         let at = || BuildError::step(&step.place);
         let names = below.all_names();
         let mut quick = None;
-        if self.binds_a_stack(run) {
+        if self.binds_stacks_alone(run) {
             let key = self.run_key(run, &names, Binds::Definition);
             let (key, _) = key.map_err(at())?;
-            if let Some(outcome) = self.remembered(step, &key, below) {
-                return Ok(self.performed(&[&key], self.hit(step, outcome)));
+            if let Some(performed) = self.quick_hit(step, &key, below) {
+                return Ok(performed);
             }
             quick = Some(key);
         }
@@ -157,24 +157,25 @@ impl Solver<'_> {
         let done = self.cached_or(step, &key, below, Work::Run(run, bound))?;
         self.link(quick.as_ref(), &key)?;
         let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
-        Ok(self.performed(&keys, done))
+        Ok(performed(&keys, done))
     }
 
-    /// With every key that is known to lead to it.
-    fn performed(&self, keys: &[&Digest], done: Done) -> Performed {
-        let mut all: Vec<String> = Vec::new();
-        let keys = if done.lasts { keys } else { &[] };
-        for key in keys {
-            all.push(key.digest().to_owned());
-            all.extend(self.steps.same_as(key));
-            all.extend(self.imports.keys(key));
+    /// A result by its definition. What another host has for the same definition may come from other
+    /// bytes, so only what this host linked to it is another key of its own result.
+    fn quick_hit(&self, step: &Step, quick: &Digest, below: &Finished) -> Option<Performed> {
+        if self.runs_again(step) {
+            return None;
         }
-        all.sort();
-        all.dedup();
-        Performed {
-            keys: all,
-            outcome: done.outcome,
-        }
+        let mut keys = vec![quick.digest().to_owned()];
+        let outcome = match self.kept(quick, below) {
+            Some(outcome) => {
+                keys.extend(self.steps.same_as(quick));
+                outcome
+            }
+            None => self.imports.find(self.env, quick, below)?,
+        };
+        let outcome = self.hit(step, outcome).outcome;
+        Some(Performed { keys, outcome })
     }
 
     /// Lets a definition key lead to what the content key has.
@@ -314,7 +315,7 @@ impl Solver<'_> {
         let changed = std::fs::read_dir(staging.fs()).map(|mut entries| entries.next().is_some());
         let mut snapshot = None;
         if changed.map_err(BuildError::store("read a step's result"))? {
-            let id = self.free_id(key)?;
+            let id = self.free_id(step, key)?;
             let forgotten = layers::forget(self.env.cache, &id);
             forgotten.map_err(BuildError::store("forget an earlier layer"))?;
             let kept = self.env.snapshots.commit(staging, &id);
@@ -355,13 +356,14 @@ impl Solver<'_> {
         }))
     }
 
-    /// The step's own id; another one where an earlier result has it, which others may be using.
-    fn free_id(&self, key: &Digest) -> Result<SnapshotId, BuildError> {
+    /// The step's own id; another one where an earlier result has it, which others may be using, here
+    /// or, where the step was to run again, on another host.
+    fn free_id(&self, step: &Step, key: &Digest) -> Result<SnapshotId, BuildError> {
         let id = SnapshotId::of_step(key);
         let found = self.env.snapshots.get(&id);
         match found.map_err(BuildError::store(NAME))? {
-            None => Ok(id),
-            Some(_) => {
+            None if !self.runs_again(step) => Ok(id),
+            _ => {
                 let another = self.another(key).map_err(BuildError::store(NAME))?;
                 Ok(SnapshotId::of_step(&another))
             }
@@ -409,6 +411,15 @@ impl Solver<'_> {
         let mounted = overlay.mount_detached();
         let mounted = mounted.map_err(StepError::io("stack the snapshots below a step"))?;
         Ok(Root::from_fd(mounted))
+    }
+}
+
+/// With the keys that were made of what it read.
+fn performed(keys: &[&Digest], done: Done) -> Performed {
+    let keys = if done.lasts { keys } else { &[] };
+    Performed {
+        keys: keys.iter().map(|key| key.digest().to_owned()).collect(),
+        outcome: done.outcome,
     }
 }
 

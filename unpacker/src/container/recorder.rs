@@ -179,7 +179,14 @@ fn find(pid: u32, chown: &Chown) -> Result<OwnedFd, Seen> {
         {
             Err(Seen::Unclear)
         }
-        Err(error @ (Errno::NOENT | Errno::NOTDIR)) => Err(Seen::Absent(error)),
+        Err(error @ (Errno::NOENT | Errno::NOTDIR)) => {
+            // A link may lead to where names mean something else, such as /dev/stdout.
+            let here = resolve | ResolveFlags::NO_XDEV;
+            match openat2(&root, inside, flags, Mode::empty(), here) {
+                Err(Errno::XDEV) => Err(Seen::Unclear),
+                _ => Err(Seen::Absent(error)),
+            }
+        }
         Err(_) => Err(Seen::Unclear),
     }
 }

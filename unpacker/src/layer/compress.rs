@@ -31,6 +31,7 @@ const ZSTD_LEVEL: i32 = 3;
 /// What a thread takes at once, and so the memory it needs.
 const ZSTD_JOB: u32 = 2 << 20;
 const MAX_ZSTD_THREADS: u32 = 8;
+const MAX_SHARED_LEVEL: i32 = 9;
 
 /// How a layer's tar is kept in its blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -255,7 +256,7 @@ pub fn encoder<W: Write>(packing: impl Into<Packing>, output: W) -> io::Result<E
             let mut encoder = zstd::stream::write::Encoder::new(output, level)?;
             encoder.include_checksum(true)?;
             encoder.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
-            encoder.multithread(zstd_threads())?;
+            encoder.multithread(zstd_threads(level))?;
             Inner::Zstd(encoder)
         }
     };
@@ -264,7 +265,11 @@ pub fn encoder<W: Write>(packing: impl Into<Packing>, output: W) -> io::Result<E
 
 /// Not none: one thread that works beside the writer cuts the input as several do, so that what comes out
 /// does not depend on the machine (zstd.h, `ZSTD_c_nbWorkers`).
-fn zstd_threads() -> u32 {
+/// At high levels a thread has tables of hundreds of megabytes, so one has to do.
+fn zstd_threads(level: i32) -> u32 {
+    if level > MAX_SHARED_LEVEL {
+        return 1;
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(threads)
         .unwrap_or(1)

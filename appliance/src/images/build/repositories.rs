@@ -99,6 +99,13 @@ fn check_inside(context: &Path, dockerfile: &DockerfileSource) -> Outcome<()> {
     let DockerfileSource::Path(file) = dockerfile else {
         return Ok(());
     };
+    let mut ignore = file.clone().into_os_string();
+    ignore.push(".dockerignore");
+    check_file_inside(context, file)?;
+    check_file_inside(context, Path::new(&ignore))
+}
+
+fn check_file_inside(context: &Path, file: &Path) -> Outcome<()> {
     let found = match context.join(file).canonicalize() {
         // That it is missing is told by the build.
         Err(_) => return Ok(()),
@@ -107,7 +114,7 @@ fn check_inside(context: &Path, dockerfile: &DockerfileSource) -> Outcome<()> {
     match found.starts_with(context.canonicalize()?) {
         true => Ok(()),
         false => Err(Failure::invalid(format!(
-            "the Dockerfile {} leads out of the repository",
+            "the file {} leads out of the repository",
             file.display()
         ))),
     }

@@ -31,7 +31,7 @@ pub(crate) fn measure() {
         name: "devpod",
         appliance: TestAppliance::start(),
     };
-    ours.appliance.load(&debian, BASE);
+    prepare(&ours.appliance, &debian);
     let registry = ours.appliance.registry().to_owned();
     let mut place = Contexts::new();
     let before = figures(&ours, &["gzip", "zstd"], &mut place, &[]);
@@ -41,7 +41,7 @@ pub(crate) fn measure() {
             name: "devpod, rootless",
             appliance: TestAppliance::start_at(Place::of(Account::with_range())),
         };
-        rootless.appliance.load(&debian, BASE);
+        prepare(&rootless.appliance, &debian);
         figures(&rootless, &["zstd"], &mut place, &before);
     }
     if let Some(kit) = BuildKit::start(&registry, None) {
@@ -55,6 +55,18 @@ pub(crate) fn measure() {
     if let Some(buildah) = Buildah::prepare(&registry) {
         figures(&buildah, &["gzip"], &mut place, &before);
     }
+}
+
+/// Puts the base into the registry, made by a build: buildah wants an image with a history.
+fn prepare(appliance: &TestAppliance, debian: &Path) {
+    appliance.load(debian, "debian:plain");
+    let folder = Folder::new();
+    folder.write(
+        "Dockerfile",
+        "FROM scratch\nCOPY --from=debian:plain / /\nCMD [\"bash\"]\n",
+    );
+    let context = folder.path().display().to_string();
+    appliance.run(&["build", "-t", BASE, &context]).ok();
 }
 
 /// Contexts that no builder has seen.

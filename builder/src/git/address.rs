@@ -303,7 +303,8 @@ mod tests {
                 Some("refs/heads/a/b"),
                 "s",
             ),
-            ("https://u:p@h/b.git", "https://u@h/b.git", None, ""),
+            ("https://u:p@h/b.git", "https://h/b.git", None, ""),
+            ("https://token@h/b.git", "https://h/b.git", None, ""),
         ] {
             let found = read(text);
             let expected = (

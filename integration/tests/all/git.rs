@@ -132,6 +132,27 @@ fn a_repository_is_added() {
     assert!(!rows.stdout.contains("git repository"), "{rows}");
 }
 
+/// Git holds a lock during a shallow fetch, and one that is killed leaves it.
+#[test]
+fn a_killed_fetch_stops_no_later_one() {
+    let Some(scene) = Scene::new(None) else {
+        return;
+    };
+    let add = format!("ADD {} /src", scene.url(""));
+    scene.build(&add, &[]).ok();
+    let kept = scene.appliance.place().data().join("cache/git");
+    let bare = std::fs::read_dir(kept).unwrap().map(|e| e.unwrap().path());
+    let bare = bare.filter(|path| path.is_dir()).last().unwrap();
+    for left in ["shallow.lock", "objects/pack/tmp_pack_AbCdEf"] {
+        std::fs::write(bare.join(left), "half").unwrap();
+    }
+    scene.work.write("top", "two\n");
+    scene.work.commit();
+    scene.build(&add, &[]).ok();
+    assert_eq!(scene.sh("cat /src/top"), "two");
+    assert!(!bare.join("objects/pack/tmp_pack_AbCdEf").exists());
+}
+
 #[test]
 fn git_s_own_folder_and_submodules() {
     let Some(scene) = Scene::new(None) else {

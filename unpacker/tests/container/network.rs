@@ -172,6 +172,8 @@ fn visible() {
     );
 }
 
+/// The first client's input stays open for a while: a server that sees its end before it has read its own
+/// words ends without a word.
 fn own_port_wins() {
     let server = serve(Ipv4Addr::LOCALHOST.into(), |mut stream| {
         let _ = stream.write_all(b"host\n");
@@ -180,7 +182,7 @@ fn own_port_wins() {
     let mut spec = private(
         &room,
         "echo own | busybox nc -l -p 5000 & until busybox netstat -ltn | busybox grep -q :5000; \
-         do busybox usleep 10000; done; busybox nc 127.0.0.1 5000 </dev/null; \
+         do busybox usleep 10000; done; sleep 1 | busybox nc 127.0.0.1 5000; \
          busybox nc 127.0.0.1 5000 </dev/null",
     );
     spec.wiring.visible = vec![Visible {

@@ -47,7 +47,15 @@ pub type Listed<T> = (WorkspaceName, Result<T, Fault>);
 /// While it lives, nobody else changes the workspace.
 #[derive(Debug)]
 pub struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Drop for Lock {
+    /// Gives it back by name: closing is not enough while a process that another thread just forked
+    /// still has its copy of the descriptor, until it executes its program.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl Store {
@@ -163,7 +171,7 @@ impl Store {
             let lock = openat(&self.workspaces, &file, flags, private()).map_err(fault)?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if still_named(&self.workspaces, &file, &lock).map_err(fault)? => {
-                    return Ok(Some(Lock { _file: lock }));
+                    return Ok(Some(Lock { file: lock }));
                 }
                 // Deleted with its workspace between the opening and the locking.
                 Ok(()) => {}
@@ -379,6 +387,17 @@ mod tests {
         store.delete(&name("app")).unwrap();
         drop(held);
         assert!(store.lock(&name("app")).is_ok());
+    }
+
+    #[test]
+    fn a_lock_that_is_given_back_is_free_beside_a_fork() {
+        let (_home, store) = store();
+        let held = store.try_lock(&name("app")).unwrap().unwrap();
+        // What a child has between its fork and its program.
+        let forked = held.file.try_clone().unwrap();
+        drop(held);
+        assert!(store.try_lock(&name("app")).unwrap().is_some());
+        drop(forked);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From snapshots to an image: layers, configuration, manifest, publication.
 //!
-//! A layer is packed once and remembered; a base image's layers are named by their descriptors and
-//! never touched. The finished stack is made known by its chainIDs, so that running the image
+//! A layer is packed once, mostly while later steps run, and remembered; a base image's layers are
+//! named by their descriptors and never touched. The finished stack is made known by its chainIDs, so that running the image
 //! unpacks nothing. Blobs are durable when an image is published; that snapshots become it is up to the caller,
 //! for what is lost of them is made again. Times come from the steps: the same steps found in the cache make the same
 //! bytes.

@@ -3,6 +3,8 @@
 use config::name::Reference;
 use oci_spec::image::Descriptor;
 use unpacker::digest::Digest;
+use unpacker::image::config::ImageConfig;
+use unpacker::snapshot::id::SnapshotId;
 
 use crate::error::Foreign;
 
@@ -26,6 +28,13 @@ pub struct Publication<'a> {
 pub trait Sink: Send + Sync {
     /// Where images go, as the build's log names it: `localhost:5000`.
     fn place(&self) -> String;
+
+    /// The last step has ended: containers can be made from the image's snapshots, lowest first, although
+    /// its layers are not all packed yet, and `config` therefore does not name them. Called once, before
+    /// [`Sink::publish`]; the build goes on when it returns.
+    fn ready(&self, config: &ImageConfig, stack: &[SnapshotId]) {
+        let _ = (config, stack);
+    }
 
     fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign>;
 }

@@ -4,6 +4,7 @@
 //! visible by one rename; a step that fails or is cancelled leaves nothing behind. Stages that do not
 //! wait for each other are worked on side by side.
 
+mod ahead;
 mod board;
 pub mod checks;
 mod copy;
@@ -27,6 +28,7 @@ use std::time::Instant;
 use config::name::Reference;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
 use unpacker::progress::{Cancelled, Event};
 
@@ -42,6 +44,7 @@ use crate::plan::{Action, Origin, Plan, RunMount, RunMountKind, Stage, Step};
 use crate::request::{BuildRequest, Built, Env, NamedContext};
 use crate::source::Source;
 
+use ahead::Ahead;
 use board::Stages;
 use exports::Results;
 use imports::Imports;
@@ -114,6 +117,7 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
             images: &images,
             imports: &imports,
             results: Results::default(),
+            ahead: Ahead::of(&plan, request),
             done: plan.stages.iter().map(not_done).collect(),
             cached: AtomicUsize::new(0),
         };
@@ -260,6 +264,7 @@ struct Solver<'a> {
     images: &'a BaseImages,
     imports: &'a Imports<'a>,
     results: Results,
+    ahead: Ahead,
     done: Stages,
     cached: AtomicUsize,
 }
@@ -269,15 +274,20 @@ impl Solver<'_> {
         let workers = self.request.parallel;
         let perform = |turn: Turn, finished: &mut Finished| self.turn(plan, turn, finished);
         let stop = self.env.cancel;
-        let carried_out = board::carry_out(plan, &self.done, workers, stop, &perform);
-        // What was read of the context is known, whatever became of the build.
-        self.remember_contexts();
-        carried_out?;
-        self.finish(plan)
+        let (finished, config) = self.packing_ahead(|| {
+            let carried_out = board::carry_out(plan, &self.done, workers, stop, &perform);
+            // What was read of the context is known, whatever became of the build.
+            self.remember_contexts();
+            carried_out?;
+            let (finished, config) = self.target(plan)?;
+            self.env.sink.ready(&config, &finished.stack);
+            Ok::<_, BuildError>((finished, config))
+        })?;
+        self.finish(finished, config)
     }
 
     /// The target is the last stage of the plan.
-    fn finish(&self, plan: &Plan) -> Result<Built, BuildError> {
+    fn target(&self, plan: &Plan) -> Result<(Finished, ImageConfig), BuildError> {
         let stage = plan.stages.last().ok_or(BuildError::NoStage)?;
         let finished = self.done.get(&stage.index).and_then(OnceLock::get);
         let mut finished = finished.cloned().ok_or(BuildError::NoStage)?;
@@ -291,6 +301,10 @@ impl Solver<'_> {
         let mut config = stage.config.clone();
         // A base image's is of the base image's steps.
         config.other.remove(INLINE);
+        Ok((finished, config))
+    }
+
+    fn finish(&self, finished: Finished, mut config: ImageConfig) -> Result<Built, BuildError> {
         if let Some(description) = self.inline(&finished)? {
             config.other.insert(INLINE.to_owned(), description);
         }

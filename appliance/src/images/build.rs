@@ -13,7 +13,7 @@ use builder::cache::source::Source as CacheSource;
 use builder::error::{BuildError, Foreign, Part, Record};
 use builder::images::BaseImage;
 use builder::request::{BuildRequest, Built, DockerfileSource, Env};
-use builder::sink::{Publication, Sink};
+use builder::sink::Sink;
 use builder::source::Source;
 use builder::{excerpt, solve};
 use config::name::{Reference, Target};
@@ -33,7 +33,8 @@ use crate::images::build_inputs;
 use crate::images::platform::{Wanted as WantedPlatform, platform};
 use crate::images::service::Images;
 use crate::progress::Reporter;
-use publish::{Bases, Keeper};
+use crate::sandbox::local::Runnable;
+use publish::{Bases, Early, Keeper};
 
 /// Where an image that got no name is kept, by its digest.
 const NAMELESS: &str = "built";
@@ -178,17 +179,26 @@ impl Images {
         })
     }
 
-    /// A build in the builder's own terms.
+    /// A build in the builder's own terms. `ready` is given the image as soon as sandboxes can be made
+    /// of it, which is before its layers are packed.
     pub(crate) fn run_build(
         &self,
         request: &BuildRequest,
         progress: &dyn Progress,
         cancel: &Cancel,
+        ready: &(dyn Fn(Runnable) + Sync),
     ) -> Outcome<Built> {
+        let pass = self.gate.pass_unless(cancel).ok_or_else(stopped)?;
         let source = read(request)?;
+        let sink = Early {
+            images: self,
+            name: request.names.first().map(ToString::to_string),
+            ready,
+            pass,
+        };
         let given = Given {
             bases: self,
-            sink: self,
+            sink: &sink,
             caches: &[],
         };
         self.solve(request, &source, &given, progress, cancel)
@@ -454,22 +464,4 @@ fn attestations(wanted: &Wanted) -> Outcome<attest::Wanted> {
         provenance,
         sbom: wanted.sbom,
     })
-}
-
-impl Sink for Images {
-    fn place(&self) -> String {
-        format!("localhost:{}", self.here.port)
-    }
-
-    fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign> {
-        for name in publication.names {
-            let repository = self.here.destination(name)?;
-            let target = match name.target() {
-                Target::Digest(_) => Target::Digest(publication.digest.clone()),
-                tag => tag,
-            };
-            self.keep_built(&repository, &target, publication)?;
-        }
-        Ok(())
-    }
 }

@@ -245,7 +245,7 @@ impl Images {
         let stack = self.unpacked(&image, progress, cancel)?;
         Ok(Runnable {
             name: text.to_owned(),
-            digest: image.digest.to_string(),
+            digest: Some(image.digest.to_string()),
             config: image.config.config,
             stack,
             pass,

@@ -44,7 +44,8 @@ const ID_LENGTH: usize = 12;
 pub struct Runnable {
     /// As the user wrote it.
     pub name: String,
-    pub digest: String,
+    /// `None` while its layers are packed.
+    pub digest: Option<String>,
     pub config: Execution,
     /// Lowest first.
     pub stack: Vec<SnapshotId>,
@@ -245,21 +246,19 @@ impl Sandboxes {
         }
     }
 
-    /// Makes a sandbox without starting it, with mounts of the caller's own after the request's.
-    pub fn create_with(
-        &self,
-        runnable: &Runnable,
-        request: &SandboxRequest,
-        mounts: &[Mount],
-        cancel: &Cancel,
-    ) -> Outcome<Record> {
-        let record = self.make(runnable, request, mounts, cancel)?;
-        match self.settle(&record) {
-            Ok(()) => Ok(record),
-            Err(failure) => {
-                self.remove(&record, Removal::WHOLE)?;
-                Err(failure)
-            }
+    /// Makes durable what of a sandbox is not, and notes its image where that had no digest yet.
+    pub fn rely_on(&self, name: &str, image_digest: Option<&str>) -> Outcome<()> {
+        let alone = self.alone();
+        let mut record = self.find(name)?;
+        let folder = self.folder(&record);
+        if let (true, Some(digest)) = (record.image_digest.is_empty(), image_digest) {
+            digest.clone_into(&mut record.image_digest);
+            record.replace(&folder)?;
+        }
+        drop(alone);
+        match record::is_settled(&folder) {
+            true => Ok(()),
+            false => self.settle(&record),
         }
     }
 
@@ -289,7 +288,10 @@ impl Sandboxes {
         true
     }
 
-    fn make(
+    /// Makes a sandbox without starting it, with mounts of the caller's own after the request's. Nobody may
+    /// be told to rely on it before [`Sandboxes::rely_on`]: after a crash of the host it is there whole or
+    /// not at all.
+    pub fn make(
         &self,
         runnable: &Runnable,
         request: &SandboxRequest,
@@ -369,7 +371,7 @@ impl Sandboxes {
         let record = Record {
             name,
             image: runnable.name.clone(),
-            image_digest: runnable.digest.clone(),
+            image_digest: runnable.digest.clone().unwrap_or_default(),
             stack: runnable.stack.clone(),
             spec,
             stop_signal: (keeping.stop_signal.clone()).or(runnable.config.stop_signal.clone()),

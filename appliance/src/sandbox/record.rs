@@ -21,6 +21,7 @@ pub struct Record {
     pub name: String,
     /// As the user wrote it.
     pub image: String,
+    /// Empty where it was made before its image was whole, and nobody noted it since.
     pub image_digest: String,
     /// The image's snapshots, lowest first: they may not be removed while this sandbox exists.
     pub stack: Vec<SnapshotId>,

@@ -15,12 +15,15 @@ use crate::progress::Reporter;
 /// Images, sandboxes and volumes of one host. Sandboxes go by the name that they were created with.
 /// Every method may be called again after it failed or was interrupted.
 pub trait Backend: Send + Sync {
-    /// Builds and keeps the image under every one of its tags. Reports the steps, not the end.
+    /// Builds and keeps the image under every one of its tags. Reports the steps, not the end. `ready` is
+    /// told of the image as soon as sandboxes can be made from it, which may be long before it is kept:
+    /// until then its digest is not known.
     fn build(
         &self,
         build: &ImageBuild,
         progress: &Reporter,
         cancel: &Cancel,
+        ready: &(dyn Fn(ImageFacts) + Sync),
     ) -> Result<ImageFacts, Fault>;
 
     /// The image as it is here, fetched first when it is not.
@@ -37,8 +40,13 @@ pub trait Backend: Send + Sync {
     fn sandbox(&self, name: &str) -> Result<SandboxState, Fault>;
 
     /// Makes a sandbox without starting it, and answers its id. All or nothing: after a crash the
-    /// name is either unknown or that of a whole sandbox.
+    /// name is either unknown or that of a whole sandbox. After a crash of the host that may be the
+    /// former until [`Backend::rely_on`].
     fn create_sandbox(&self, plan: &SandboxPlan, cancel: &Cancel) -> Result<String, Fault>;
+
+    /// Makes durable what of a sandbox is not, and notes its image where it was made before that had a
+    /// digest.
+    fn rely_on(&self, name: &str, image_digest: Option<&str>) -> Result<(), Fault>;
 
     /// A running one is no fault.
     fn start_sandbox(&self, name: &str) -> Result<(), Fault>;
@@ -93,7 +101,8 @@ pub struct ImageBuild {
 pub struct ImageFacts {
     /// The complete name that sandboxes are made from.
     pub reference: String,
-    pub digest: String,
+    /// `None` while it is not kept yet.
+    pub digest: Option<String>,
     /// `USER`; empty for root.
     pub user: String,
     /// `ENV`, as `NAME=value`.

@@ -1,11 +1,12 @@
 //! The appliance's own images and sandboxes as a workspace's backend.
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use builder::request::{BuildRequest, DockerfileSource};
@@ -24,7 +25,7 @@ use crate::api::types::SandboxRequest;
 use crate::error::{Failure, Kind};
 use crate::images::service::Images;
 use crate::progress::Reporter;
-use crate::sandbox::local::Sandboxes;
+use crate::sandbox::local::{Runnable, Sandboxes};
 use crate::sandbox::options::{Keeping, RunOptions};
 use crate::sandbox::plan::check_name;
 use crate::sandbox::record::{Record, WORKSPACE};
@@ -50,6 +51,8 @@ pub struct Local {
     pub volumes: PathBuf,
     pub compression: unpacker::layer::compress::Compression,
     pub timeout: Option<Duration>,
+    /// Images whose layers are still packed, by their first tag.
+    pub early: Mutex<BTreeMap<String, Runnable>>,
 }
 
 impl Local {
@@ -75,12 +78,11 @@ impl Local {
             .images
             .runnable(reference, None, progress, cancel)
             .map_err(fault)?;
-        Ok(ImageFacts {
-            reference: reference.to_owned(),
-            digest: image.digest,
-            user: image.config.user,
-            env: image.config.env,
-        })
+        Ok(facts(reference, &image))
+    }
+
+    fn early(&self) -> MutexGuard<'_, BTreeMap<String, Runnable>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn volume(&self, name: &str) -> Result<PathBuf, Fault> {
@@ -95,6 +97,7 @@ impl Backend for Local {
         build: &ImageBuild,
         progress: &Reporter,
         cancel: &Cancel,
+        ready: &(dyn Fn(ImageFacts) + Sync),
     ) -> Result<ImageFacts, Fault> {
         let io = |what: &str| {
             let what = what.to_owned();
@@ -135,15 +138,20 @@ impl Backend for Local {
                 .names
                 .push(tag.parse::<Reference>().map_err(|e| fault(e.into()))?);
         }
-        self.images
-            .run_build(&request, progress.as_ref(), cancel)
-            .map_err(build_fault)?;
         let first = build.tags.first().ok_or_else(|| {
             Fault::new(
                 Class::Internal,
                 "a workspace's image was built without a name",
             )
         })?;
+        let early = |image: Runnable| {
+            let facts = facts(first, &image);
+            self.early().insert(first.clone(), image);
+            ready(facts);
+        };
+        let built = (self.images).run_build(&request, progress.as_ref(), cancel, &early);
+        self.early().remove(first);
+        built.map_err(build_fault)?;
         self.facts(first, progress.as_ref(), cancel)
     }
 
@@ -172,10 +180,12 @@ impl Backend for Local {
 
     fn create_sandbox(&self, plan: &SandboxPlan, cancel: &Cancel) -> Result<String, Fault> {
         let silent = unpacker::progress::Silent;
-        let runnable = self
-            .images
-            .runnable(&plan.image, None, &silent, cancel)
-            .map_err(fault)?;
+        let early = self.early().get(&plan.image).cloned();
+        let runnable = match early {
+            Some(image) => Ok(image),
+            None => self.images.runnable(&plan.image, None, &silent, cancel),
+        };
+        let runnable = runnable.map_err(fault)?;
         let wait = plan
             .override_command
             .then(|| WAIT.map(str::to_owned).to_vec());
@@ -204,9 +214,13 @@ impl Backend for Local {
         };
         let record = self
             .sandboxes
-            .create_with(&runnable, &request, &plan.mounts, cancel)
+            .make(&runnable, &request, &plan.mounts, cancel)
             .map_err(fault)?;
         Ok(record.id)
+    }
+
+    fn rely_on(&self, name: &str, image_digest: Option<&str>) -> Result<(), Fault> {
+        self.sandboxes.rely_on(name, image_digest).map_err(fault)
     }
 
     fn start_sandbox(&self, name: &str) -> Result<(), Fault> {
@@ -317,6 +331,15 @@ impl Backend for Local {
             Err(error) => Err(error),
         };
         removed.map_err(|error| Fault::io(format!("cannot remove the volume {name}"), &error))
+    }
+}
+
+fn facts(reference: &str, image: &Runnable) -> ImageFacts {
+    ImageFacts {
+        reference: reference.to_owned(),
+        digest: image.digest.clone(),
+        user: image.config.user.clone(),
+        env: image.config.env.clone(),
     }
 }
 

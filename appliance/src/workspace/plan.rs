@@ -43,11 +43,15 @@ pub struct Found {
     pub stale: bool,
     pub sandbox: SandboxState,
     pub settled: bool,
+    /// The image that the sandbox is of was kept.
+    pub imaged: bool,
 }
 
 pub fn steps(source: &Source, recreate: bool, found: &Found) -> Vec<Step> {
     let mut steps = Vec::new();
-    let renew = recreate || found.sandbox == SandboxState::Missing;
+    // Whoever is to work in it is told by the image; nobody has worked in it before that was settled.
+    let lost = !found.imaged && !found.settled;
+    let renew = recreate || lost || found.sandbox == SandboxState::Missing;
     if let Source::Repository { .. } = source {
         steps.push(Step::Volume);
         let stale = found.stale && found.sandbox == SandboxState::Missing;
@@ -237,6 +241,11 @@ mod tests {
             stale,
             sandbox,
             settled,
+            imaged: true,
+        };
+        let lost = |found: Found| Found {
+            imaged: false,
+            ..found
         };
         for (source, recreate, found, expected) in [
             (
@@ -269,6 +278,20 @@ mod tests {
                 false,
                 found(true, false, Running, true),
                 vec![Volume, Lifecycle],
+            ),
+            // Killed while the image was packed: beside a sandbox that nobody worked in, and beside one
+            // that somebody may have.
+            (
+                folder(),
+                false,
+                lost(found(false, false, Running, false)),
+                vec![Image, Remove, Create, Start, Settle, Lifecycle],
+            ),
+            (
+                folder(),
+                false,
+                lost(found(false, false, Running, true)),
+                vec![Lifecycle],
             ),
             // A build failed: what was pushed since is fetched.
             (

@@ -1,13 +1,16 @@
 //! One `up`: walks the plan's steps, writing down what it is about to do before each.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 
 use config::devcontainer::DevContainer;
 use config::repository::RepoUrl;
 use config::workspace::WorkspaceName;
 use unpacker::progress::Event;
 
-use super::backend::{ImageFacts, SandboxState};
+use super::backend::{ImageBuild, ImageFacts, SandboxState};
 use super::binds::Binds;
 use super::configure::{self, Configuration, Surroundings};
 use super::failure::{Class, Fault, Stage};
@@ -49,8 +52,15 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn up(mut self, is_new: bool) -> Result<Meta, Fault> {
-        let result = self.walk();
+        let result = self.walk().and_then(|()| self.rely_on());
         self.conclude(result, is_new)
+    }
+
+    /// Whoever is told that it is up finds it again after a power cut.
+    fn rely_on(&self) -> Result<(), Fault> {
+        let digest = self.meta.image_digest.as_deref();
+        let (backend, name) = (self.engine.backend, self.meta.sandbox_name());
+        (backend.rely_on(&name, digest)).map_err(|fault| fault.at(Stage::Sandbox))
     }
 
     fn walk(&mut self) -> Result<(), Fault> {
@@ -63,11 +73,27 @@ impl<'a> Run<'a> {
         if !steps.contains(&Step::Image) {
             self.tell_of_changes();
         }
-        for step in steps {
-            self.engine.cancel.check()?;
-            self.take(step)?;
-        }
-        Ok(())
+        self.take(&steps)
+    }
+
+    fn take(&mut self, steps: &[Step]) -> Result<(), Fault> {
+        let Some((step, rest)) = steps.split_first() else {
+            return Ok(());
+        };
+        self.engine.cancel.check()?;
+        match step {
+            // What follows may begin before the image is whole.
+            Step::Image => return self.image(rest),
+            Step::Volume => self.volume().map_err(|f| f.at(Stage::Clone)),
+            Step::Discard => git::discard(&self.volume_folder()?).map_err(|f| f.at(Stage::Clone)),
+            Step::Clone => self.clone(),
+            Step::Remove => self.remove().map_err(|f| f.at(Stage::Sandbox)),
+            Step::Create => self.create().map_err(|f| f.at(Stage::Sandbox)),
+            Step::Start => self.start().map_err(|f| f.at(Stage::Sandbox)),
+            Step::Settle => self.settle().map_err(|f| f.at(Stage::Sandbox)),
+            Step::Lifecycle => run_lifecycle(self.engine, self.name, &mut self.meta),
+        }?;
+        self.take(rest)
     }
 
     /// What exists, whatever the record says.
@@ -84,21 +110,8 @@ impl<'a> Run<'a> {
             stale: self.meta.failure.is_some() && !self.meta.entered,
             sandbox,
             settled: self.meta.session.is_some(),
+            imaged: self.meta.image_digest.is_some(),
         })
-    }
-
-    fn take(&mut self, step: Step) -> Result<(), Fault> {
-        match step {
-            Step::Volume => self.volume().map_err(|f| f.at(Stage::Clone)),
-            Step::Discard => git::discard(&self.volume_folder()?).map_err(|f| f.at(Stage::Clone)),
-            Step::Clone => self.clone(),
-            Step::Image => self.image(),
-            Step::Remove => self.remove().map_err(|f| f.at(Stage::Sandbox)),
-            Step::Create => self.create().map_err(|f| f.at(Stage::Sandbox)),
-            Step::Start => self.start().map_err(|f| f.at(Stage::Sandbox)),
-            Step::Settle => self.settle().map_err(|f| f.at(Stage::Sandbox)),
-            Step::Lifecycle => run_lifecycle(self.engine, self.name, &mut self.meta),
-        }
     }
 
     fn reach(&mut self, status: Status) -> Result<(), Fault> {
@@ -252,7 +265,25 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn image(&mut self) -> Result<(), Fault> {
+    /// Has the image, and takes the steps after it.
+    fn image(&mut self, rest: &[Step]) -> Result<(), Fault> {
+        match self.plan_image()? {
+            ImagePlan::Build(build) => self.build(&build, rest),
+            ImagePlan::Pull(reference) => {
+                let Engine {
+                    backend,
+                    progress,
+                    cancel,
+                    ..
+                } = self.engine;
+                let image = backend.pull(&reference, progress, cancel);
+                self.have(image.map_err(|fault| fault.at(Stage::Build))?)?;
+                self.take(rest)
+            }
+        }
+    }
+
+    fn plan_image(&mut self) -> Result<ImagePlan, Fault> {
         let configuration = self.configuration()?;
         let config = self.resolve(&configuration, None)?;
         for unhonoured in config.unsupported.iter().filter(|it| !it.refused) {
@@ -265,6 +296,8 @@ impl<'a> Run<'a> {
         }
         self.meta.config_path = Some(configuration.path.clone());
         self.meta.local_folder = Some(self.folder()?);
+        self.meta.image_ref = None;
+        self.meta.image_digest = None;
         self.reach(Status::Building)?;
         let plan = plan::image(
             &config,
@@ -275,30 +308,55 @@ impl<'a> Run<'a> {
             self.engine.port,
             self.engine.clock.now(),
         )?;
-        let image = self.make(&plan).map_err(|fault| fault.at(Stage::Build))?;
-        self.meta.image_ref = Some(image.reference.clone());
-        self.meta.image_digest = Some(image.digest.clone());
         self.meta.config_digest = Some(configuration.digest.clone());
-        self.image = Some(image);
         self.configured = Some((configuration, config));
+        Ok(plan)
+    }
+
+    /// The image is kept.
+    fn have(&mut self, image: ImageFacts) -> Result<(), Fault> {
+        self.meta.image_ref = Some(image.reference.clone());
+        self.meta.image_digest.clone_from(&image.digest);
+        self.image = Some(image);
         self.save()
     }
 
-    fn make(&self, plan: &ImagePlan) -> Result<ImageFacts, Fault> {
-        let Engine {
-            backend,
-            progress,
-            cancel,
-            ..
-        } = self.engine;
-        match plan {
-            ImagePlan::Build(build) => {
-                let image = backend.build(build, progress, cancel)?;
-                self.say(format!("[Builder] Build complete: {}", image.reference));
-                Ok(image)
+    /// The sandbox begins as soon as the last step of the build has ended; the layers of the image, which
+    /// it does not need, are packed beside it.
+    fn build(&mut self, build: &ImageBuild, rest: &[Step]) -> Result<(), Fault> {
+        let engine = self.engine;
+        let (tell, told) = mpsc::channel();
+        let work = move || {
+            let ready = |image| {
+                // Nobody listens any more where the steps after it have failed.
+                let _ = tell.send(image);
+            };
+            let (progress, cancel) = (&engine.progress, &engine.cancel);
+            let built = engine.backend.build(build, progress, cancel, &ready);
+            if let Ok(image) = &built {
+                let text = format!("[Builder] Build complete: {}", image.reference);
+                progress.event(Event::Line { text });
             }
-            ImagePlan::Pull(reference) => backend.pull(reference, progress, cancel),
-        }
+            built
+        };
+        thread::scope(|scope| {
+            let builder = thread::Builder::new().name("workspace-build".into());
+            let begun = builder.spawn_scoped(scope, work);
+            let building = begun.map_err(|error| Fault::io("cannot begin the build", &error))?;
+            let early = told.recv().ok();
+            let result = early.map(|image| {
+                self.image = Some(image);
+                self.take(rest)
+            });
+            let built = building.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let kept = built
+                .map_err(|fault| fault.at(Stage::Build))
+                .and_then(|image| self.have(image));
+            match result {
+                Some(result) => result.and(kept),
+                None => kept.and_then(|()| self.take(rest)),
+            }
+        })
     }
 
     fn remove(&mut self) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use config::repository::{Branch, RepoUrl};
@@ -55,6 +55,7 @@ impl Workspaces {
                 volumes: DataFolder::new(options.data.clone()).volumes(),
                 compression: compression(builder.compression),
                 timeout: (!timeout.is_zero()).then_some(timeout),
+                early: Mutex::default(),
             },
             user_folder: options.user_folder.clone(),
             settings: options.settings.workspace.clone(),

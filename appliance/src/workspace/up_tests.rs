@@ -40,7 +40,13 @@ struct State {
     fail: Option<(&'static str, Fault)>,
     /// Exit codes of commands by their text.
     exits: BTreeMap<String, i32>,
+    /// What one build does when sandboxes can be made of its image already.
+    packing: Option<Packing>,
+    /// What survives a power cut, and the image that it is of.
+    durable: BTreeMap<String, Option<String>>,
 }
+
+type Packing = Box<dyn Fn(&TestBackend) -> Result<(), Fault> + Send>;
 
 struct TestBackend {
     folder: PathBuf,
@@ -77,7 +83,7 @@ impl TestBackend {
 fn facts(reference: &str) -> ImageFacts {
     ImageFacts {
         reference: reference.to_owned(),
-        digest: "sha256:00".into(),
+        digest: Some("sha256:00".into()),
         user: "dev".into(),
         env: vec!["PATH=/bin".into(), "FROM_IMAGE=1".into()],
     }
@@ -89,6 +95,7 @@ impl Backend for TestBackend {
         build: &ImageBuild,
         progress: &Reporter,
         _: &Cancel,
+        ready: &(dyn Fn(ImageFacts) + Sync),
     ) -> Result<ImageFacts, Fault> {
         self.call(format!("build {} {}", build.dockerfile, build.context))?;
         self.state().build = Some(build.clone());
@@ -96,7 +103,14 @@ impl Backend for TestBackend {
             text: "[Builder] Step 1/1: FROM x".into(),
         });
         assert!(build.root.join(&build.dockerfile).is_file());
-        Ok(facts(&build.tags[0]))
+        let image = facts(&build.tags[0]);
+        ready(ImageFacts {
+            digest: None,
+            ..image.clone()
+        });
+        let packing = self.state().packing.take();
+        packing.map_or(Ok(()), |packing| packing(self))?;
+        Ok(image)
     }
 
     fn pull(&self, reference: &str, _: &Reporter, _: &Cancel) -> Result<ImageFacts, Fault> {
@@ -122,6 +136,12 @@ impl Backend for TestBackend {
             .sandboxes
             .insert(plan.name.clone(), (false, plan.clone()));
         Ok("sandbox-id".into())
+    }
+
+    fn rely_on(&self, name: &str, image_digest: Option<&str>) -> Result<(), Fault> {
+        let image = image_digest.map(str::to_owned);
+        self.state().durable.insert(name.to_owned(), image);
+        Ok(())
     }
 
     fn start_sandbox(&self, name: &str) -> Result<(), Fault> {
@@ -491,6 +511,64 @@ fn every_kill_is_survived() {
             );
         }
     }
+}
+
+/// Waits until a command has run; a build that is done before its sandbox begins never comes to that.
+fn after(command: &str) -> impl Fn(&TestBackend) -> Result<(), Fault> + Send + use<> {
+    let wanted = format!("exec {command}");
+    move |backend| {
+        for _ in 0..2000 {
+            if backend.state().calls.contains(&wanted) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(Fault::new(Class::Internal, "the sandbox did not begin"))
+    }
+}
+
+#[test]
+fn a_sandbox_begins_while_its_image_is_packed() {
+    let world = world();
+    world.backend.state().packing = Some(Box::new(after("post")));
+    let meta = world.up(world.folder()).unwrap();
+    assert_eq!(meta.image_digest.as_deref(), Some("sha256:00"));
+    assert_eq!(
+        world.backend.state().durable.get(&meta.sandbox_name()),
+        Some(&Some("sha256:00".to_owned()))
+    );
+}
+
+#[test]
+fn an_image_that_cannot_be_kept_is_told_and_its_sandbox_stays() {
+    let world = world();
+    let wait = after("started");
+    world.backend.state().packing = Some(Box::new(move |backend| {
+        wait(backend)?;
+        Err(Fault::new(Class::Resources, "the disk is full"))
+    }));
+    let fault = world.up(world.folder()).unwrap_err();
+    assert_eq!(
+        (fault.message.as_str(), fault.stage),
+        ("the disk is full", Some(Stage::Build))
+    );
+    world.backend.taken();
+    let meta = world.up(world.folder()).unwrap();
+    assert_eq!(meta.status, Status::Running);
+    assert!(world.backend.taken().is_empty(), "nothing was left to do");
+}
+
+#[test]
+fn nobody_works_in_a_sandbox_whose_image_was_lost() {
+    let world = world();
+    world.backend.state().packing = Some(Box::new(|_| panic!("{KILL}")));
+    world.backend.state().fail = Some(("person", Fault::new(Class::Internal, "not yet")));
+    let killed = std::panic::AssertUnwindSafe(|| world.up(world.folder()));
+    assert!(std::panic::catch_unwind(killed).is_err());
+    world.backend.taken();
+    world.up(world.folder()).unwrap();
+    let calls = world.backend.taken();
+    assert_eq!(calls[1..4], ["stop", "remove", "create"], "{calls:?}");
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Solver<'_> {
         let outcome = performed
             .as_ref()
             .map(|performed| performed.outcome.clone());
-        self.record(step, outcome, finished);
+        self.record(stage, step, outcome, finished);
         if let Some(performed) = performed.filter(|_| self.request.keeps_caches()) {
             self.results.note(step, &performed, finished);
         }
@@ -61,14 +61,25 @@ impl Solver<'_> {
         })
     }
 
-    fn record(&self, step: &Step, outcome: Option<Outcome>, finished: &mut Finished) {
+    fn record(
+        &self,
+        stage: &Stage,
+        step: &Step,
+        outcome: Option<Outcome>,
+        finished: &mut Finished,
+    ) {
         let mut snapshot = None;
         if let Some(outcome) = outcome {
             finished.names.extend(outcome.name().cloned());
             finished.created = Some(outcome.created);
             snapshot = outcome.snapshot;
             match outcome.standing {
-                None => finished.stack.extend(snapshot.clone()),
+                None => {
+                    finished.stack.extend(snapshot.clone());
+                    if let Some(snapshot) = &snapshot {
+                        self.ahead.add(stage.index, snapshot);
+                    }
+                }
                 Some(standing) => stand_on(standing, finished),
             }
         }

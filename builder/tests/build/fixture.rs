@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use unpacker::container::launch::Launcher;
 use unpacker::content::Content;
+use unpacker::image::config::ImageConfig;
 use unpacker::image::layout::Layout;
 use unpacker::image::read::{Platform, load};
 use unpacker::image::unpack::{unpack, unpack_to};
@@ -32,6 +33,7 @@ use unpacker::layer::diff::DiffOptions;
 use unpacker::layer::pack::pack;
 use unpacker::layer::root::Root;
 use unpacker::progress::{Cancel, Event, Progress, Silent, StepState};
+use unpacker::snapshot::id::SnapshotId;
 use unpacker::snapshot::store::Snapshots;
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -77,6 +79,8 @@ pub(crate) struct Room {
     pub(crate) cancel_at: Option<String>,
     /// Called with every event, on the thread that it comes from.
     pub(crate) on_event: Option<Watcher>,
+    /// Stacks of which containers could be made before their image was published.
+    pub(crate) ready: Mutex<Vec<Vec<SnapshotId>>>,
     /// Servers never answer.
     pub(crate) silent: bool,
 }
@@ -98,6 +102,7 @@ impl Room {
             asked: Mutex::default(),
             cancel_at: None,
             on_event: None,
+            ready: Mutex::default(),
             silent: false,
         };
         for (name, text) in files {
@@ -120,6 +125,7 @@ impl Room {
             asked: Mutex::default(),
             cancel_at: None,
             on_event: None,
+            ready: Mutex::default(),
             silent: false,
         }
     }
@@ -397,10 +403,15 @@ impl Sink for Room {
         "the room".to_owned()
     }
 
+    fn ready(&self, _: &ImageConfig, stack: &[SnapshotId]) {
+        self.ready.lock().unwrap().push(stack.to_vec());
+    }
+
     fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign> {
         let content: &dyn Content = &self.layout;
         let (digest, size) = content.put(publication.manifest)?;
         assert_eq!(&digest, publication.digest);
+        assert!(!self.ready.lock().unwrap().is_empty(), "nobody was told");
         let descriptor = Descriptor::new(publication.media_type.into(), size, digest);
         for name in publication.names {
             self.layout.tag(&name.to_string(), &descriptor)?;

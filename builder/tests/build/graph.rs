@@ -1,11 +1,15 @@
 //! Stages as a graph: what runs side by side, what never runs, and what a failure does to the rest.
 
+use std::fs;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use builder::error::BuildError;
 use builder::request::BuildRequest;
 use libtest_mimic::Trial;
+use unpacker::progress::Event;
 
 use super::fixture::{Room, trial};
 
@@ -21,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_cancelled_build_leaves_its_step_to_who_waits", taken_over),
         trial("steps_never_wait_for_each_others_caches", locked_caches),
         trial("who_stops_waiting_disturbs_nobody", waiter_goes),
+        trial("layers_are_packed_while_later_steps_run", packed_ahead),
+        trial("containers_need_not_wait_for_layers", ready),
     ]
 }
 
@@ -172,10 +178,10 @@ fn waiter_goes() {
         eventually(|| second.lines().iter().any(|line| line.contains("waiting")));
         second.cancel.cancel();
         let error = two.join().unwrap();
-        let mount = std::fs::read_dir(first.dir.path().join("cache/mounts"));
+        let mount = fs::read_dir(first.dir.path().join("cache/mounts"));
         let folders = mount.unwrap().map(|entry| entry.unwrap().path());
         for folder in folders.filter(|path| path.is_dir()) {
-            std::fs::write(folder.join("go"), "").unwrap();
+            fs::write(folder.join("go"), "").unwrap();
         }
         (one.join().unwrap(), error)
     });
@@ -207,4 +213,49 @@ fn eventually(condition: impl Fn() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(60), "it never came");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn packed_ahead() {
+    let mut room = Room::new(&[("a", "one"), ("b", "two")]);
+    let (layers, seen) = (
+        room.dir.path().join("cache/layers"),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let told = Arc::clone(&seen);
+    room.on_event = Some(Box::new(move |event| {
+        if !matches!(event, Event::Output { text, .. } if text.contains("now")) {
+            return;
+        }
+        // The command's end is not told before this returns.
+        let begun = Instant::now();
+        let packed = || fs::read_dir(&layers).is_ok_and(|entries| entries.count() > 0);
+        while !packed() && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        told.store(packed(), Ordering::SeqCst);
+    }));
+    let built = room.build(
+        "FROM busybox AS other\nCOPY b /b\nFROM busybox\nCOPY a /a\nRUN echo now > /c; echo now\n",
+    );
+    assert!(seen.load(Ordering::SeqCst), "nothing was packed");
+    let tree = room.tree_of(&built.unwrap());
+    assert_eq!(
+        (tree.read("a"), tree.read("c")),
+        ("one".into(), "now\n".into())
+    );
+}
+
+fn ready() {
+    let room = Room::new(&[("a", "one")]);
+    let first = room
+        .build("FROM busybox\nCOPY a /a\nRUN echo b > /b\n")
+        .unwrap();
+    let second = room.build("FROM busybox\nCOPY a /a\n").unwrap();
+    assert_eq!(*room.ready.lock().unwrap(), [first.stack, second.stack]);
+    room.build("FROM busybox\nRUN false\n").unwrap_err();
+    assert_eq!(
+        room.ready.lock().unwrap().len(),
+        2,
+        "what failed is not ready"
+    );
 }

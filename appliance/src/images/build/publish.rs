@@ -12,14 +12,18 @@ use builder::source::Source;
 use config::name::{Reference, RepositoryName, Target};
 use oci_spec::image::MediaType;
 use unpacker::digest::{Digest, sha256};
+use unpacker::image::config::ImageConfig;
 use unpacker::image::read::Platform;
 use unpacker::progress::{Cancel, Progress};
 use unpacker::remote::manifest::Fetched;
+use unpacker::snapshot::id::SnapshotId;
 
 use super::NAMELESS;
 use crate::error::Outcome;
 use crate::images::attest;
+use crate::images::gate::Pass;
 use crate::images::service::Images;
+use crate::sandbox::local::Runnable;
 
 /// Base images of one build.
 pub(super) struct Bases<'a> {
@@ -130,6 +134,42 @@ impl Keeper<'_> {
     }
 }
 
+/// Tells of an image before it is one, and keeps it under its names.
+pub(super) struct Early<'a> {
+    pub(super) images: &'a Images,
+    pub(super) name: Option<String>,
+    pub(super) ready: &'a (dyn Fn(Runnable) + Sync),
+    pub(super) pass: Pass,
+}
+
+impl Sink for Early<'_> {
+    fn place(&self) -> String {
+        self.images.place()
+    }
+
+    fn ready(&self, config: &ImageConfig, stack: &[SnapshotId]) {
+        (self.ready)(Runnable {
+            name: self.name.clone().unwrap_or_default(),
+            digest: None,
+            config: config.config.clone(),
+            stack: stack.to_vec(),
+            pass: self.pass.clone(),
+        });
+    }
+
+    fn publish(&self, publication: &Publication<'_>) -> Result<(), Foreign> {
+        for name in publication.names {
+            let repository = self.images.here.destination(name)?;
+            let target = match name.target() {
+                Target::Digest(_) => Target::Digest(publication.digest.clone()),
+                tag => tag,
+            };
+            (self.images).keep_built(&repository, &target, publication)?;
+        }
+        Ok(())
+    }
+}
+
 impl Sink for Keeper<'_> {
     fn place(&self) -> String {
         self.images.place()
@@ -154,6 +194,11 @@ fn blobs_of(publication: &Publication<'_>) -> Vec<Digest> {
 }
 
 impl Images {
+    /// Where images go, as a build's log names it.
+    fn place(&self) -> String {
+        format!("localhost:{}", self.here.port)
+    }
+
     /// Whether a name without a host is that of an image of our own.
     fn is_built_here(&self, reference: &Reference) -> Outcome<bool> {
         let repository = self.here.destination(reference)?;

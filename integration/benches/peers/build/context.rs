@@ -41,6 +41,17 @@ pub(crate) fn change(folder: &Path, nonce: usize) {
     fs::write(folder.join("src/d000/changed.txt"), format!("{nonce}\n")).unwrap();
 }
 
+/// What the first command of a workspace says.
+pub(crate) const WORD: &str = "well-begun";
+
+/// Makes a workspace of the context.
+pub(crate) fn write_workspace(folder: &Path, base: &str) {
+    let config = format!(
+        r#"{{"build": {{"dockerfile": "Dockerfile", "args": {{"BASE": "{base}"}}}}, "postCreateCommand": "echo {WORD}"}}"#
+    );
+    fs::write(folder.join(".devcontainer.json"), config).unwrap();
+}
+
 /// A Dockerfile alone, of so many commands that do nothing, after something that nobody knows.
 pub(crate) fn write_commands(folder: &Path, count: usize, nonce: usize) {
     fs::create_dir_all(folder).unwrap();

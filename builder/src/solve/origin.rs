@@ -11,6 +11,7 @@ use unpacker::snapshot::store::Staging;
 
 use crate::assemble::Finished;
 use crate::cache::files;
+use crate::cache::key::KeyWriter;
 use crate::context::Context;
 use crate::copy::digest::{Content, Counts, digest};
 use crate::copy::select::{Match, Tree, select};
@@ -120,6 +121,20 @@ impl Solver<'_> {
                 Some(names.collect())
             }
         }
+    }
+
+    /// Which runs of steps these are made of now; images and contexts are what they are called.
+    pub(super) fn runs_of(&self, origins: &[&Origin]) -> Digest {
+        let mut key = KeyWriter::new("runs");
+        for origin in origins {
+            let finished = match origin {
+                Origin::Stage(index) => self.done.get(index).and_then(|done| done.get()),
+                Origin::Context | Origin::Named(_) | Origin::Image(..) => None,
+            };
+            let layers = finished.map(Finished::layers).unwrap_or_default();
+            key.list("runs", layers.iter().map(SnapshotId::as_str));
+        }
+        key.finish()
     }
 
     pub(super) fn open(&self, origin: &Origin) -> Result<Opened<'_>, StepError> {

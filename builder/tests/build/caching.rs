@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("a_touch_while_it_is_copied_changes_nothing", touched),
         trial("an_epoch_on_a_warm_cache_is_the_cold_one", epoch),
+        trial("an_epoch_is_every_time_of_what_steps_made", old_times),
     ]
 }
 
@@ -425,5 +426,54 @@ fn epoch() {
         let (of_warm, of_cold) = (built(&warm, Some(epoch)), built(&cold, Some(epoch)));
         assert_eq!((of_warm.1, of_cold.1), (6, 0));
         assert_eq!(of_warm.0, of_cold.0, "{epoch}");
+    }
+}
+
+/// Times that are older than the build, by every way that they come into a layer.
+const OLD_TIMES: &str = "FROM busybox AS a
+RUN mkdir /t; echo in > /t/in; touch -d @987654321 /t/in; touch -d @3000000000 /t/later
+RUN mkdir /x; busybox tar c -C /t . | busybox tar x -C /x; cp -a /t/in /x/kept
+ADD a.tar /added/
+FROM busybox AS b
+COPY --from=a /x /from-a/
+FROM busybox
+COPY --from=b /from-a /from-b/
+COPY --from=a /added/old /old
+RUN --mount=from=a,target=/a cp -a /a/t/in /bound; mv /from-b/in /moved; chmod 700 /old /bin/busybox
+";
+
+fn old_times() {
+    let room = || {
+        let room = Room::new(&[]);
+        let tar = super::copying::tar(&[("old", "old", None)]);
+        fs::write(room.context().join("a.tar"), tar).unwrap();
+        room
+    };
+    let built = |room: &Room, epoch: i64| {
+        let mut request = room.request(OLD_TIMES);
+        request.source_date_epoch = Some(epoch);
+        room.run(&request).unwrap()
+    };
+    let warm = room();
+    warm.build(OLD_TIMES).unwrap();
+    for epoch in [500_000_000, 1_600_000_000, 4_000_000_000] {
+        let cold = room();
+        let (of_warm, of_cold) = (built(&warm, epoch), built(&cold, epoch));
+        assert_eq!((of_warm.cached, of_cold.cached), (7, 0));
+        assert_eq!(of_warm.digest, of_cold.digest, "{epoch}");
+        let tree = cold.tree_of(&of_cold);
+        let made = [
+            "from-b/kept",
+            "from-b/later",
+            "old",
+            "bound",
+            "moved",
+            "bin/busybox",
+        ];
+        let time = |name: &str| fs::metadata(tree.path(name)).unwrap().modified().unwrap();
+        for name in made {
+            let since = time(name).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(since.as_secs(), epoch.unsigned_abs(), "{name}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod imports;
 mod origin;
 mod repository;
 mod run;
+mod runs;
 mod schedule;
 mod stage;
 mod step;
@@ -45,6 +46,7 @@ use crate::source::Source;
 use board::Stages;
 use exports::Results;
 use imports::Imports;
+use runs::Runs;
 use schedule::Turn;
 
 /// Builds the image that `source` describes, and publishes it. Nothing of it, waiting included, goes on
@@ -96,6 +98,7 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
     let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
     checks::tell(env, &source.name, &options, &found)?;
     let imports = Imports::new(env.caches);
+    let mut own_runs = false;
     loop {
         imports.begin();
         // A failure cancels what runs beside it.
@@ -113,6 +116,7 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
             contexts: &contexts,
             images: &images,
             imports: &imports,
+            runs: Runs::new(own_runs),
             results: Results::default(),
             done: plan.stages.iter().map(not_done).collect(),
             cached: AtomicUsize::new(0),
@@ -122,6 +126,12 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
             Err(BuildError::Cache(error)) => {
                 let text = format!("{}; building without it", error::chain(&error));
                 env.progress.event(Event::Warning { text });
+            }
+            // With these it cannot happen again.
+            Err(error @ BuildError::TwoRuns) => {
+                own_runs = true;
+                let text = format!("{error}; building with those of this host");
+                env.progress.event(Event::Line { text });
             }
             solved => return solved,
         }
@@ -259,6 +269,7 @@ struct Solver<'a> {
     contexts: &'a Contexts,
     images: &'a BaseImages,
     imports: &'a Imports<'a>,
+    runs: Runs,
     results: Results,
     done: Stages,
     cached: AtomicUsize,

@@ -55,6 +55,8 @@ impl Done {
 struct Definition {
     key: Digest,
     runs: Digest,
+    /// Some of them were carried out here.
+    own: bool,
 }
 
 /// What a step needs to run, found while its key was computed.
@@ -113,12 +115,16 @@ impl Solver<'_> {
             Definition {
                 key: key.finish(),
                 runs: self.runs_of(&[&copy.origin]),
+                own: self.is_own(&copy.origin),
             }
         });
-        if let Some(quick) = &quick
-            && let Some(performed) = self.quick_hit(step, quick, below)
-        {
-            return Ok(performed);
+        if let Some(quick) = &quick {
+            if let Some(performed) = self.quick_hit(step, quick, below)? {
+                return Ok(performed);
+            }
+            if quick.own {
+                self.runs.read_own()?;
+            }
         }
         let downloads = copy.remote.iter().map(|source| download(self.env, source));
         let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
@@ -152,17 +158,24 @@ impl Solver<'_> {
     fn run_step(&self, step: &Step, run: &Run, below: &Finished) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
         let names = below.all_names();
+        let origins: Vec<&Origin> = run.mounts.iter().filter_map(bind_origin).collect();
+        let own = origins.iter().any(|origin| self.is_own(origin));
         let mut quick = None;
         if self.binds_stacks_alone(run) {
             let key = self.run_key(run, &names, Binds::Definition);
             let (key, _) = key.map_err(at())?;
-            let origins: Vec<&Origin> = run.mounts.iter().filter_map(bind_origin).collect();
-            let runs = self.runs_of(&origins);
-            let definition = Definition { key, runs };
-            if let Some(performed) = self.quick_hit(step, &definition, below) {
+            let definition = Definition {
+                key,
+                runs: self.runs_of(&origins),
+                own,
+            };
+            if let Some(performed) = self.quick_hit(step, &definition, below)? {
                 return Ok(performed);
             }
             quick = Some(definition);
+        }
+        if own {
+            self.runs.read_own()?;
         }
         let key = self.run_key(run, &names, Binds::Content);
         let (key, bound) = key.map_err(at())?;
@@ -175,21 +188,41 @@ impl Solver<'_> {
 
     /// A result by its definition. What another host has for the same definition may come from other
     /// bytes, so only what this host linked to it is another key of its own result.
-    fn quick_hit(&self, step: &Step, quick: &Definition, below: &Finished) -> Option<Performed> {
+    fn quick_hit(
+        &self,
+        step: &Step,
+        quick: &Definition,
+        below: &Finished,
+    ) -> Result<Option<Performed>, BuildError> {
         if self.runs_again(step) {
-            return None;
+            return Ok(None);
         }
         let mut keys = vec![quick.key.digest().to_owned()];
         let found = self.steps.defined(&quick.key, &quick.runs);
-        let outcome = match found.filter(|(outcome, _)| self.is_good(outcome, below)) {
-            Some((outcome, same_as)) => {
-                keys.extend(same_as);
-                outcome
+        let found = found.filter(|(outcome, _)| self.is_good(outcome, below));
+        let outcome = match found {
+            Some((outcome, Some(same_as))) => {
+                if quick.own {
+                    self.runs.read_own()?;
+                }
+                keys.push(same_as);
+                Some(outcome)
             }
-            None => self.imports.find(self.env, &quick.key, below)?,
+            found => {
+                let find = || match found {
+                    Some((outcome, _)) => Some(outcome),
+                    None => self.imports.find(self.env, &quick.key, below),
+                };
+                match quick.own {
+                    true => self.runs.take_others(find),
+                    false => find(),
+                }
+            }
         };
-        let outcome = self.hit(step, outcome).outcome;
-        Some(Performed { keys, outcome })
+        Ok(outcome.map(|outcome| {
+            let outcome = self.hit(step, outcome).outcome;
+            Performed { keys, outcome }
+        }))
     }
 
     /// Lets a definition key lead to what the content key has.

@@ -39,6 +39,11 @@ impl SnapshotId {
         Self(format!("step-{}", key.digest()))
     }
 
+    /// Whether it is one run of a build step, here and nowhere else.
+    pub fn is_step(&self) -> bool {
+        self.0.starts_with("step-")
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -12,6 +12,7 @@ mod exports;
 mod furnish;
 mod imports;
 mod origin;
+mod passwords;
 mod repository;
 mod run;
 mod runs;
@@ -97,6 +98,7 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
     let ignore = &contexts.main.ignore;
     let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
     checks::tell(env, &source.name, &options, &found)?;
+    passwords::warn(env, request, &plan);
     let imports = Imports::new(env.caches);
     let mut own_runs = false;
     loop {

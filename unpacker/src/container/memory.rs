@@ -84,9 +84,7 @@ pub fn covered(folder: &Path, data: &Path) -> io::Result<Option<u64>> {
 /// Half of the memory that there is for us: the host's, or what a container around us may use.
 pub fn half() -> u64 {
     let host = rustix::system::sysinfo();
-    let host = u64::try_from(host.totalram)
-        .unwrap_or(u64::MAX)
-        .saturating_mul(u64::from(host.mem_unit));
+    let host = host.totalram.saturating_mul(u64::from(host.mem_unit));
     let bytes = |file: &&str| std::fs::read_to_string(file).ok()?.trim().parse().ok();
     let least = LIMITS.iter().filter_map(bytes).fold(host, u64::min);
     least / 2

@@ -19,6 +19,7 @@ mod runs;
 mod schedule;
 mod stage;
 mod step;
+mod workdir;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -18,8 +18,8 @@ use unpacker::snapshot::id::SnapshotId;
 use super::{touch, write_atomically};
 
 const VERSION: u32 = 2;
-/// Entries are some hundred bytes; a larger file is none of ours.
-const MAX_ENTRY: u64 = 64 * 1024;
+/// An entry names what is below it, at most twice 500 snapshots; a larger file is none of ours.
+const MAX_ENTRY: u64 = 128 * 1024;
 
 /// What a step made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,13 +17,12 @@ use crate::cache::key::KeyWriter;
 use crate::cache::steps::{Outcome, Standing, nonce};
 use crate::copy::CopyError;
 use crate::copy::changes::Changes;
-use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
 use crate::git::Resolved;
 use crate::ignore::Ignore;
 use crate::plan::{Action, Copy, Origin, Run, Step, Workdir};
 
-use super::copy::{is_free, owner};
+use super::copy::is_free;
 use super::download::{Download, download};
 use super::origin::Selected;
 use super::repository;
@@ -108,16 +107,7 @@ impl Solver<'_> {
     ) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
         let names = below.all_names();
-        let quick = self.names_of(&copy.origin).map(|origin| {
-            let mut key = self.copy_key(copy, &names);
-            key.list("origin", origin.iter().map(SnapshotId::as_str));
-            key.list("sources", copy.sources.iter().map(|s| &s.path));
-            Definition {
-                key: key.finish(),
-                runs: self.runs_of(&[&copy.origin]),
-                own: self.is_own(&copy.origin),
-            }
-        });
+        let quick = self.definition(copy, &names);
         if let Some(quick) = &quick {
             if let Some(performed) = self.quick_hit(step, quick, below)? {
                 return Ok(performed);
@@ -152,6 +142,18 @@ impl Solver<'_> {
         let quick = quick.as_ref().map(|quick| &quick.key);
         let keys: Vec<&Digest> = quick.into_iter().chain([&key]).collect();
         Ok(performed(&keys, done))
+    }
+
+    fn definition(&self, copy: &Copy, below: &[SnapshotId]) -> Option<Definition> {
+        let origin = self.names_of(&copy.origin)?;
+        let mut key = self.copy_key(copy, below);
+        key.list("origin", origin.iter().map(SnapshotId::as_str));
+        key.list("sources", copy.sources.iter().map(|s| &s.path));
+        Some(Definition {
+            key: key.finish(),
+            runs: self.runs_of(&[&copy.origin]),
+            own: self.is_own(&copy.origin),
+        })
     }
 
     /// A command that sees a stage or an image is looked up by that one's identity first, too.
@@ -489,38 +491,4 @@ fn performed(keys: &[&Digest], done: Done) -> Performed {
 fn shortened(instruction: &str) -> String {
     let end = instruction.floor_char_boundary(MAX_MADE_BY);
     instruction[..end].to_owned()
-}
-
-// WORKDIR.
-
-impl Solver<'_> {
-    fn workdir_key(&self, workdir: &Workdir, below: &[SnapshotId]) -> Digest {
-        let mut key = KeyWriter::of_step("WORKDIR", below, self.env.ownership);
-        key.field("path", &workdir.path);
-        key.field("user", &workdir.user);
-        key.finish()
-    }
-
-    fn workdir(
-        &self,
-        workdir: &Workdir,
-        stack: &[SnapshotId],
-        staging: &Staging,
-    ) -> Result<(), StepError> {
-        let failed = |source| StepError::Workdir {
-            path: workdir.path.clone(),
-            source,
-        };
-        let path = Path::new(&workdir.path);
-        let is_dir = |view: Root| {
-            view.metadata_followed(path)
-                .is_ok_and(|found| found.is_dir())
-        };
-        if self.view(stack)?.is_some_and(is_dir) {
-            return Ok(());
-        }
-        let root = self.writable(stack, staging)?;
-        let owner = owner(&root, &workdir.user)?;
-        make_folders(&root, path, owner, FOLDER_MODE, self.env.ownership).map_err(failed)
-    }
 }

@@ -106,6 +106,9 @@ pub enum BuildError {
     /// The build begins again without it.
     #[error(transparent)]
     Cache(CacheError),
+    /// The build begins again with the runs of this host.
+    #[error("other hosts' caches have results of other runs of a stage than this host")]
+    TwoRuns,
     #[error("still building after {seconds} s")]
     TimedOut { seconds: u64 },
     #[error(transparent)]

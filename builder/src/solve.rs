@@ -13,11 +13,14 @@ mod exports;
 mod furnish;
 mod imports;
 mod origin;
+mod passwords;
 mod repository;
 mod run;
+mod runs;
 mod schedule;
 mod stage;
 mod step;
+mod workdir;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -48,6 +51,7 @@ use ahead::Ahead;
 use board::Stages;
 use exports::Results;
 use imports::Imports;
+use runs::Runs;
 use schedule::Turn;
 
 /// Builds the image that `source` describes, and publishes it. Nothing of it, waiting included, goes on
@@ -98,7 +102,9 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
     let ignore = &contexts.main.ignore;
     let found = checks::find(&parsed, request, &options, ignore, &plan.base_configs);
     checks::tell(env, &source.name, &options, &found)?;
+    passwords::warn(env, request, &plan);
     let imports = Imports::new(env.caches);
+    let mut own_runs = false;
     loop {
         imports.begin();
         // A failure cancels what runs beside it.
@@ -116,6 +122,7 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
             contexts: &contexts,
             images: &images,
             imports: &imports,
+            runs: Runs::new(own_runs),
             results: Results::default(),
             ahead: Ahead::of(&plan, request),
             done: plan.stages.iter().map(not_done).collect(),
@@ -126,6 +133,12 @@ fn carry_out(env: &Env<'_>, request: &BuildRequest, source: &Source) -> Result<B
             Err(BuildError::Cache(error)) => {
                 let text = format!("{}; building without it", error::chain(&error));
                 env.progress.event(Event::Warning { text });
+            }
+            // With these it cannot happen again.
+            Err(error @ BuildError::TwoRuns) => {
+                own_runs = true;
+                let text = format!("{error}; building with those of this host");
+                env.progress.event(Event::Line { text });
             }
             solved => return solved,
         }
@@ -263,6 +276,7 @@ struct Solver<'a> {
     contexts: &'a Contexts,
     images: &'a BaseImages,
     imports: &'a Imports<'a>,
+    runs: Runs,
     results: Results,
     ahead: Ahead,
     done: Stages,

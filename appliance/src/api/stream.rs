@@ -87,6 +87,7 @@ where
     tokio::task::spawn_blocking(move || {
         let outcome = verb.told(|| {
             work(&app, reporter, cancel)
+                .map_err(|failure| app.images.in_memory(failure))
                 .map_err(|failure| explained(failure, app.shutdown.is_cancelled()))
         });
         writer.0.end(&match outcome {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::quantity::ByteSize;
 use config::settings;
 use registry::http::Front;
 use registry::http::manage::Reach;
@@ -79,7 +80,7 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
         Err(error) => tracing::warn!(%error, "cannot make room in the control group"),
     }
     folder.sweep()?;
-    cover_snapshots(&folder)?;
+    cover_snapshots(&folder, options.settings.layers.memory)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -90,13 +91,15 @@ pub fn run(options: Options, listen: Option<&str>, detach: bool) -> Outcome<u8> 
 }
 
 /// Where no layers can be stacked in the data folder, they are kept in memory.
-fn cover_snapshots(folder: &DataFolder) -> Outcome<()> {
+fn cover_snapshots(folder: &DataFolder, limit: Option<ByteSize>) -> Outcome<()> {
     let snapshots = folder.snapshots();
     std::fs::create_dir_all(&snapshots)?;
-    match memory::cover(&snapshots) {
+    let bytes = limit.map_or_else(memory::half, |limit| limit.0);
+    match memory::cover(&snapshots, bytes) {
         Ok(Layers::OnDisk) => {}
         Ok(Layers::InMemory(why)) => tracing::warn!(
             %why,
+            bytes,
             "layers cannot be stacked in the data folder; until this daemon ends they are in memory"
         ),
         Ok(Layers::Nowhere(why)) => tracing::warn!(%why, "layers cannot be stacked"),

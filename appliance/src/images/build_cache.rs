@@ -1,8 +1,10 @@
 //! The build cache as its owner sees it: what is in it, what made it, and what goes.
 //!
 //! Several entries are one thing here: the keys of a step, and what its snapshot was packed to, stand
-//! and fall with the snapshot.
+//! and fall with the snapshot. A result that others stand on goes after them, and never without them:
+//! made again it would be another one.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +28,18 @@ struct Item {
     row: CacheRow,
     last_used: SystemTime,
     entries: Vec<Entry>,
+}
+
+impl Item {
+    fn stands_on(&self) -> impl Iterator<Item = &SnapshotId> {
+        self.entries.iter().flat_map(|entry| &entry.stands_on)
+    }
+
+    /// How many results it was made on.
+    fn height(&self) -> usize {
+        let heights = self.entries.iter().map(|entry| entry.stands_on.len());
+        heights.max().unwrap_or_default()
+    }
 }
 
 impl Images {
@@ -77,7 +91,7 @@ impl Images {
             self.item(entries, &needed)
         });
         let mut items = items.collect::<Outcome<Vec<Item>>>()?;
-        items.sort_by_key(|item| item.last_used);
+        items.sort_by_key(|item| (item.last_used, Reverse(item.height())));
         Ok(items)
     }
 
@@ -124,6 +138,11 @@ impl Images {
                 kept.push(item);
             }
         }
+        let lost: HashSet<SnapshotId> = snapshots(&gone).cloned().collect();
+        let (fallen, kept) = kept
+            .into_iter()
+            .partition(|item| item.stands_on().any(|id| lost.contains(id)));
+        gone.extend::<Vec<Item>>(fallen);
         Ok((gone, kept))
     }
 
@@ -148,6 +167,11 @@ impl Images {
         }
         Ok((gone, kept))
     }
+}
+
+fn snapshots(items: &[Item]) -> impl Iterator<Item = &SnapshotId> {
+    let entries = items.iter().flat_map(|item| &item.entries);
+    entries.filter_map(|entry| entry.snapshot.as_ref())
 }
 
 /// What is asked to go, of things that are looked at the longest unused first.

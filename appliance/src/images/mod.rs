@@ -22,6 +22,7 @@ mod fetch;
 mod files;
 pub(crate) mod gate;
 mod host;
+mod in_memory;
 mod inspect;
 pub mod locate;
 mod lookup;

@@ -173,10 +173,12 @@ impl Images {
         {
             return Ok(true);
         }
-        match &entry.snapshot {
-            Some(id) => Ok(self.snapshots.get(id)?.is_none()),
-            None => Ok(false),
+        for id in entry.snapshot.iter().chain(&entry.stands_on) {
+            if self.snapshots.get(id)?.is_none() {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     /// Every snapshot that something needs, with what aliases lead to.

@@ -4,6 +4,7 @@
 //! Looking at it changes nothing. It must not be removed from while a build runs: the caller sees to
 //! that. A removed entry is a miss in the next build, nothing worse.
 
+use std::collections::HashMap;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +18,7 @@ use unpacker::snapshot::id::SnapshotId;
 use super::downloads;
 use super::layers;
 use super::mount_names;
-use super::steps::Steps;
+use super::steps::{Outcome, Steps};
 use crate::run::seed::UNFINISHED;
 
 /// What kind of thing is remembered.
@@ -48,7 +49,7 @@ pub struct Entry {
     pub what: Option<String>,
     /// What it is worth nothing without; `None` for a step that changed nothing.
     pub snapshot: Option<SnapshotId>,
-    /// What else it is worth nothing without.
+    /// What else it is worth nothing without: the results that it was made on.
     pub stands_on: Vec<SnapshotId>,
     /// The blob that the snapshot was packed to.
     pub blob: Option<Digest>,
@@ -92,10 +93,7 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
     for file in files(&cache.join("steps"))? {
         let outcome = steps.peek(&file.file_name().to_string_lossy());
         let made_by = outcome.as_ref().map(|outcome| outcome.made_by.clone());
-        let standing = outcome
-            .as_ref()
-            .and_then(|outcome| outcome.standing.clone());
-        let stands_on = standing.map(|all| [all.stack, all.layers].concat());
+        let stands_on = outcome.as_ref().map(Outcome::stands_on);
         found.push(Entry {
             what: made_by.filter(|text| !text.is_empty()),
             stands_on: stands_on.unwrap_or_default(),
@@ -129,7 +127,33 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
     }
     found.extend(folders(&cache.join("mounts"), Kind::Mount)?);
     found.extend(folders(&cache.join("git"), Kind::Repository)?);
+    use_below(&mut found);
     Ok(found)
+}
+
+/// What something stands on was of use whenever that was, or what that was packed to: the last use is
+/// remembered by the day, so what is below may look older.
+fn use_below(entries: &mut [Entry]) {
+    let mut uses: HashMap<SnapshotId, SystemTime> = HashMap::new();
+    let mut used = |id: &SnapshotId, at: SystemTime| {
+        let last = uses.entry(id.clone()).or_insert(at);
+        *last = at.max(*last);
+        *last
+    };
+    for entry in entries.iter() {
+        entry.snapshot.as_ref().map(|id| used(id, entry.last_used));
+    }
+    for entry in entries.iter() {
+        let own = entry.snapshot.as_ref();
+        let last = own.map_or(entry.last_used, |id| used(id, entry.last_used));
+        for below in &entry.stands_on {
+            used(below, last);
+        }
+    }
+    for entry in entries {
+        let last = entry.snapshot.as_ref().and_then(|id| uses.get(id));
+        entry.last_used = last.copied().unwrap_or(entry.last_used);
+    }
 }
 
 /// Removes what builds were writing when they were killed. To be called while none runs.
@@ -230,7 +254,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::steps::Outcome;
+    use super::super::steps::Standing;
     use super::*;
     use std::time::Duration;
     use unpacker::digest::sha256;
@@ -244,12 +268,13 @@ mod tests {
         let id = SnapshotId::of_step(&key);
         let outcome = Outcome {
             snapshot: Some(id.clone()),
+            name: Some(id.clone()),
             created: "2026-01-01T00:00:00Z".to_owned(),
             made_by: "RUN true".to_owned(),
-            standing: None,
+            standing: Standing::On(Vec::new()),
         };
         steps.put(&key, &outcome).unwrap();
-        steps.link(&link, &key).unwrap();
+        steps.link(&link, &key, &sha256(b"runs")).unwrap();
         fs::write(dir.path().join("steps/damaged"), "{").unwrap();
         let found = entries(dir.path()).unwrap();
         let sound: Vec<_> = found.iter().filter(|entry| entry.sound).collect();
@@ -269,9 +294,10 @@ mod tests {
         let (steps, key) = (Steps::new(dir.path()), sha256(b"key"));
         let outcome = Outcome {
             snapshot: None,
+            name: None,
             created: String::new(),
             made_by: String::new(),
-            standing: None,
+            standing: Standing::On(Vec::new()),
         };
         steps.put(&key, &outcome).unwrap();
         let path = dir.path().join("steps").join(key.digest());
@@ -280,6 +306,51 @@ mod tests {
         assert_eq!(entries(dir.path()).unwrap()[0].last_used, old);
         steps.get(&key).unwrap();
         assert!(entries(dir.path()).unwrap()[0].last_used > old);
+    }
+
+    #[test]
+    fn what_is_below_was_of_use_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let steps = Steps::new(dir.path());
+        let now = SystemTime::now();
+        let day = Duration::from_secs(24 * 3600);
+        let add = |name: &str, below: &[&str], days: u32| {
+            let id = |name: &str| SnapshotId::of_step(&sha256(name.as_bytes()));
+            let key = sha256(format!("key of {name}").as_bytes());
+            let outcome = Outcome {
+                snapshot: Some(id(name)),
+                name: Some(SnapshotId::of_step(&key)),
+                created: "2026-01-01T00:00:00Z".to_owned(),
+                made_by: name.to_owned(),
+                standing: Standing::On(below.iter().map(|below| id(below)).collect()),
+            };
+            steps.put(&key, &outcome).unwrap();
+            let file = fs::File::open(dir.path().join("steps").join(key.digest()));
+            file.unwrap().set_modified(now - day * days).unwrap();
+        };
+        add("bottom", &[], 9);
+        add("middle", &["bottom"], 8);
+        add("top", &["bottom", "middle"], 2);
+        add("another", &["bottom"], 5);
+        add("alone", &[], 9);
+        let found = entries(dir.path()).unwrap();
+        for (name, days) in [
+            ("bottom", 2),
+            ("middle", 2),
+            ("top", 2),
+            ("another", 5),
+            ("alone", 9),
+        ] {
+            let entry = found.iter().find(|e| e.what.as_deref() == Some(name));
+            assert_eq!(entry.unwrap().last_used, now - day * days, "{name}");
+        }
+        // It was packed just now.
+        fs::create_dir(dir.path().join("layers")).unwrap();
+        let top = SnapshotId::of_step(&sha256(b"top"));
+        fs::write(dir.path().join(format!("layers/{top}.gzip")), "{}").unwrap();
+        let found = entries(dir.path()).unwrap();
+        let recent = found.iter().filter(|entry| entry.last_used > now - day);
+        assert_eq!(recent.count(), 4, "top, its layer, middle and bottom");
     }
 
     #[test]

@@ -15,14 +15,15 @@
 //!
 //! A COPY from a stage has a second, cheaper key by the names of what its origin is made of, which leads
 //! to the first. Layers of base images are named by their diffIDs and results by their keys, never by
-//! folders, users or compressed bytes: other hosts come to the same keys. Pure: nothing here reads a file.
+//! folders, users or compressed bytes: other hosts come to the same keys. Which runs of those results are
+//! meant is no matter of keys: see [`super::steps`]. Pure: nothing here reads a file.
 
 use unpacker::digest::{Digest, Hasher};
 use unpacker::layer::Ownership;
 use unpacker::snapshot::id::SnapshotId;
 
 /// Changes whenever a step of old would have another result today.
-const FORMAT: &str = "devpod build step 2";
+const FORMAT: &str = "devpod build step 3";
 
 /// Hashes fields so that no two different lists of them look the same.
 #[derive(Debug)]

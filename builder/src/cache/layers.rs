@@ -1,7 +1,7 @@
 //! Which blob a snapshot was packed to, so that no layer is packed twice.
 //!
 //! `<cache>/layers/<snapshot>.<form>`; whoever asks checks that the blob is still there. A damaged
-//! file is a miss.
+//! file is a miss. No two runs of a step have one snapshot, so what it was packed to stays true.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,24 +78,6 @@ impl Layers {
     }
 }
 
-/// Forgets every layer of a snapshot that is made anew under the same id: after a power cut the
-/// snapshot may be gone while what it was packed to is still known, and a step that runs again need
-/// not make the same bytes.
-pub fn forget(cache: &Path, id: &SnapshotId) -> io::Result<()> {
-    let entries = match std::fs::read_dir(cache.join("layers")) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_str().and_then(snapshot_of).as_ref() == Some(id) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// The snapshot that a file of this name is about.
 pub(super) fn snapshot_of(name: &str) -> Option<SnapshotId> {
     name.split_once('.')?.0.parse().ok()
@@ -108,32 +90,4 @@ pub(super) fn read(path: &Path) -> Option<PackedLayer> {
         blob: file.blob,
         diff_id: file.diff_id.parse().ok()?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use oci_spec::image::MediaType;
-    use unpacker::digest::sha256;
-    use unpacker::layer::compress::Compression;
-
-    #[test]
-    fn a_snapshot_made_anew_has_no_layer_yet() {
-        let cache = tempfile::tempdir().unwrap();
-        let layers = Layers::new(cache.path(), Compression::Gzip.into(), None);
-        let (old, other) = (
-            SnapshotId::of_step(&sha256(b"1")),
-            SnapshotId::of_step(&sha256(b"2")),
-        );
-        forget(cache.path(), &old).unwrap();
-        let layer = PackedLayer {
-            blob: Descriptor::new(MediaType::ImageLayerGzip, 1, sha256(b"blob")),
-            diff_id: sha256(b"diff").to_string().parse().unwrap(),
-        };
-        layers.put(&old, &layer).unwrap();
-        layers.put(&other, &layer).unwrap();
-        forget(cache.path(), &old).unwrap();
-        assert_eq!(layers.get(&old), None);
-        assert_eq!(layers.get(&other), Some(layer));
-    }
 }

@@ -4,7 +4,7 @@ use crate::dockerfile::instruction::{Invocation, Network, Run as RunInstruction,
 use crate::dockerfile::mount::{Mount, MountKind, Sharing};
 
 use super::evaluate::Evaluation;
-use super::{Origin, PlanError, Run, RunMount, RunMountKind, path, settings};
+use super::{Handed, Origin, PlanError, Run, RunMount, RunMountKind, path, settings};
 
 /// Where ssh looks for its agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
@@ -34,7 +34,7 @@ impl Evaluation<'_, '_> {
             let mount = flag.resolve(&self.outline.lexer, &self.scope())?;
             mounts.push(self.mount(mount, &mut agents)?);
         }
-        let is_agent = |mount: &&RunMount| matches!(mount.kind, RunMountKind::Ssh { .. });
+        let is_agent = |mount: &&RunMount| matches!(mount.kind, RunMountKind::Ssh(_));
         if let Some(agent) = mounts.iter().find(is_agent)
             && execution.variable(AGENT_VARIABLE).is_none()
         {
@@ -153,24 +153,22 @@ impl Evaluation<'_, '_> {
 fn secret(mount: &Mount, id: &str, required: bool, env: Option<&str>) -> RunMountKind {
     let variable = env.map(|name| if name.is_empty() { id } else { name });
     RunMountKind::Secret {
-        id: id.to_owned(),
-        required,
+        handed: handed(mount, id, required, 0o400),
         variable: variable.map(str::to_owned),
         file: variable.is_none() || mount.target.is_some(),
-        mode: mount.mode.unwrap_or(0o400),
-        uid: mount.uid.unwrap_or(0),
-        gid: mount.gid.unwrap_or(0),
     }
 }
 
 fn agent(mount: &Mount, id: Option<&str>, required: bool) -> RunMountKind {
-    RunMountKind::Ssh {
-        id: id
-            .filter(|id| !id.is_empty())
-            .unwrap_or("default")
-            .to_owned(),
+    let id = id.filter(|id| !id.is_empty()).unwrap_or("default");
+    RunMountKind::Ssh(handed(mount, id, required, 0o600))
+}
+
+fn handed(mount: &Mount, id: &str, required: bool, mode: u32) -> Handed {
+    Handed {
+        id: id.to_owned(),
         required,
-        mode: mount.mode.unwrap_or(0o600),
+        mode: mount.mode.unwrap_or(mode),
         uid: mount.uid.unwrap_or(0),
         gid: mount.gid.unwrap_or(0),
     }

@@ -8,7 +8,8 @@ use crate::dockerfile::instruction::{Copy, Healthcheck, Invocation, Kind, Transf
 use crate::dockerfile::source::Word;
 use crate::fetch::shown;
 
-use super::{PlanError, settings};
+use super::PlanError;
+use super::settings::HealthFields;
 
 /// Where the script of a lone heredoc is while it runs.
 const SCRIPTS: &str = "/dev/pipes";
@@ -78,28 +79,14 @@ pub(super) fn run(args: &[String], shell: &[String], invocation: &Invocation) ->
 
 /// `HEALTHCHECK {Test:[CMD-SHELL x] Interval:5m0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}`.
 pub(super) fn healthcheck(check: &Healthcheck) -> String {
-    let none = Duration::ZERO;
-    let (test, durations, retries) = match check {
-        Healthcheck::None => (vec!["NONE".to_owned()], [none; 4], 0),
-        Healthcheck::Check {
-            test,
-            interval,
-            timeout,
-            start_period,
-            start_interval,
-            retries,
-        } => {
-            let all = [interval, timeout, start_period, start_interval];
-            let durations = all.map(|duration| duration.unwrap_or(none));
-            (settings::health_test(test), durations, retries.unwrap_or(0))
-        }
-    };
-    let [interval, timeout, period, start] = durations.map(duration);
-    let test = test.join(" ");
-    format!(
-        "HEALTHCHECK {{Test:[{test}] Interval:{interval} Timeout:{timeout} \
-         StartPeriod:{period} StartInterval:{start} Retries:{retries}}}"
-    )
+    let fields = HealthFields::of(check);
+    let durations = fields.durations.map(|(name, given)| {
+        let given = duration(given.unwrap_or_default());
+        format!("{name}:{given}")
+    });
+    let (test, durations) = (fields.test.join(" "), durations.join(" "));
+    let retries = fields.retries.unwrap_or(0);
+    format!("HEALTHCHECK {{Test:[{test}] {durations} Retries:{retries}}}")
 }
 
 /// As Go writes durations: `1h0m1.5s`, `1m0s`, `1.5ms`.

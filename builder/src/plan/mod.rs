@@ -150,24 +150,24 @@ pub enum RunMountKind {
         size: Option<u64>,
     },
     Secret {
-        id: String,
-        required: bool,
+        handed: Handed,
         /// The variable that holds it.
         variable: Option<String>,
         /// It is a file, too.
         file: bool,
-        mode: u32,
-        uid: u32,
-        gid: u32,
     },
     /// The socket of an ssh agent.
-    Ssh {
-        id: String,
-        required: bool,
-        mode: u32,
-        uid: u32,
-        gid: u32,
-    },
+    Ssh(Handed),
+}
+
+/// What a command gets of whoever asked for the build.
+#[derive(Debug, Clone)]
+pub struct Handed {
+    pub id: String,
+    pub required: bool,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 #[derive(Debug, Clone)]

@@ -49,35 +49,60 @@ pub(crate) fn command(line: &CommandLine, config: &Execution) -> Option<Vec<Stri
 
 /// A HEALTHCHECK; what it leaves out the base image does not say either.
 pub(crate) fn healthcheck(config: &mut Execution, check: &Healthcheck) {
-    let value = match check {
-        Healthcheck::None => json!({"Test": ["NONE"]}),
-        Healthcheck::Check {
-            test,
-            interval,
-            timeout,
-            start_period,
-            start_interval,
-            retries,
-        } => {
-            let mut value = json!({"Test": health_test(test)});
-            for (key, given) in [
-                ("Interval", nanoseconds(*interval)),
-                ("Timeout", nanoseconds(*timeout)),
-                ("StartPeriod", nanoseconds(*start_period)),
-                ("StartInterval", nanoseconds(*start_interval)),
-                ("Retries", retries.map(Value::from)),
-            ] {
-                if let Some(given) = given {
-                    value[key] = given;
-                }
-            }
-            value
+    let fields = HealthFields::of(check);
+    let mut value = json!({"Test": fields.test});
+    for (name, given) in fields.durations {
+        if let Some(given) = nanoseconds(given) {
+            value[name] = given;
         }
-    };
+    }
+    if let Some(retries) = fields.retries {
+        value["Retries"] = Value::from(retries);
+    }
     config.other.insert("Healthcheck".to_owned(), value);
 }
 
-pub(super) fn health_test(line: &CommandLine) -> Vec<String> {
+/// A HEALTHCHECK as the configuration's fields, which the history shows as well.
+pub(super) struct HealthFields {
+    pub(super) test: Vec<String>,
+    /// By the names of their fields.
+    pub(super) durations: [(&'static str, Option<Duration>); 4],
+    pub(super) retries: Option<u32>,
+}
+
+impl HealthFields {
+    pub(super) fn of(check: &Healthcheck) -> Self {
+        let named = |[interval, timeout, period, start]: [Option<Duration>; 4]| {
+            [
+                ("Interval", interval),
+                ("Timeout", timeout),
+                ("StartPeriod", period),
+                ("StartInterval", start),
+            ]
+        };
+        match check {
+            Healthcheck::None => Self {
+                test: vec!["NONE".to_owned()],
+                durations: named([None; 4]),
+                retries: None,
+            },
+            Healthcheck::Check {
+                test,
+                interval,
+                timeout,
+                start_period,
+                start_interval,
+                retries,
+            } => Self {
+                test: health_test(test),
+                durations: named([*interval, *timeout, *start_period, *start_interval]),
+                retries: *retries,
+            },
+        }
+    }
+}
+
+fn health_test(line: &CommandLine) -> Vec<String> {
     let (kind, words) = match line {
         CommandLine::Shell(text) => ("CMD-SHELL", vec![text.clone()]),
         CommandLine::Exec(words) => ("CMD", words.clone()),

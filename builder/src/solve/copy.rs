@@ -176,3 +176,10 @@ pub(super) fn owner(image: &Root, text: &str) -> Result<Owner, StepError> {
 fn alone(copy: &Copy) -> bool {
     copy.link && copy.chmod.is_none()
 }
+
+/// Whether a copy is the same on top of anything: it is made without the image, and does not ask it
+/// for the numbers of names.
+pub(super) fn is_free(copy: &Copy) -> bool {
+    let chown = copy.chown.as_deref().unwrap_or_default();
+    alone(copy) && chown.bytes().all(|b| b.is_ascii_digit() || b == b':')
+}

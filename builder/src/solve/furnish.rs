@@ -1,6 +1,6 @@
 //! What `RUN --mount` asks for, from the plan's words to mounts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::copy::place::{Placement, place};
 use crate::dockerfile::mount::Sharing;
 use crate::error::StepError;
 use crate::ignore::Ignore;
-use crate::plan::{Dest, Origin, Run, RunMount, RunMountKind};
+use crate::plan::{Dest, Handed, Origin, Run, RunMount, RunMountKind};
 use crate::request::Secret;
 use crate::run::mounts::{Access, BindSource, CacheFolder, Furnished, SecretFile};
 
@@ -55,8 +55,15 @@ pub(super) fn furnish(
                 furnished.bind(&bind, target, *writable)?;
             }
             RunMountKind::Cache { .. } => cache(solver, &mut furnished, mount)?,
-            RunMountKind::Secret { .. } => secret(solver, &mut furnished, mount)?,
-            RunMountKind::Ssh { .. } => agent(solver, &mut furnished, mount)?,
+            RunMountKind::Secret {
+                handed,
+                variable,
+                file,
+            } => {
+                let asked = (handed, variable.as_deref(), *file);
+                secret(solver, &mut furnished, mount, asked)?;
+            }
+            RunMountKind::Ssh(handed) => agent(solver, &mut furnished, mount, handed)?,
         }
     }
     Ok(furnished)
@@ -141,32 +148,32 @@ fn secret(
     solver: &Solver<'_>,
     furnished: &mut Furnished,
     mount: &RunMount,
+    (handed, variable, file): (&Handed, Option<&str>, bool),
 ) -> Result<(), StepError> {
-    let RunMountKind::Secret {
-        id,
-        required,
-        variable,
-        file,
-        mode,
-        uid,
-        gid,
-    } = &mount.kind
-    else {
+    let none = |id| StepError::NoSecret { id };
+    let Some(given) = given(&solver.request.secrets, handed, none)? else {
         return Ok(());
     };
-    let Some(given) = solver.request.secrets.get(id) else {
-        return match required {
-            true => Err(StepError::NoSecret { id: id.clone() }),
-            false => Ok(()),
-        };
-    };
     let secret = SecretFile {
-        variable: variable.as_deref(),
-        file: *file,
-        access: access(*uid, *gid, *mode),
+        variable,
+        file,
+        access: access(handed.uid, handed.gid, handed.mode),
         ownership: solver.env.ownership,
     };
-    furnished.secret(&read(id, given)?, &secret, &mount.target)
+    furnished.secret(&read(&handed.id, given)?, &secret, &mount.target)
+}
+
+/// What was given under an id; a command may be content without it.
+fn given<'g, T>(
+    given: &'g BTreeMap<String, T>,
+    handed: &Handed,
+    none: impl FnOnce(String) -> StepError,
+) -> Result<Option<&'g T>, StepError> {
+    let found = given.get(&handed.id);
+    match found.is_none() && handed.required {
+        true => Err(none(handed.id.clone())),
+        false => Ok(found),
+    }
 }
 
 fn read(id: &str, secret: &Secret) -> Result<Vec<u8>, StepError> {
@@ -193,24 +200,13 @@ fn agent(
     solver: &Solver<'_>,
     furnished: &mut Furnished,
     mount: &RunMount,
+    handed: &Handed,
 ) -> Result<(), StepError> {
-    let RunMountKind::Ssh {
-        id,
-        required,
-        mode,
-        uid,
-        gid,
-    } = &mount.kind
-    else {
+    let none = |id| StepError::NoAgent { id };
+    let Some(agent) = given(&solver.request.ssh, handed, none)? else {
         return Ok(());
     };
-    let Some(agent) = solver.request.ssh.get(id) else {
-        return match required {
-            true => Err(StepError::NoAgent { id: id.clone() }),
-            false => Ok(()),
-        };
-    };
-    let access = access(*uid, *gid, *mode);
+    let access = access(handed.uid, handed.gid, handed.mode);
     furnished.agent(agent, access, solver.env.ownership, &mount.target)
 }
 

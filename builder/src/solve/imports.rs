@@ -133,12 +133,12 @@ impl<'a> Imports<'a> {
         let ids: Vec<SnapshotId> = ids.collect();
         let Some(top) = ids.last() else {
             // Nothing was changed since the base.
-            let (snapshot, standing) = (None, None);
             return Outcome {
-                snapshot,
+                snapshot: None,
+                name: None,
                 created,
                 made_by,
-                standing,
+                standing: Standing::On(Vec::new()),
             };
         };
         let stands_for = stands_for(source, top);
@@ -158,17 +158,17 @@ impl<'a> Imports<'a> {
             .or_insert_with(system);
         Outcome {
             snapshot: step.changed.then(|| top.clone()),
+            name: step
+                .chain
+                .last()
+                .filter(|_| step.changed)
+                .map(|(name, _)| name.clone()),
             created,
             made_by,
-            standing: Some(Standing {
-                name: step
-                    .chain
-                    .last()
-                    .filter(|_| step.changed)
-                    .map(|(name, _)| name.clone()),
+            standing: Standing::Whole {
                 stack: vec![stands_for],
                 layers: ids,
-            }),
+            },
         }
     }
 
@@ -214,8 +214,8 @@ impl<'a> Imports<'a> {
             (taken.systems.clone(), taken.hits.clone())
         };
         for (key, mut outcome) in hits {
-            if let Some(standing) = &mut outcome.standing {
-                let system = standing.stack.first().and_then(|id| systems.get(id));
+            if let Standing::Whole { stack: placed, .. } = &mut outcome.standing {
+                let system = placed.first().and_then(|id| systems.get(id));
                 let Some(system) = system.filter(|system| is_here(env, system)) else {
                     continue;
                 };
@@ -223,7 +223,7 @@ impl<'a> Imports<'a> {
                 let Ok(stack) = self.bring(env, system) else {
                     continue;
                 };
-                standing.stack = stack;
+                *placed = stack;
             }
             steps.put(&key, &outcome)?;
         }

@@ -11,6 +11,7 @@ use unpacker::snapshot::store::Staging;
 
 use crate::assemble::Finished;
 use crate::cache::files;
+use crate::cache::key::KeyWriter;
 use crate::context::Context;
 use crate::copy::digest::{Content, Counts, digest};
 use crate::copy::select::{Match, Tree, select};
@@ -120,6 +121,30 @@ impl Solver<'_> {
                 Some(names.collect())
             }
         }
+    }
+
+    /// Which runs of steps these are made of now.
+    pub(super) fn runs_of(&self, origins: &[&Origin]) -> Digest {
+        let mut key = KeyWriter::new("runs");
+        for origin in origins {
+            let layers = self.made_of(origin);
+            key.list("runs", layers.iter().map(SnapshotId::as_str));
+        }
+        key.finish()
+    }
+
+    /// Whether some of it was carried out here.
+    pub(super) fn is_own(&self, origin: &Origin) -> bool {
+        self.made_of(origin).iter().any(SnapshotId::is_step)
+    }
+
+    /// Results of steps; images and contexts are what they are called.
+    fn made_of(&self, origin: &Origin) -> Vec<SnapshotId> {
+        let finished = match origin {
+            Origin::Stage(index) => self.done.get(index).and_then(|done| done.get()),
+            Origin::Context | Origin::Named(_) | Origin::Image(..) => None,
+        };
+        finished.map(Finished::layers).unwrap_or_default()
     }
 
     pub(super) fn open(&self, origin: &Origin) -> Result<Opened<'_>, StepError> {

@@ -11,7 +11,7 @@ use crate::copy::changes::Changes;
 use crate::dockerfile::instruction::Invocation;
 use crate::error::StepError;
 use crate::ignore::Ignore;
-use crate::plan::{Origin, Run, RunMountKind, Source};
+use crate::plan::{Handed, Origin, Run, RunMountKind, Source};
 use crate::run::{Ground, execute};
 
 use super::Solver;
@@ -79,15 +79,12 @@ impl Solver<'_> {
                     key.field("writable", writable.to_string());
                 }
                 RunMountKind::Secret {
-                    id,
+                    handed,
                     variable,
                     file,
-                    mode,
-                    uid,
-                    gid,
-                    required: _,
                 } => {
-                    key.field("secret", id);
+                    let Handed { mode, uid, gid, .. } = handed;
+                    key.field("secret", &handed.id);
                     key.field("variable", format!("{variable:?}"));
                     key.field("file", file.to_string());
                     key.field("access", format!("{mode:o} {uid}:{gid}"));

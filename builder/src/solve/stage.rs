@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use unpacker::progress::StepState;
+use unpacker::snapshot::id::SnapshotId;
 
 use crate::assemble::{Finished, Made};
 use crate::cache::steps::{Outcome, Standing};
@@ -70,17 +71,17 @@ impl Solver<'_> {
     ) {
         let mut snapshot = None;
         if let Some(outcome) = outcome {
-            finished.names.extend(outcome.name().cloned());
+            finished.names.extend(outcome.name);
             finished.created = Some(outcome.created);
             snapshot = outcome.snapshot;
             match outcome.standing {
-                None => {
+                Standing::Free | Standing::On(_) => {
                     finished.stack.extend(snapshot.clone());
                     if let Some(snapshot) = &snapshot {
                         self.ahead.add(stage.index, snapshot);
                     }
                 }
-                Some(standing) => stand_on(standing, finished),
+                Standing::Whole { stack, layers } => stand_on(stack, layers, finished),
             }
         }
         if let Some(created_by) = &step.created_by {
@@ -106,12 +107,12 @@ impl Solver<'_> {
 
 /// A result that was made elsewhere brings what it stands on: the layers of earlier steps are those
 /// that it was made on, not other runs of the same commands.
-fn stand_on(standing: Standing, finished: &mut Finished) {
+fn stand_on(stack: Vec<SnapshotId>, layers: Vec<SnapshotId>, finished: &mut Finished) {
     let made = finished.made.iter_mut();
     let made = made.filter(|made| made.snapshot.is_some());
-    for (made, layer) in made.zip(standing.layers) {
+    for (made, layer) in made.zip(layers) {
         made.snapshot = Some(layer);
     }
-    finished.stack = standing.stack;
+    finished.stack = stack;
     finished.foreign = true;
 }

@@ -14,22 +14,20 @@ use unpacker::snapshot::store::{MakeLock, Staging};
 
 use crate::assemble::Finished;
 use crate::cache::key::KeyWriter;
-use crate::cache::layers;
 use crate::cache::steps::{Outcome, Standing, nonce};
 use crate::copy::CopyError;
 use crate::copy::changes::Changes;
-use crate::copy::place::{FOLDER_MODE, make_folders};
 use crate::error::{BuildError, StepError};
 use crate::git::Resolved;
 use crate::ignore::Ignore;
-use crate::plan::{Action, Copy, Run, Step, Workdir};
+use crate::plan::{Action, Copy, Origin, Run, Step, Workdir};
 
-use super::Solver;
-use super::copy::owner;
+use super::copy::is_free;
 use super::download::{Download, download};
 use super::origin::Selected;
 use super::repository;
 use super::run::{Binds, Bound};
+use super::{Solver, bind_origin};
 
 /// What a step came to.
 pub(super) struct Performed {
@@ -50,6 +48,14 @@ impl Done {
         let lasts = true;
         Self { outcome, lasts }
     }
+}
+
+/// A key by the names of what a step reads, and which runs of those results are meant.
+struct Definition {
+    key: Digest,
+    runs: Digest,
+    /// Some of them were carried out here.
+    own: bool,
 }
 
 /// What a step needs to run, found while its key was computed.
@@ -101,16 +107,14 @@ impl Solver<'_> {
     ) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
         let names = below.all_names();
-        let quick = self.names_of(&copy.origin).map(|origin| {
-            let mut key = self.copy_key(copy, &names);
-            key.list("origin", origin.iter().map(SnapshotId::as_str));
-            key.list("sources", copy.sources.iter().map(|s| &s.path));
-            key.finish()
-        });
-        if let Some(quick) = &quick
-            && let Some(performed) = self.quick_hit(step, quick, below)
-        {
-            return Ok(performed);
+        let quick = self.definition(copy, &names);
+        if let Some(quick) = &quick {
+            if let Some(performed) = self.quick_hit(step, quick, below)? {
+                return Ok(performed);
+            }
+            if quick.own {
+                self.runs.read_own()?;
+            }
         }
         let downloads = copy.remote.iter().map(|source| download(self.env, source));
         let downloads: Vec<Download> = downloads.collect::<Result<_, _>>().map_err(at())?;
@@ -135,54 +139,101 @@ impl Solver<'_> {
         let work = Work::Copy(copy, sources);
         let done = self.cached_or(step, &key, below, work)?;
         self.link(quick.as_ref(), &key)?;
-        let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
+        let quick = quick.as_ref().map(|quick| &quick.key);
+        let keys: Vec<&Digest> = quick.into_iter().chain([&key]).collect();
         Ok(performed(&keys, done))
+    }
+
+    fn definition(&self, copy: &Copy, below: &[SnapshotId]) -> Option<Definition> {
+        let origin = self.names_of(&copy.origin)?;
+        let mut key = self.copy_key(copy, below);
+        key.list("origin", origin.iter().map(SnapshotId::as_str));
+        key.list("sources", copy.sources.iter().map(|s| &s.path));
+        Some(Definition {
+            key: key.finish(),
+            runs: self.runs_of(&[&copy.origin]),
+            own: self.is_own(&copy.origin),
+        })
     }
 
     /// A command that sees a stage or an image is looked up by that one's identity first, too.
     fn run_step(&self, step: &Step, run: &Run, below: &Finished) -> Result<Performed, BuildError> {
         let at = || BuildError::step(&step.place);
         let names = below.all_names();
+        let origins: Vec<&Origin> = run.mounts.iter().filter_map(bind_origin).collect();
+        let own = origins.iter().any(|origin| self.is_own(origin));
         let mut quick = None;
         if self.binds_stacks_alone(run) {
             let key = self.run_key(run, &names, Binds::Definition);
             let (key, _) = key.map_err(at())?;
-            if let Some(performed) = self.quick_hit(step, &key, below) {
+            let definition = Definition {
+                key,
+                runs: self.runs_of(&origins),
+                own,
+            };
+            if let Some(performed) = self.quick_hit(step, &definition, below)? {
                 return Ok(performed);
             }
-            quick = Some(key);
+            quick = Some(definition);
+        }
+        if own {
+            self.runs.read_own()?;
         }
         let key = self.run_key(run, &names, Binds::Content);
         let (key, bound) = key.map_err(at())?;
         let done = self.cached_or(step, &key, below, Work::Run(run, bound))?;
         self.link(quick.as_ref(), &key)?;
-        let keys: Vec<&Digest> = quick.iter().chain([&key]).collect();
+        let quick = quick.as_ref().map(|quick| &quick.key);
+        let keys: Vec<&Digest> = quick.into_iter().chain([&key]).collect();
         Ok(performed(&keys, done))
     }
 
     /// A result by its definition. What another host has for the same definition may come from other
     /// bytes, so only what this host linked to it is another key of its own result.
-    fn quick_hit(&self, step: &Step, quick: &Digest, below: &Finished) -> Option<Performed> {
+    fn quick_hit(
+        &self,
+        step: &Step,
+        quick: &Definition,
+        below: &Finished,
+    ) -> Result<Option<Performed>, BuildError> {
         if self.runs_again(step) {
-            return None;
+            return Ok(None);
         }
-        let mut keys = vec![quick.digest().to_owned()];
-        let outcome = match self.kept(quick, below) {
-            Some(outcome) => {
-                keys.extend(self.steps.same_as(quick));
-                outcome
+        let mut keys = vec![quick.key.digest().to_owned()];
+        let found = self.steps.defined(&quick.key, &quick.runs);
+        let found = found.filter(|(outcome, _)| self.is_good(outcome, below));
+        let outcome = match found {
+            Some((outcome, Some(same_as))) => {
+                if quick.own {
+                    self.runs.read_own()?;
+                }
+                keys.push(same_as);
+                Some(outcome)
             }
-            None => self.imports.find(self.env, quick, below)?,
+            found => {
+                let find = || match found {
+                    Some((outcome, _)) => Some(outcome),
+                    None => self.imports.find(self.env, &quick.key, below),
+                };
+                match quick.own {
+                    true => self.runs.take_others(find),
+                    false => find(),
+                }
+            }
         };
-        let outcome = self.hit(step, outcome).outcome;
-        Some(Performed { keys, outcome })
+        Ok(outcome.map(|outcome| {
+            let outcome = self.hit(step, outcome).outcome;
+            Performed { keys, outcome }
+        }))
     }
 
     /// Lets a definition key lead to what the content key has.
-    fn link(&self, quick: Option<&Digest>, key: &Digest) -> Result<(), BuildError> {
+    fn link(&self, quick: Option<&Definition>, key: &Digest) -> Result<(), BuildError> {
         // A key that leads to itself would be a circle, and so a miss for ever.
-        let quick = quick.filter(|quick| *quick != key);
-        let linked = quick.map_or(Ok(()), |quick| self.steps.link(quick, key));
+        let quick = quick.filter(|quick| quick.key != *key);
+        let linked = quick.map_or(Ok(()), |quick| {
+            self.steps.link(&quick.key, key, &quick.runs)
+        });
         linked.map_err(BuildError::store("remember a step"))
     }
 
@@ -206,20 +257,24 @@ impl Solver<'_> {
             .or_else(|| self.imports.find(self.env, key, below))
     }
 
-    /// What is known here, if its snapshots are still there. On top of what another host made only
-    /// what was made on that counts.
+    /// What is known here.
     fn kept(&self, key: &Digest, below: &Finished) -> Option<Outcome> {
         let outcome = self.steps.get(key)?;
+        self.is_good(&outcome, below).then_some(outcome)
+    }
+
+    /// Whether a result was made on what is below now, and its snapshots are still there. On top of
+    /// what another host made only what was made on that counts.
+    fn is_good(&self, outcome: &Outcome, below: &Finished) -> bool {
+        let plain = || matches!(self.root_attributes(&below.stack), Ok(None));
         let is_there = |id: &SnapshotId| matches!(self.env.snapshots.get(id), Ok(Some(_)));
-        let good = match &outcome.standing {
-            None => !below.foreign && outcome.snapshot.iter().all(is_there),
-            Some(standing) => {
-                let layers = below.layers().len() + usize::from(standing.name.is_some());
-                let mut needed = standing.stack.iter().chain(&standing.layers);
-                standing.layers.len() == layers && needed.all(is_there)
-            }
+        let brought = match &outcome.standing {
+            Standing::Whole { stack, layers } => [&stack[..], layers].concat(),
+            // What is below now is there.
+            Standing::Free | Standing::On(_) => Vec::new(),
         };
-        good.then_some(outcome)
+        outcome.fits(&below.layers(), below.foreign, plain)
+            && outcome.snapshot.iter().chain(&brought).all(is_there)
     }
 
     /// Whether this step is to be carried out whatever is known of it.
@@ -278,7 +333,8 @@ impl Solver<'_> {
         let stack = &below.stack[..];
         let staging = self.env.snapshots.stage();
         let staging = staging.map_err(BuildError::store("start a snapshot"))?;
-        self.inherit_root(stack, &staging).map_err(at())?;
+        let root = self.inherit_root(stack, &staging).map_err(at())?;
+        let free = matches!((&work, root), (Work::Copy(copy, _), None) if is_free(copy));
         let changes = Changes::default();
         match work {
             Work::Workdir(workdir) => self.workdir(workdir, stack, &staging),
@@ -288,7 +344,10 @@ impl Solver<'_> {
         .map_err(at())?;
         crash::point("build-after-work");
         match changes.told() {
-            None => self.commit(step, key, below, staging).map(Done::lasting),
+            None => {
+                let outcome = self.commit(step, key, (below, free), staging);
+                outcome.map(Done::lasting)
+            }
             Some(changed) => {
                 let place = &step.place;
                 let text = format!(
@@ -298,34 +357,41 @@ impl Solver<'_> {
                 self.env.progress.event(Event::Warning { text });
                 // By a key that nobody ever computes.
                 let key = self.another(key).map_err(BuildError::store(NAME))?;
-                let outcome = self.commit(step, &key, below, staging)?;
+                let outcome = self.commit(step, &key, (below, free), staging)?;
                 let lasts = false;
                 Ok(Done { outcome, lasts })
             }
         }
     }
 
+    /// `free` says that the result is the same on anything else.
     fn commit(
         &self,
         step: &Step,
         key: &Digest,
-        below: &Finished,
+        (below, free): (&Finished, bool),
         staging: Staging,
     ) -> Result<Outcome, BuildError> {
         let changed = std::fs::read_dir(staging.fs()).map(|mut entries| entries.next().is_some());
-        let mut snapshot = None;
+        let (mut snapshot, mut name) = (None, None);
         if changed.map_err(BuildError::store("read a step's result"))? {
-            let id = self.free_id(step, key)?;
-            let forgotten = layers::forget(self.env.cache, &id);
-            forgotten.map_err(BuildError::store("forget an earlier layer"))?;
+            let run = self.another(key).map_err(BuildError::store(NAME))?;
+            let id = SnapshotId::of_step(&run);
             let kept = self.env.snapshots.commit(staging, &id);
             kept.map_err(BuildError::store("keep a step's result"))?;
+            // Where a step is to run again, neither this nor another host takes an earlier result of
+            // what follows.
+            name = Some(match self.runs_again(step) {
+                true => id.clone(),
+                false => SnapshotId::of_step(key),
+            });
             snapshot = Some(id);
             crash::point("build-after-snapshot");
         }
-        let standing = self.standing(below, snapshot.as_ref());
+        let standing = self.standing(below, free, snapshot.as_ref());
         let outcome = Outcome {
             snapshot,
+            name,
             created: self.now(),
             made_by: shortened(&step.place.instruction),
             standing: standing.map_err(BuildError::step(&step.place))?,
@@ -336,38 +402,27 @@ impl Solver<'_> {
         Ok(outcome)
     }
 
-    /// What a result needs beside itself, where another host made that.
+    /// What a result needs beside itself: everything, where another host made some of it.
     fn standing(
         &self,
         below: &Finished,
+        free: bool,
         own: Option<&SnapshotId>,
-    ) -> Result<Option<Standing>, StepError> {
+    ) -> Result<Standing, StepError> {
         if !below.foreign {
-            return Ok(None);
+            return Ok(match free {
+                true => Standing::Free,
+                false => Standing::On(below.layers()),
+            });
         }
         let with_own = |mut ids: Vec<SnapshotId>| {
             ids.extend(own.cloned());
             ids
         };
-        Ok(Some(Standing {
-            name: own.cloned(),
+        Ok(Standing::Whole {
             stack: with_own(self.imports.expand(self.env, &below.stack)?),
             layers: with_own(below.layers()),
-        }))
-    }
-
-    /// The step's own id; another one where an earlier result has it, which others may be using, here
-    /// or, where the step was to run again, on another host.
-    fn free_id(&self, step: &Step, key: &Digest) -> Result<SnapshotId, BuildError> {
-        let id = SnapshotId::of_step(key);
-        let found = self.env.snapshots.get(&id);
-        match found.map_err(BuildError::store(NAME))? {
-            None if !self.runs_again(step) => Ok(id),
-            _ => {
-                let another = self.another(key).map_err(BuildError::store(NAME))?;
-                Ok(SnapshotId::of_step(&another))
-            }
-        }
+        })
     }
 
     /// A key that no step has.
@@ -379,22 +434,32 @@ impl Solver<'_> {
     }
 
     /// An overlay shows its upper folder's attributes at the top, so they are those of the layer
-    /// below.
-    fn inherit_root(&self, stack: &[SnapshotId], staging: &Staging) -> Result<(), StepError> {
+    /// below; answers them where they are not an ordinary root's.
+    fn inherit_root(
+        &self,
+        stack: &[SnapshotId],
+        staging: &Staging,
+    ) -> Result<Option<(Owner, u32)>, StepError> {
+        let found = self.root_attributes(stack)?;
+        if let Some((owner, mode)) = found {
+            let to = Root::open(&staging.fs());
+            let given = to.and_then(|to| self.env.ownership.give(&to, Path::new("."), owner, mode));
+            given.map_err(StepError::io("prepare a snapshot"))?;
+        }
+        Ok(found)
+    }
+
+    /// Owner and mode of the root directory of a stage, where they are not those of an ordinary one.
+    fn root_attributes(&self, stack: &[SnapshotId]) -> Result<Option<(Owner, u32)>, StepError> {
         let Some(top) = self.folders(stack)?.pop() else {
-            return Ok(());
+            return Ok(None);
         };
-        let copied = (|| {
-            let (from, to) = (Root::open(&top)?, Root::open(&staging.fs())?);
+        let found = Root::open(&top).and_then(|root| {
             let here = Path::new(".");
-            let ownership = self.env.ownership;
-            let (owner, mode) = ownership.of(&from, here, &from.metadata(here)?)?;
-            if (owner, mode) == (Owner::default(), 0o755) {
-                return Ok(());
-            }
-            ownership.give(&to, here, owner, mode)
-        })();
-        copied.map_err(StepError::io("prepare a snapshot"))
+            self.env.ownership.of(&root, here, &root.metadata(here)?)
+        });
+        let found = found.map_err(StepError::io("read the root directory of a stage"))?;
+        Ok((found != (Owner::default(), 0o755)).then_some(found))
     }
 
     /// The stage so far, to be written to; changes land in the staging.
@@ -426,38 +491,4 @@ fn performed(keys: &[&Digest], done: Done) -> Performed {
 fn shortened(instruction: &str) -> String {
     let end = instruction.floor_char_boundary(MAX_MADE_BY);
     instruction[..end].to_owned()
-}
-
-// WORKDIR.
-
-impl Solver<'_> {
-    fn workdir_key(&self, workdir: &Workdir, below: &[SnapshotId]) -> Digest {
-        let mut key = KeyWriter::of_step("WORKDIR", below, self.env.ownership);
-        key.field("path", &workdir.path);
-        key.field("user", &workdir.user);
-        key.finish()
-    }
-
-    fn workdir(
-        &self,
-        workdir: &Workdir,
-        stack: &[SnapshotId],
-        staging: &Staging,
-    ) -> Result<(), StepError> {
-        let failed = |source| StepError::Workdir {
-            path: workdir.path.clone(),
-            source,
-        };
-        let path = Path::new(&workdir.path);
-        let is_dir = |view: Root| {
-            view.metadata_followed(path)
-                .is_ok_and(|found| found.is_dir())
-        };
-        if self.view(stack)?.is_some_and(is_dir) {
-            return Ok(());
-        }
-        let root = self.writable(stack, staging)?;
-        let owner = owner(&root, &workdir.user)?;
-        make_folders(&root, path, owner, FOLDER_MODE, self.env.ownership).map_err(failed)
-    }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use libtest_mimic::Trial;
+use serde_json::Value;
 
 use super::fixture::{Room, trial};
 
@@ -17,6 +18,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("no_cache_runs_again", no_cache),
         trial("no_cache_of_one_stage", no_cache_of_a_stage),
         trial("damage_is_a_miss", damage),
+        trial("what_stands_on_a_lost_result_is_made_again", lost),
+        trial("what_read_a_lost_stage_is_read_again", lost_stage),
+        trial("a_linked_copy_stands_on_nothing", linked),
         trial("a_built_image_is_unpacked_already", unpacked),
         trial("two_builds_share_a_step", together),
         trial("what_changes_while_it_is_copied_is_not_remembered", changed),
@@ -26,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("a_touch_while_it_is_copied_changes_nothing", touched),
         trial("an_epoch_on_a_warm_cache_is_the_cold_one", epoch),
+        trial("an_epoch_is_every_time_of_what_steps_made", old_times),
     ]
 }
 
@@ -173,6 +178,100 @@ fn damage() {
     assert_eq!(second.cached, 0);
     let (first, second) = (room.tree_of(&first), room.tree_of(&second));
     assert_eq!(second.list(""), first.list(""));
+}
+
+/// Forgets the one result that this instruction made, and its files.
+fn lose(room: &Room, instruction: &str) {
+    let steps = fs::read_dir(room.dir.path().join("cache/steps")).unwrap();
+    let mut lost = Vec::new();
+    for path in steps.map(|entry| entry.unwrap().path()) {
+        let step: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let outcome = &step["outcome"];
+        let made_by = outcome["made_by"].as_str().unwrap_or_default();
+        if made_by.starts_with(instruction) {
+            let snapshot = outcome["snapshot"].as_str().unwrap().to_owned();
+            fs::remove_dir_all(room.dir.path().join("snapshots").join(&snapshot)).unwrap();
+            fs::remove_file(path).unwrap();
+            lost.push(snapshot);
+        }
+    }
+    assert_eq!(lost.len(), 1, "{instruction}");
+}
+
+/// Never the same again.
+const RANDOM: &str = "cat /proc/sys/kernel/random/uuid";
+
+fn lost() {
+    let room = room();
+    let dockerfile = format!(
+        "FROM busybox AS s\nRUN {RANDOM} > /a\nRUN true\nRUN cp /a /b\nCOPY a /c\nWORKDIR /d\n\
+         FROM s\nRUN cp /b /e\n"
+    );
+    let built = |cached: usize| {
+        let built = room.build(&dockerfile).unwrap();
+        assert_eq!(built.cached, cached);
+        let tree = room.tree_of(&built);
+        let number = tree.read("a");
+        assert_eq!((&tree.read("b"), &tree.read("e")), (&number, &number));
+        number
+    };
+    let first = built(0);
+    assert_eq!(built(6), first);
+    lose(&room, "RUN cat");
+    let second = built(0);
+    assert_ne!(second, first);
+    assert_eq!(built(6), second);
+    lose(&room, "RUN cp /a");
+    // As good as new, and yet another run.
+    assert_eq!(built(2), second);
+    assert_eq!(built(6), second);
+}
+
+fn lost_stage() {
+    let room = room();
+    let dockerfile = format!(
+        "FROM busybox AS s\nRUN {RANDOM} > /a; echo same > /same\nFROM busybox\n\
+         COPY --from=s /same /same\nCOPY --from=s /a /b\n\
+         RUN --mount=from=s,target=/s cp /s/a /c\n"
+    );
+    let built = |cached: usize| {
+        let built = room.build(&dockerfile).unwrap();
+        assert_eq!(built.cached, cached);
+        let tree = room.tree_of(&built);
+        assert_eq!(tree.read("b"), tree.read("c"));
+        tree.read("b")
+    };
+    let first = built(0);
+    assert_eq!(built(4), first);
+    lose(&room, "RUN cat");
+    // The first copy has the same bytes to copy.
+    let second = built(1);
+    assert_ne!(second, first);
+    assert_eq!(built(4), second);
+}
+
+fn linked() {
+    let room = room();
+    let dockerfile = |chown: &str| {
+        format!(
+            "FROM busybox\nRUN {RANDOM} > /a\nCOPY --link {chown} z /l/z\nRUN cat /a /l/z > /b\n"
+        )
+    };
+    for (chown, cached) in [("", 1), ("--chown=7:8", 1), ("--chown=app", 0)] {
+        let dockerfile = dockerfile(chown);
+        room.build(&dockerfile).unwrap();
+        assert_eq!(room.build(&dockerfile).unwrap().cached, 3);
+        lose(&room, "RUN cat /proc");
+        let built = room.build(&dockerfile).unwrap();
+        assert_eq!(built.cached, cached, "{chown}");
+        let tree = room.tree_of(&built);
+        assert_eq!(tree.read("b"), format!("{}zed", tree.read("a")));
+    }
+    // The root directory is that of the layers below.
+    let dockerfile = "FROM busybox\nRUN chmod 700 /; echo > /a\nCOPY --link z /z\n";
+    room.build(dockerfile).unwrap();
+    lose(&room, "RUN chmod");
+    assert_eq!(room.build(dockerfile).unwrap().cached, 0);
 }
 
 fn unpacked() {
@@ -327,5 +426,54 @@ fn epoch() {
         let (of_warm, of_cold) = (built(&warm, Some(epoch)), built(&cold, Some(epoch)));
         assert_eq!((of_warm.1, of_cold.1), (6, 0));
         assert_eq!(of_warm.0, of_cold.0, "{epoch}");
+    }
+}
+
+/// Times that are older than the build, by every way that they come into a layer.
+const OLD_TIMES: &str = "FROM busybox AS a
+RUN mkdir /t; echo in > /t/in; touch -d @987654321 /t/in; touch -d @3000000000 /t/later
+RUN mkdir /x; busybox tar c -C /t . | busybox tar x -C /x; cp -a /t/in /x/kept
+ADD a.tar /added/
+FROM busybox AS b
+COPY --from=a /x /from-a/
+FROM busybox
+COPY --from=b /from-a /from-b/
+COPY --from=a /added/old /old
+RUN --mount=from=a,target=/a cp -a /a/t/in /bound; mv /from-b/in /moved; chmod 700 /old /bin/busybox
+";
+
+fn old_times() {
+    let room = || {
+        let room = Room::new(&[]);
+        let tar = super::copying::tar(&[("old", "old", None)]);
+        fs::write(room.context().join("a.tar"), tar).unwrap();
+        room
+    };
+    let built = |room: &Room, epoch: i64| {
+        let mut request = room.request(OLD_TIMES);
+        request.source_date_epoch = Some(epoch);
+        room.run(&request).unwrap()
+    };
+    let warm = room();
+    warm.build(OLD_TIMES).unwrap();
+    for epoch in [500_000_000, 1_600_000_000, 4_000_000_000] {
+        let cold = room();
+        let (of_warm, of_cold) = (built(&warm, epoch), built(&cold, epoch));
+        assert_eq!((of_warm.cached, of_cold.cached), (7, 0));
+        assert_eq!(of_warm.digest, of_cold.digest, "{epoch}");
+        let tree = cold.tree_of(&of_cold);
+        let made = [
+            "from-b/kept",
+            "from-b/later",
+            "old",
+            "bound",
+            "moved",
+            "bin/busybox",
+        ];
+        let time = |name: &str| fs::metadata(tree.path(name)).unwrap().modified().unwrap();
+        for name in made {
+            let since = time(name).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(since.as_secs(), epoch.unsigned_abs(), "{name}");
+        }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("from_scratch", scratch),
         trial("only_needed_stages_are_built", stages),
         trial("arguments_and_variables", arguments),
+        trial("a_password_in_the_history_is_told", passwords),
         trial("triggers_run_in_the_child", onbuild),
         trial("another_base_image", base_image),
         trial("an_epoch_makes_equal_bytes", epoch),
@@ -163,6 +164,37 @@ RUN true
     assert_eq!(room.run(&request).unwrap().cached, 1);
     request.build_args.insert("B".into(), "other".into());
     assert_eq!(room.run(&request).unwrap().cached, 0);
+}
+
+fn passwords() {
+    let room = Room::new(&[]);
+    let built = |dockerfile: &str| {
+        let mut request = room.request(dockerfile);
+        let args = [
+            ("REPO", "https://user:hush@h/x"),
+            ("PLAIN", "https://h/x"),
+            ("https_proxy", "http://user:hush@proxy"),
+        ];
+        let args = args.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        request.build_args.extend(args);
+        let built = room.run(&request).unwrap();
+        let history = serde_json::to_string(&built.config.history).unwrap();
+        (history.contains("hush"), room.warnings())
+    };
+    let (shown, warnings) = built("FROM busybox\nARG REPO PLAIN\nRUN true\nRUN echo\n");
+    assert!(shown);
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.contains(
+            "Dockerfile:2:1: ARG REPO PLAIN: the value of the argument REPO has a password"
+        ),
+        "{warning}"
+    );
+    assert!(!warning.contains("hush"));
+    // What no ARG declares is in no history.
+    assert_eq!(built("FROM busybox\nRUN true\n"), (false, Vec::new()));
 }
 
 fn onbuild() {

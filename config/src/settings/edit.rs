@@ -228,6 +228,12 @@ mod tests {
                 "0",
                 "builder.parallel: \"0\" is not a number from 1 to 64",
             ),
+            (
+                "{}",
+                "layers.memory",
+                "0",
+                "layers.memory: must be more than nothing",
+            ),
             ("{", "data", "/d", "1:1: "),
             ("[]", "data", "/d", "1:1: the file must be an object"),
             (

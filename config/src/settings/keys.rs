@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::{Compression, LogFormat, Secret, Settings, access, remote, tables};
 use crate::pattern::{Pattern, PatternError};
+use crate::quantity::ByteSize;
 use crate::suggest;
 
 /// A value on its way in, whatever the layer wrote it in.
@@ -57,6 +58,14 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
         set: |s, raw| parsed(raw).map(|v| s.log.format = v),
         get: |s| Some(s.log.format.to_string()),
+    },
+    Key {
+        name: "layers.memory",
+        help: "of unpacked layers, where they are held in memory: half of what there is by default",
+        kind: Kind::Text,
+        secret: false,
+        set: |s, raw| some_bytes(raw).map(|v| s.layers.memory = v),
+        get: |s| s.layers.memory.map(|v| v.to_string()),
     },
     Key {
         name: "registry.listen",
@@ -382,6 +391,14 @@ pub(super) fn optional<T: FromStr<Err: ToString>>(raw: &Raw) -> Result<Option<T>
     match one(raw)? {
         "" => Ok(None),
         _ => parsed(raw).map(Some),
+    }
+}
+
+/// A size that is more than nothing; empty text takes it away.
+fn some_bytes(raw: &Raw) -> Result<Option<ByteSize>, String> {
+    match optional(raw)? {
+        Some(ByteSize(0)) => Err("must be more than nothing".to_owned()),
+        size => Ok(size),
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Settings {
     /// Where images, snapshots and state are kept.
     pub data: PathBuf,
     pub log: Log,
+    pub layers: Layers,
     pub registry: Registry,
     pub remote: Remote,
     pub builder: Builder,
@@ -62,6 +63,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object for each event.
     Json,
+}
+
+/// What images are unpacked to, and steps of builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    /// Of all of it, where the data folder takes no layers and they are held in memory.
+    pub memory: Option<ByteSize>,
 }
 
 /// The embedded registry.
@@ -299,6 +307,7 @@ impl Settings {
             log: Log {
                 format: LogFormat::Text,
             },
+            layers: Layers { memory: None },
             registry: Registry {
                 listen: (Ipv4Addr::LOCALHOST, 5000).into(),
                 sparse: Vec::new(),

@@ -105,6 +105,71 @@ fn it_is_listed_and_pruned() {
     assert_eq!(build(appliance.place(), &path).ok().json()["cached"], 0);
 }
 
+/// Both numbers of the image `made`, which are of one run.
+fn number(appliance: &TestAppliance) -> String {
+    let read = |path: &str| {
+        let ran = appliance.run(&["sandbox", "run", "--rm", "made", "cat", path]);
+        ran.ok().text().to_owned()
+    };
+    let number = read("/a");
+    assert_eq!(read("/b"), number);
+    number
+}
+
+#[test]
+fn what_is_pruned_takes_what_stands_on_it_along() {
+    let Some(appliance) = start(Place::new()) else {
+        return;
+    };
+    let (_folder, path) = context(
+        "RUN cat /proc/sys/kernel/random/uuid > /a; dd if=/dev/zero of=/5m bs=1M count=5\n\
+         RUN cat /a > /b; dd if=/dev/zero of=/3m bs=1M count=3\n",
+    );
+    let cached = || {
+        let built = build(appliance.place(), &path).ok().json();
+        built["cached"].as_u64().unwrap()
+    };
+    let pruned = |keep: &str| {
+        appliance.run(&["rmi", "made"]).ok();
+        prune(&appliance, &["--keep-storage", keep]);
+    };
+    assert_eq!(cached(), 0);
+    let first = number(&appliance);
+    // Room for the lower one, which was made first: the upper one goes.
+    pruned("6M");
+    assert_eq!(cached(), 1);
+    assert_eq!(number(&appliance), first);
+    // Room for the upper one, which is worth nothing alone.
+    pruned("4M");
+    assert_eq!(cached(), 0);
+    let second = number(&appliance);
+    assert_ne!(second, first);
+
+    // Just the lower one is lost.
+    let place = appliance.stop();
+    let steps = fs::read_dir(place.data().join("cache/steps")).unwrap();
+    for file in steps.map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&file).unwrap();
+        if text.contains("RUN cat /proc") {
+            fs::remove_file(file).unwrap();
+        }
+    }
+    let appliance = TestAppliance::start_at(place);
+    let built = build(appliance.place(), &path).ok().json();
+    assert_eq!(built["cached"], 0);
+    assert_ne!(number(&appliance), second);
+    let listed = rows(&appliance);
+    let known = |made_by: &str| {
+        let of = |row: &&Value| {
+            row["madeBy"]
+                .as_str()
+                .is_some_and(|m| m.starts_with(made_by))
+        };
+        listed.iter().filter(of).count()
+    };
+    assert_eq!((known("RUN cat /proc"), known("RUN cat /a")), (1, 1));
+}
+
 #[test]
 fn a_running_build_is_not_disturbed() {
     let Some(appliance) = start(Place::new()) else {

@@ -117,6 +117,17 @@ fn what_another_container_leaves_is_used_or_named() {
         &["--env", "DEVPOD_DATA=/data"],
         &["range", "kept in memory"],
     );
+    // What they take of it is bounded: the image alone is larger.
+    let little = [
+        "--env",
+        "DEVPOD_DATA=/data",
+        "--env",
+        "DEVPOD_LAYERS_MEMORY=1Mi",
+    ];
+    contained
+        .go(&[&OPEN[..], &little].concat())
+        .failed(7)
+        .says("held in memory here, 1Mi at most (layers.memory)");
     // What is missing is named in one line.
     for user in [&[][..], &user[..]] {
         contained

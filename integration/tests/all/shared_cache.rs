@@ -288,6 +288,28 @@ fn another_run_of_the_same_commands_is_not_mixed_in() {
     same_image(&scene);
 }
 
+/// A stage that only its copies are known of, and that has to be carried out for another copy.
+#[test]
+fn two_runs_of_a_stage_are_not_mixed() {
+    let Some(scene) = Scene::new() else { return };
+    let reference = scene.a.reference("cache:min");
+    let first = "FROM busybox:1 AS tools\nRUN cat /proc/sys/kernel/random/uuid > /tool\n\
+        FROM busybox:1\nCOPY --from=tools /tool /one\n";
+    let second = format!("{first}COPY --from=tools /tool /two\n");
+    scene.project.write("c/Dockerfile", first);
+    scene.build(&scene.a, &["--cache-to", &reference]).ok();
+    let from = ["--cache-from", &reference];
+    // As long as nothing else is read of it, the other host's is as good.
+    assert_eq!(cached(scene.build(&scene.b, &from)), 1);
+    assert_eq!(read(&scene.a, "/one"), read(&scene.b, "/one"));
+    scene.project.write("c/Dockerfile", &second);
+    for cached_steps in [1, 3] {
+        assert_eq!(cached(scene.build(&scene.b, &from)), cached_steps);
+        assert_eq!(read(&scene.b, "/one"), read(&scene.b, "/two"));
+        assert_ne!(read(&scene.a, "/one"), read(&scene.b, "/one"));
+    }
+}
+
 #[test]
 fn what_is_damaged_or_gone_costs_time_and_no_build() {
     let Some(scene) = Scene::new() else { return };

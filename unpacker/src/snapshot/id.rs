@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ChainId, DiffId, Digest};
 
 /// `diff-<hex>` for a layer that is the same above any others (its diffID), `sha256-<hex>` for one
-/// that leans on those below it (its chainID), `step-<hex>` for a build step (its key), and
+/// that leans on those below it (its chainID), `step-<hex>` for one run of a build step, and
 /// `root-<hex>` for nothing but a root directory (what is said of it).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -37,6 +37,11 @@ impl SnapshotId {
 
     pub fn of_step(key: &Digest) -> Self {
         Self(format!("step-{}", key.digest()))
+    }
+
+    /// Whether it is one run of a build step, here and nowhere else.
+    pub fn is_step(&self) -> bool {
+        self.0.starts_with("step-")
     }
 
     pub fn as_str(&self) -> &str {

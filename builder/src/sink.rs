@@ -30,8 +30,9 @@ pub trait Sink: Send + Sync {
     fn place(&self) -> String;
 
     /// The last step has ended: containers can be made from the image's snapshots, lowest first, although
-    /// its layers are not all packed yet, and `config` therefore does not name them. Called once, before
-    /// [`Sink::publish`]; the build goes on when it returns.
+    /// its layers are not all packed yet, and `config` therefore does not name them. Called before
+    /// [`Sink::publish`], and again where the build begins again without a cache; the build goes on when
+    /// it returns.
     fn ready(&self, config: &ImageConfig, stack: &[SnapshotId]) {
         let _ = (config, stack);
     }

@@ -15,6 +15,7 @@ mod build;
 mod build_cache;
 mod build_hostile;
 mod build_inputs;
+mod build_killed;
 mod build_outputs;
 mod build_secrets;
 mod build_settings;

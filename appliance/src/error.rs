@@ -122,7 +122,7 @@ impl Failure {
         let mut failure = Self::new(kind, message);
         let mut next = Some(error);
         while let Some(cause) = next {
-            let text = cause.to_string();
+            let text = shown(cause.to_string());
             if failure.causes.last() != Some(&text) {
                 failure.causes.push(text);
             }
@@ -179,6 +179,17 @@ impl Failure {
             _ => {}
         }
     }
+}
+
+/// What is told of one cause: a file from outside may have megabytes in one of its words.
+const MAX_CAUSE: usize = 4096;
+
+fn shown(mut text: String) -> String {
+    if text.len() > MAX_CAUSE {
+        text.truncate(text.floor_char_boundary(MAX_CAUSE));
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for Failure {

@@ -11,6 +11,7 @@ use unpacker::progress::Cancel;
 
 use crate::cache::files::{self, Asked, FileHashes, Hashed, Stat};
 use crate::ignore::{Ignore, IgnoreError};
+use crate::source::read_beside;
 
 /// An ignore file larger than this is none.
 const MAX_IGNORE_FILE: u64 = 1 << 20;
@@ -63,7 +64,7 @@ impl Context {
             path: folder.to_owned(),
             source,
         })?;
-        let ignore = match beside(dockerfile)? {
+        let ignore = match beside(folder, dockerfile)? {
             Some(ignore) => ignore,
             None => own(&root)?,
         };
@@ -109,19 +110,16 @@ impl Context {
     }
 }
 
-fn beside(dockerfile: Option<&Path>) -> Result<Option<Ignore>, ContextError> {
-    use io::Read;
+fn beside(context: &Path, dockerfile: Option<&Path>) -> Result<Option<Ignore>, ContextError> {
     let Some(dockerfile) = dockerfile else {
         return Ok(None);
     };
     let mut name = dockerfile.as_os_str().to_owned();
     name.push(IGNORE_FILE);
     let file = PathBuf::from(name);
-    let mut bytes = Vec::new();
-    let read = File::open(&file).and_then(|f| f.take(MAX_IGNORE_FILE).read_to_end(&mut bytes));
     let name = file.display().to_string();
-    match read {
-        Ok(_) => parse(&name, &bytes).map(Some),
+    match read_beside(context, &file, MAX_IGNORE_FILE) {
+        Ok(bytes) => parse(&name, &bytes).map(Some),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ContextError::IgnoreFile { file: name, source }),
     }

@@ -18,8 +18,8 @@ use crate::context::ContextError;
 use crate::copy::CopyError;
 use crate::dockerfile::DockerfileError;
 use crate::dockerfile::source::Position;
-use crate::git::GitError;
 use crate::git::program::ProgramError;
+use crate::git::{Blame, GitError};
 use crate::lint::options::OptionsError;
 use crate::plan::PlanError;
 
@@ -127,6 +127,8 @@ pub enum StepError {
         code: i32,
         /// The last lines of both outputs.
         tail: Vec<String>,
+        /// There was no room left where it writes when it ended.
+        disk_full: bool,
     },
     #[error("cannot run the command")]
     Run(#[source] RunError),
@@ -259,8 +261,19 @@ impl BuildError {
             stage: self.part(),
             error: chain(self),
             logs: self.tail().to_vec(),
-            recoverable: matches!(self, Self::Image { .. } | Self::Publish(_)),
+            recoverable: self.is_recoverable(),
             suggestion: self.suggestion(),
+        }
+    }
+
+    fn is_recoverable(&self) -> bool {
+        match self {
+            Self::Image { .. } | Self::Publish(_) => true,
+            Self::Step {
+                source: StepError::Repository { source, .. },
+                ..
+            } => source.blame() == Blame::Network,
+            _ => self.met_full_disk(),
         }
     }
 
@@ -276,6 +289,20 @@ impl BuildError {
             Self::Publish(_) => Part::Push,
             _ => Part::Build,
         }
+    }
+
+    /// A command failed, and had no room left for its files.
+    pub fn met_full_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::Step {
+                source: StepError::Command {
+                    disk_full: true,
+                    ..
+                },
+                ..
+            }
+        )
     }
 
     /// The last output of the command that failed.
@@ -306,6 +333,10 @@ impl BuildError {
             Self::Image { .. } => "check the image's name, the network and the credentials",
             Self::TimedOut { .. } => "give the builder a longer timeout",
             Self::Publish(_) => "push again; everything that was built is cached",
+            _ if self.met_full_disk() => {
+                "the disk of the data folder was full when the command ended: free some space, as with \
+                 `devpod image prune --all` or `devpod build-cache prune`, and build again"
+            }
             Self::Step {
                 source: StepError::Command { code: 127, .. },
                 ..
@@ -332,13 +363,24 @@ impl BuildError {
     }
 }
 
+/// What is told of one cause, or of one instruction.
+const MAX_SHOWN: usize = 4096;
+
+/// The beginning of a text: a Dockerfile may have megabytes in one instruction.
+pub(crate) fn shown(text: &str) -> String {
+    match text.len() > MAX_SHOWN {
+        true => format!("{}…", &text[..text.floor_char_boundary(MAX_SHOWN)]),
+        false => text.to_owned(),
+    }
+}
+
 /// An error with its causes, outermost first.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = shown(&error.to_string());
     let mut source = error.source();
     while let Some(error) = source {
         text.push_str(": ");
-        text.push_str(&error.to_string());
+        text.push_str(&shown(&error.to_string()));
         source = error.source();
     }
     text

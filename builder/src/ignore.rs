@@ -16,6 +16,8 @@ use pattern::{Pattern, Syntax};
 const MAX_PATTERNS: usize = 10_000;
 /// Linux allows no longer path.
 const MAX_PATTERN: usize = 4096;
+/// What messages show of one.
+const SHOWN: usize = 200;
 
 /// Why a pattern is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +85,7 @@ impl Ignore {
         };
         let refused = |why| IgnoreError::Pattern {
             line,
-            pattern: written.chars().take(MAX_PATTERN).collect(),
+            pattern: written.chars().take(SHOWN).collect(),
             why,
         };
         if text.is_empty() {
@@ -145,7 +147,7 @@ impl Include {
     pub fn parse(written: &str) -> Result<Self, IgnoreError> {
         let refused = |why| IgnoreError::Pattern {
             line: 1,
-            pattern: written.chars().take(MAX_PATTERN).collect(),
+            pattern: written.chars().take(SHOWN).collect(),
             why,
         };
         if written.len() > MAX_PATTERN {

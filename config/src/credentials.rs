@@ -14,7 +14,7 @@
 //! | 5 | `aws ecr get-login-password` | `<account>.dkr.ecr.<region>.amazonaws.com` |
 //! | 6 | the file of `GOOGLE_APPLICATION_CREDENTIALS` | gcr.io, `*-docker.pkg.dev` |
 
-mod base64;
+pub(crate) mod base64;
 pub mod docker;
 pub mod dotenv;
 pub mod helper;

@@ -3,8 +3,12 @@
 //! What ends up on git's command line comes from here, so everything that git or ssh could take for an
 //! option or for a program to run (`ext::sh -c …`, `-oProxyCommand=…`, `--upload-pack=…`) is refused.
 
+pub mod login;
+
 use std::fmt;
 use std::str::FromStr;
+
+use login::Login;
 
 /// Why an address or a branch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,16 +88,9 @@ pub struct RepoUrl {
     transport: Transport,
     /// What git is given; without a password.
     address: String,
-    secret: Option<Secret>,
+    /// Where a password was written into an address of HTTP.
+    login: Option<Login>,
     branch: Option<Branch>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Secret {
-    /// The address with its password, up to the path.
-    with: String,
-    /// The same without.
-    without: String,
 }
 
 impl RepoUrl {
@@ -110,12 +107,22 @@ impl RepoUrl {
         self.branch.as_ref()
     }
 
-    /// The value and the key prefix of git's `url.<with>.insteadOf <without>`, when the address was
-    /// written with a password: so it reaches git through the environment and never through
-    /// its arguments or the clone's configuration.
-    pub fn password_rewrite(&self) -> Option<(&str, &str)> {
-        let secret = self.secret.as_ref()?;
-        Some((&secret.with, &secret.without))
+    /// Settings of git with which it can ask for the repository, where the address was written with a
+    /// password: it is in none of git's arguments and not in the clone's configuration.
+    pub fn login_settings(&self) -> Vec<(String, String)> {
+        let origin = self.origin().zip(self.login.as_ref());
+        let settings = origin.map(|(origin, login)| login::settings(&origin, &login.header()));
+        settings.into_iter().flatten().collect()
+    }
+
+    /// `scheme://host[:port]`.
+    fn origin(&self) -> Option<String> {
+        let (scheme, rest) = self.address.split_once("://")?;
+        let authority = rest.split('/').next()?;
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
+        Some(format!("{scheme}://{host}"))
     }
 
     /// Adds the branch of an option such as `--branch`.
@@ -173,7 +180,7 @@ impl FromStr for RepoUrl {
             None => Ok(Self {
                 transport: Transport::Local,
                 address: text.to_owned(),
-                secret: None,
+                login: None,
                 branch: None,
             }),
         }
@@ -212,7 +219,7 @@ fn scp_like(authority: &str, path: &str) -> Result<RepoUrl, RepoUrlError> {
     Ok(RepoUrl {
         transport: Transport::Ssh,
         address: format!("{authority}:{path}"),
-        secret: None,
+        login: None,
         branch,
     })
 }
@@ -240,29 +247,23 @@ fn with_scheme(scheme: &str, rest: &str) -> Result<RepoUrl, RepoUrlError> {
     } else {
         scheme
     };
-    let (public, secret) = hide_password(scheme, authority);
+    let (public, login) = without_password(authority);
+    let is_http = matches!(transport, Transport::Http | Transport::Https);
     Ok(RepoUrl {
         transport,
-        address: format!("{public}/{path}"),
-        secret,
+        address: format!("{scheme}://{public}/{path}"),
+        login: login.filter(|_| is_http),
         branch,
     })
 }
 
-fn hide_password(scheme: &str, authority: &str) -> (String, Option<Secret>) {
-    let with = format!("{scheme}://{authority}");
-    let Some((user, host)) = authority.rsplit_once('@') else {
-        return (with, None);
-    };
-    let Some((user, _)) = user.split_once(':') else {
-        return (with, None);
-    };
-    let without = format!("{scheme}://{user}@{host}");
-    let secret = Secret {
-        with: format!("{with}/"),
-        without: format!("{without}/"),
-    };
-    (without, Some(secret))
+fn without_password(authority: &str) -> (String, Option<Login>) {
+    let login = authority.rsplit_once('@');
+    let named = login.and_then(|(login, host)| Some((login, login.split_once(':')?.0, host)));
+    match named {
+        Some((login, user, host)) => (format!("{user}@{host}"), Some(Login::written(login))),
+        None => (authority.to_owned(), None),
+    }
 }
 
 fn check_authority(authority: &str) -> Result<(), RepoUrlError> {
@@ -429,10 +430,18 @@ mod tests {
         let url: RepoUrl = "https://me:s3cret@h/a.git@main".parse().unwrap();
         assert_eq!(url.address(), "https://me@h/a.git");
         assert!(!format!("{url} {url:?}").contains("s3cret"));
-        assert_eq!(
-            url.password_rewrite(),
-            Some(("https://me:s3cret@h/", "https://me@h/"))
-        );
+        let settings = url.login_settings();
+        assert_eq!(settings[0].0, "http.https://h/.extraheader");
+        assert_eq!(settings[0].1, "Authorization: basic bWU6czNjcmV0");
+        for without in [
+            "https://me@h/a.git",
+            "https://h/a.git",
+            "ssh://me:x@h/a.git",
+            "/a",
+        ] {
+            let url: RepoUrl = without.parse().unwrap();
+            assert!(url.login_settings().is_empty(), "{without}");
+        }
     }
 
     #[test]

@@ -68,6 +68,15 @@ pub struct Server {
 impl Server {
     /// Where `authorization` is said, nobody gets anything without that header.
     pub fn start(folder: &Path, authorization: Option<&'static str>) -> Self {
+        Self::start_as(folder, authorization, true)
+    }
+
+    /// One of long ago: it gives only what a branch or a tag ends with.
+    pub fn of_names_alone(folder: &Path) -> Self {
+        Self::start_as(folder, None, false)
+    }
+
+    fn start_as(folder: &Path, authorization: Option<&'static str>, is_new: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let packs = Arc::new(AtomicUsize::new(0));
@@ -77,7 +86,7 @@ impl Server {
                 let (root, counted) = (root.clone(), Arc::clone(&counted));
                 std::thread::spawn(move || {
                     // A client that goes away is no failure of the server.
-                    let _ = answer(stream, &root, authorization, &counted);
+                    let _ = answer(stream, &root, (authorization, is_new), &counted);
                 });
             }
         });
@@ -86,6 +95,10 @@ impl Server {
 
     pub fn url(&self, name: &str) -> String {
         format!("http://{}/{name}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How often somebody fetched objects.
@@ -97,7 +110,7 @@ impl Server {
 fn answer(
     stream: TcpStream,
     root: &Path,
-    authorization: Option<&str>,
+    (authorization, is_new): (Option<&str>, bool),
     packs: &AtomicUsize,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -154,7 +167,10 @@ fn answer(
         ("content-encoding", "HTTP_CONTENT_ENCODING"),
         ("git-protocol", "GIT_PROTOCOL"),
     ] {
-        backend.envs(headers.get(header).map(|value| (variable, value)));
+        // The second protocol lets everybody have any commit.
+        if is_new || variable != "GIT_PROTOCOL" {
+            backend.envs(headers.get(header).map(|value| (variable, value)));
+        }
     }
     backend.env("CONTENT_LENGTH", body.len().to_string());
     let mut child = backend.spawn()?;

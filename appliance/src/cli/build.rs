@@ -183,6 +183,7 @@ fn limits(steps: &Steps) -> Limits {
         cpu_shares: steps.cpu_shares,
         memory: steps.memory.clone(),
         memory_swap: steps.memory_swap.clone(),
+        pids_limit: steps.pids_limit,
         ulimit: steps.ulimit.clone(),
         ..Limits::default()
     }

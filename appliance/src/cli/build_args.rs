@@ -104,6 +104,9 @@ pub struct Steps {
     /// Weight against others when processors are scarce; 1024 is everybody's
     #[arg(long, short = 'c', value_name = "WEIGHT")]
     pub cpu_shares: Option<u64>,
+    /// Processes and threads of each step; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
     /// A limit of setrlimit, such as nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use builder::attest::provenance::Mode;
 use builder::cache::source::Source as CacheSource;
-use builder::error::{BuildError, Foreign, Part, Record};
+use builder::error::{BuildError, Foreign, Part, Record, StepError};
 use builder::images::BaseImage;
 use builder::request::{BuildRequest, Built, DockerfileSource, Env};
 use builder::sink::Sink;
@@ -397,6 +397,8 @@ fn told(error: &BuildError, record: &Record) -> Failure {
         (BuildError::Cancelled(_), _) => Kind::Cancelled,
         (_, Part::Parse) => Kind::Invalid,
         (BuildError::Image { .. }, _) => Kind::NotFound,
+        _ if error.met_full_disk() => Kind::Exhausted,
+        (BuildError::Step { source, .. }, _) => step_kind(source),
         _ => Kind::Internal,
     };
     let mut failure = Failure::because(kind, "the build failed", error);
@@ -416,6 +418,13 @@ fn told(error: &BuildError, record: &Record) -> Failure {
     match &record.suggestion {
         Some(text) => failure.hint(sentence(text)),
         None => failure,
+    }
+}
+
+fn step_kind(error: &StepError) -> Kind {
+    match error {
+        StepError::Repository { source, .. } => repositories::kind(source.blame()),
+        _ => Kind::Internal,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use unpacker::container::network::spec::Wiring;
+use unpacker::container::procfs;
 use unpacker::container::spec::{Mount, Network};
 use unpacker::image::config::Execution;
 
@@ -140,7 +141,7 @@ pub fn volumes(
         .chain(options.tmpfs.iter().map(|tmpfs| tmpfs.target.as_path()))
         .chain(mounts.iter().map(Mount::target));
     let mut taken: BTreeSet<PathBuf> = places.map(place).collect();
-    if let Some(hidden) = taken.iter().find(|place| hides_proc(place)) {
+    if let Some(hidden) = taken.iter().find(|place| procfs::is_hidden_by(place)) {
         let message = format!(
             "nothing is mounted over {}: it is the kernel's",
             hidden.display()
@@ -164,30 +165,6 @@ pub fn volumes(
             no_copy: false,
         });
     Ok(declared.chain(options.volumes.iter().cloned()).collect())
-}
-
-/// What a file system for processes shows of itself, and may be shown otherwise: by runc's rule, which is
-/// there for LXCFS.
-const SHOWN_OTHERWISE: [&str; 11] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/loadavg",
-    "/proc/meminfo",
-    "/proc/net/dev",
-    "/proc/slabinfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/sys/crypto/fips_enabled",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/uptime",
-];
-
-/// Whether a mount would stand in the place of what says who is who inside.
-fn hides_proc(place: &Path) -> bool {
-    place.starts_with("/proc")
-        && !SHOWN_OTHERWISE
-            .iter()
-            .any(|shown| place == Path::new(shown))
 }
 
 /// What we mount ourselves: an image's files in its place would be taken for the kernel's.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use config::repository::login;
 use config::repository::{RepoUrl, Transport};
 use unpacker::progress::{Cancel, Event};
 
@@ -195,11 +196,7 @@ fn environment(wanted: &Clone<'_>) -> Vec<(String, String)> {
     {
         set("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
     }
-    if let Some((with, without)) = wanted.url.password_rewrite() {
-        set("GIT_CONFIG_COUNT", "1");
-        set("GIT_CONFIG_KEY_0", &format!("url.{with}.insteadOf"));
-        set("GIT_CONFIG_VALUE_0", without);
-    }
+    env.extend(login::variables(wanted.url.login_settings()));
     env
 }
 
@@ -257,6 +254,13 @@ const MEANINGS: &[(&[&str], Class, Option<&str>)] = &[
         Some(
             "Set up a credential helper for https (git config credential.helper), or load your \
              key for ssh (ssh-add), and check with `git ls-remote URL`.",
+        ),
+    ),
+    (
+        &["unable to update url base from redirection", "error: 30"],
+        Class::Invalid,
+        Some(
+            "A password goes to the host of the address alone: write the address that the redirect leads to, as with `.git` at its end.",
         ),
     ),
     (
@@ -381,11 +385,13 @@ mod tests {
     fn a_password_is_no_argument() {
         let (args, env) = environment_of(&url("https://me:hush@h/a"));
         assert!(!args.join(" ").contains("hush"));
-        assert!(env.contains(&(
-            "GIT_CONFIG_KEY_0".into(),
-            "url.https://me:hush@h/.insteadOf".into()
-        )));
-        assert!(env.contains(&("GIT_CONFIG_VALUE_0".into(), "https://me@h/".into())));
+        let has = |name: &str, value: &str| env.contains(&(name.into(), value.into()));
+        assert!(has("GIT_CONFIG_KEY_0", "http.https://h/.extraheader"));
+        assert!(has(
+            "GIT_CONFIG_VALUE_0",
+            "Authorization: basic bWU6aHVzaA=="
+        ));
+        assert!(has("GIT_CONFIG_COUNT", "2"));
     }
 
     #[test]

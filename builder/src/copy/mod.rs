@@ -41,8 +41,6 @@ pub enum CopyError {
     FolderOverFile { path: PathBuf },
     #[error("cannot copy a file over the folder {path:?}")]
     FileOverFolder { path: PathBuf },
-    #[error("cannot copy {path:?}: sockets cannot be in an image")]
-    Socket { path: PathBuf },
     #[error("cannot read {path:?}")]
     Read {
         path: PathBuf,

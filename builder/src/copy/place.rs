@@ -251,11 +251,9 @@ impl Placement<'_> {
                 let (mode, node) = (found.mode, found.node);
                 self.to.make_node(to, found.kind, mode, node)
             }
-            Kind::Socket | Kind::Directory => {
-                return Err(CopyError::Socket {
-                    path: from.to_owned(),
-                });
-            }
+            // No layer has sockets; BuildKit leaves an empty file in the place of each.
+            Kind::Socket => self.to.create_private(to).map(drop),
+            Kind::Directory => Err(rustix::io::Errno::ISDIR.into()),
         }
         .map_err(CopyError::write(to))?;
         self.attributes(from, found, to)?;

@@ -143,10 +143,13 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn nothing(&self, pattern: &str) -> CopyError {
-        let there = self.tree.root.metadata(Path::new(pattern)).is_ok();
-        let hint = match there && self.tree.ignore.is_some() {
-            true => ": an ignore file leaves it out",
-            false => "",
+        let (root, path) = (self.tree.root, Path::new(pattern));
+        let hint = match root.metadata(path) {
+            Ok(_) if root.metadata_followed(path).is_err() => {
+                ": it is a link that leads nowhere in it"
+            }
+            Ok(_) if self.tree.ignore.is_some() => ": an ignore file leaves it out",
+            _ => "",
         };
         CopyError::NoMatch {
             pattern: pattern.to_owned(),

@@ -23,6 +23,12 @@ pub trait Env {
     fn get(&self, name: &str) -> Option<&str>;
 }
 
+impl<E: Env + ?Sized> Env for &E {
+    fn get(&self, name: &str) -> Option<&str> {
+        (**self).get(name)
+    }
+}
+
 impl Env for BTreeMap<String, String> {
     fn get(&self, name: &str) -> Option<&str> {
         BTreeMap::get(self, name).map(String::as_str)

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use config::repository::login::Login;
 use config::repository::{Branch, RepoUrl, RepoUrlError, Transport};
 
 /// A repository, which part of it, and what of it.
@@ -12,7 +13,7 @@ pub struct Repository {
     /// What git is given; of HTTP's without a user, whose name may be a token, and a password.
     pub address: String,
     /// `USER:PASSWORD` of such an address.
-    pub(crate) login: Option<String>,
+    pub(crate) login: Option<Login>,
     pub ssh: bool,
     /// A branch, a tag or a commit; the default branch where nothing is said.
     pub reference: Option<String>,
@@ -205,7 +206,7 @@ fn of_url(url: &str) -> Result<Repository, AddressError> {
 }
 
 /// Takes the user and the password, which are in `url`, out of an address of HTTP.
-fn without_login(url: &str, address: String) -> (String, Option<String>) {
+fn without_login(url: &str, address: String) -> (String, Option<Login>) {
     let Some((scheme @ ("http" | "https"), rest)) = address.split_once("://") else {
         return (address, None);
     };
@@ -217,32 +218,7 @@ fn without_login(url: &str, address: String) -> (String, Option<String>) {
     let written = url.split_once("://").map_or("", |(_, rest)| rest);
     let written = written.split('/').next().unwrap_or_default();
     let login = written.rsplit_once('@').map_or("", |(login, _)| login);
-    let login = match login.contains(':') {
-        true => login.to_owned(),
-        false => format!("{login}:"),
-    };
-    (bare, Some(decoded(&login)))
-}
-
-/// `%40` and the like as what they stand for.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        let digits = others.get(..2).filter(|_| *first == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &others[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = others;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    (bare, Some(Login::written(login)))
 }
 
 fn once(what: &'static str, slot: &mut Option<String>, value: String) -> Result<(), AddressError> {

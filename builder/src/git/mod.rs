@@ -33,6 +33,72 @@ const AUTH: &str = "GIT_AUTH_";
 const MAX_SECRET: u64 = 16 << 10;
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
+/// Who is to blame that a repository's files are not here, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    NotInstalled,
+    /// Nobody answers, or the answer broke off.
+    Network,
+    /// The server does not let us in: by ssh, or with the login that was given.
+    Ssh,
+    Login,
+    NotFound,
+    Disk,
+    Other,
+}
+
+/// What git's words mean, the specific before the general.
+const MEANINGS: &[(&[&str], Blame)] = &[
+    (
+        &["No space left on device", "Disk quota exceeded"],
+        Blame::Disk,
+    ),
+    (
+        &[
+            "Could not resolve host",
+            "Temporary failure in name resolution",
+            "Failed to connect",
+            "Could not connect",
+            "Couldn't connect",
+            "Connection refused",
+            "Connection timed out",
+            "Connection reset",
+            "Connection closed by",
+            "Network is unreachable",
+            "No route to host",
+            "Operation timed out",
+            "early EOF",
+            "unexpected disconnect",
+            "RPC failed",
+            "error: 5",
+        ],
+        Blame::Network,
+    ),
+    (
+        &[
+            "could not read Username",
+            "could not read Password",
+            "Authentication failed",
+            "error: 401",
+            "error: 403",
+        ],
+        Blame::Login,
+    ),
+    (
+        &[
+            "Permission denied",
+            "Host key",
+            "host key",
+            "Could not read from remote",
+        ],
+        Blame::Ssh,
+    ),
+    (
+        &["not found", "not appear to be a git repository"],
+        Blame::NotFound,
+    ),
+];
+
 /// Why a repository's files are not here.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
@@ -67,49 +133,41 @@ impl GitError {
         )
     }
 
-    /// The network is to blame, or whoever is at its other end.
-    pub fn is_of_the_network(&self) -> bool {
-        let words = [
-            "Could not resolve host",
-            "Failed to connect",
-            "Could not connect",
-            "Connection refused",
-            "Connection timed out",
-            "Connection reset",
-            "error: 50",
-        ];
-        matches!(self, Self::Program(ProgramError::Failed { complaint, .. })
-            if words.iter().any(|word| complaint.contains(word)))
+    /// Who is to blame.
+    pub fn blame(&self) -> Blame {
+        let complaint = match self {
+            Self::Program(ProgramError::NotInstalled) => return Blame::NotInstalled,
+            Self::Program(ProgramError::NoRoom) => return Blame::Disk,
+            Self::Program(ProgramError::Failed { complaint, .. }) => complaint,
+            _ => return Blame::Other,
+        };
+        let meaning = MEANINGS.iter().find(|(words, _)| {
+            let mut words = words.iter();
+            words.any(|word| complaint.contains(word))
+        });
+        meaning.map_or(Blame::Other, |(_, blame)| *blame)
     }
 
     /// What helps.
     pub fn suggestion(&self) -> Option<&'static str> {
-        let complaint = match self {
-            Self::Program(ProgramError::NotInstalled) => {
-                return Some("install git on this host, or put a clone into the build context");
+        Some(match self.blame() {
+            Blame::NotInstalled => {
+                "install git on this host, or put a clone into the build context"
             }
-            Self::Program(ProgramError::Failed { complaint, .. }) => complaint,
-            _ => return None,
-        };
-        let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
-        if says(&[
-            "Could not read from remote",
-            "Permission denied",
-            "Host key",
-        ]) {
-            return Some(
+            Blame::Ssh => {
                 "give the build an ssh agent with --ssh default, and connect to the host once with \
-                 ssh, so that its key is known",
-            );
-        }
-        let denied = [
-            "could not read Username",
-            "Authentication failed",
-            "error: 40",
-        ];
-        says(&denied).then_some(
-            "give the build a token for that host, as in --secret id=GIT_AUTH_TOKEN,env=TOKEN",
-        )
+                 ssh, so that its key is known"
+            }
+            Blame::Login => {
+                "give the build a token for that host, as in --secret id=GIT_AUTH_TOKEN,env=TOKEN"
+            }
+            Blame::Network => "check the address, the network and the proxy, and build again",
+            Blame::Disk => "free some space on the disk of the data folder, and build again",
+            Blame::NotFound => {
+                "check the address; a private repository answers the same when a token is missing"
+            }
+            Blame::Other => return None,
+        })
     }
 
     fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use config::repository::login;
 use rustix::process::{Pid, Signal, kill_process_group};
 use unpacker::progress::{Cancel, Cancelled};
 
@@ -127,16 +128,17 @@ impl<'a> Program<'a> {
         let mut settings: Vec<(String, String)> = SETTINGS
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .to_vec();
-        if let Some(header) = header(tools.access, repository)? {
-            settings.push(header);
-            // Git sends it to whatever host the first answer leads to.
-            settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
-        }
-        env.push(("GIT_CONFIG_COUNT".into(), settings.len().to_string().into()));
-        for (number, (key, value)) in settings.into_iter().enumerate() {
-            env.push((format!("GIT_CONFIG_KEY_{number}").into(), key.into()));
-            env.push((format!("GIT_CONFIG_VALUE_{number}").into(), value.into()));
-        }
+        settings.extend(
+            authorization(tools.access, repository)?
+                .into_iter()
+                .flatten(),
+        );
+        let settings = login::variables(settings);
+        env.extend(
+            settings
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
         Ok(Self {
             cancel: tools.cancel,
             folder,
@@ -246,14 +248,23 @@ fn drain(
     })
 }
 
+/// What ssh's failures end with, whatever the reason.
+const OF_SSH: &str = "Could not read from remote repository";
+
 /// What matters of what git wrote, without control characters: a server has a say in it.
 fn complaint_of(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<&str> = lines.collect();
-    let fatal = |line: &&&str| line.starts_with("fatal: ") || line.starts_with("error: ");
-    let line = lines.iter().rev().find(fatal).or(lines.last());
-    let shown = line.copied().unwrap_or("it said nothing").chars();
-    shown.filter(|c| !c.is_control()).take(400).collect()
+    let is_fatal = |line: &&str| line.starts_with("fatal: ") || line.starts_with("error: ");
+    let at = lines.iter().rposition(is_fatal);
+    let at = at.or(lines.len().checked_sub(1));
+    let line = at.map_or("it said nothing", |at| lines[at]);
+    // The reason stands before it.
+    let reason = at.filter(|_| line.contains(OF_SSH));
+    let reason = reason.and_then(|at| at.checked_sub(1)).map(|at| lines[at]);
+    let whole = reason.map_or(line.to_owned(), |reason| format!("{line} ({reason})"));
+    let shown = whole.chars().filter(|c| !c.is_control());
+    shown.take(400).collect()
 }
 
 /// Ssh that asks nobody, reads no configuration, and uses no keys but the agent's.
@@ -273,22 +284,20 @@ fn ssh(access: &Access) -> OsString {
 
 /// What the address itself says; else `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, also for one host alone (`GIT_AUTH_TOKEN.HOST`), as BuildKit takes
 /// them. Only the repository's own host gets them.
-fn header(
+fn authorization(
     access: &Access,
     repository: &Repository,
-) -> Result<Option<(String, String)>, ProgramError> {
+) -> Result<Option<[(String, String); 2]>, ProgramError> {
     let Some((scheme, rest)) = repository.address.split_once("://") else {
         return Ok(None);
     };
     if !matches!(scheme, "http" | "https") {
         return Ok(None);
     }
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = authority;
-    let key = format!("http.{scheme}://{host}/.extraheader");
+    let host = rest.split('/').next().unwrap_or_default();
+    let origin = format!("{scheme}://{host}");
     if let Some(login) = &repository.login {
-        let value = format!("Authorization: basic {}", STANDARD.encode(login));
-        return Ok(Some((key, value)));
+        return Ok(Some(login::settings(&origin, &login.header())));
     }
     let names = [
         (format!("GIT_AUTH_HEADER.{host}"), false),
@@ -315,7 +324,7 @@ fn header(
         ),
         false => text.to_owned(),
     };
-    Ok(Some((key, format!("Authorization: {value}"))))
+    Ok(Some(login::settings(&origin, &value)))
 }
 
 #[cfg(test)]
@@ -329,26 +338,24 @@ mod tests {
             secrets: BTreeMap::from([(id.to_owned(), value.as_bytes().to_vec())]),
             ..Access::default()
         };
-        let token = header(&access("GIT_AUTH_TOKEN", "abc\n"), &repository)
-            .unwrap()
-            .unwrap();
+        let header = |access: &Access, repository: &Repository| {
+            let settings = authorization(access, repository).unwrap()?;
+            Some(settings[0].clone())
+        };
+        let token = header(&access("GIT_AUTH_TOKEN", "abc\n"), &repository).unwrap();
         assert_eq!(token.0, "http.https://h:1/.extraheader");
         assert_eq!(token.1, "Authorization: basic eC1hY2Nlc3MtdG9rZW46YWJj");
         let with_login = Repository::parse("https://me:a%40b@h:1/a.git").unwrap();
         assert_eq!(with_login.address, "https://h:1/a.git");
         let login = header(&access("GIT_AUTH_TOKEN", "abc"), &with_login);
-        assert_eq!(login.unwrap().unwrap().1, "Authorization: basic bWU6YUBi");
+        assert_eq!(login.unwrap().1, "Authorization: basic bWU6YUBi");
         let token_alone = Repository::parse("https://token@h:1/a.git").unwrap();
-        let login = header(&Access::default(), &token_alone).unwrap().unwrap();
+        let login = header(&Access::default(), &token_alone).unwrap();
         assert_eq!(login.1, "Authorization: basic dG9rZW46");
-        let own = header(&access("GIT_AUTH_HEADER.h:1", "Bearer x"), &repository).unwrap();
+        let own = header(&access("GIT_AUTH_HEADER.h:1", "Bearer x"), &repository);
         assert_eq!(own.unwrap().1, "Authorization: Bearer x");
-        assert!(
-            header(&access("GIT_AUTH_TOKEN.other", "x"), &repository)
-                .unwrap()
-                .is_none()
-        );
-        assert!(header(&access("GIT_AUTH_HEADER", "a\nb"), &repository).is_err());
+        assert!(header(&access("GIT_AUTH_TOKEN.other", "x"), &repository).is_none());
+        assert!(authorization(&access("GIT_AUTH_HEADER", "a\nb"), &repository).is_err());
         assert!(!format!("{:?}", access("T", "hush")).contains("hush"));
     }
 
@@ -359,5 +366,11 @@ mod tests {
             "fatal: no[1m"
         );
         assert_eq!(complaint_of(""), "it said nothing");
+        let ssh = "Host key verification failed.\r\nfatal: Could not read from remote repository.\n\n\
+                   Please make sure you have the correct access rights\n";
+        assert_eq!(
+            complaint_of(ssh),
+            "fatal: Could not read from remote repository. (Host key verification failed.)"
+        );
     }
 }

@@ -7,10 +7,10 @@ use super::rule::Rule;
 use super::survey::{Step, Survey};
 
 pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
-    for stage in &survey.stages {
-        repeated(&stage.steps, found);
+    for stage in &survey.file.stages {
+        repeated(&stage.instructions, found);
     }
-    for step in survey.steps() {
+    survey.walk(&mut |step| {
         let instruction = step.instruction;
         let mut about = |rule, marked: &str, message| {
             found.about(rule, instruction, marked, message);
@@ -26,7 +26,7 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
                 about(Rule::MaintainerDeprecated, "", message.to_owned());
             }
             Kind::Workdir(word) => {
-                let path = survey.lexer.word(word, &step.scope).unwrap_or_default();
+                let path = survey.lexer.word(word, step.scope).unwrap_or_default();
                 if !step.scope.folder && !path.starts_with('/') {
                     let message = format!(
                         "{path:?} is seen from the base image's working folder, which may change"
@@ -37,15 +37,15 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
             Kind::Expose(_) => ports(survey, step, &mut about),
             _ => {}
         }
-    }
+    });
 }
 
 type About<'a> = &'a mut dyn FnMut(Rule, &str, String);
 
 /// Of these only the last one of a stage counts.
-fn repeated(steps: &[Step<'_>], found: &mut Findings) {
+fn repeated(instructions: &[Instruction], found: &mut Findings) {
     let of = |keyword: &'static str| {
-        let all = steps.iter().map(|step| step.instruction);
+        let all = instructions.iter();
         all.filter(move |instruction| instruction.kind.name() == keyword)
     };
     for keyword in ["CMD", "ENTRYPOINT", "HEALTHCHECK"] {
@@ -57,7 +57,7 @@ fn repeated(steps: &[Step<'_>], found: &mut Findings) {
     }
 }
 
-fn shell_form(step: &Step<'_>, keyword: &str, line: &CommandLine, about: About<'_>) {
+fn shell_form(step: &Step<'_, '_>, keyword: &str, line: &CommandLine, about: About<'_>) {
     let CommandLine::Shell(text) = line else {
         return;
     };
@@ -78,12 +78,12 @@ fn legacy(keyword: &str, pairs: &[Pair], about: About<'_>) {
     }
 }
 
-fn ports(survey: &Survey<'_>, step: &Step<'_>, about: About<'_>) {
+fn ports(survey: &Survey<'_>, step: &Step<'_, '_>, about: About<'_>) {
     let Kind::Expose(words) = &step.instruction.kind else {
         return;
     };
     for word in words {
-        let ports = survey.lexer.words(word, &step.scope).unwrap_or_default();
+        let ports = survey.lexer.words(word, step.scope).unwrap_or_default();
         for port in ports {
             let (number, protocol) = port.split_once('/').unwrap_or((&port, ""));
             if protocol != protocol.to_lowercase() {

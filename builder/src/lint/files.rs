@@ -16,26 +16,24 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
     let Some(ignore) = survey.ignore.filter(|ignore| !ignore.brings_back()) else {
         return;
     };
-    for step in survey.steps() {
-        match &step.instruction.kind {
-            Kind::Copy(copy) if copy.from.is_none() => {
-                judge(survey, step, &copy.transfer, ignore, found);
-            }
-            Kind::Add(add) => judge(survey, step, &add.transfer, ignore, found),
-            _ => {}
+    survey.walk(&mut |step| match &step.instruction.kind {
+        Kind::Copy(copy) if copy.from.is_none() => {
+            judge(survey, step, &copy.transfer, ignore, found);
         }
-    }
+        Kind::Add(add) => judge(survey, step, &add.transfer, ignore, found),
+        _ => {}
+    });
 }
 
 fn judge(
     survey: &Survey<'_>,
-    step: &Step<'_>,
+    step: &Step<'_, '_>,
     transfer: &Transfer,
     ignore: &Ignore,
     found: &mut Findings,
 ) {
     for word in &transfer.sources {
-        let Ok(written) = survey.lexer.word(word, &step.scope) else {
+        let Ok(written) = survey.lexer.word(word, step.scope) else {
             continue;
         };
         if is_remote(&written) {

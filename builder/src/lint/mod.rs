@@ -157,11 +157,18 @@ fn comments_at<'f>(file: &'f Dockerfile, warning: &Warning) -> Vec<&'f str> {
     comments.map(Iterator::collect).unwrap_or_default()
 }
 
+/// Nobody reads more.
+const MAX_FINDINGS: usize = 1000;
+
 /// Warnings as they are found.
 #[derive(Debug, Default)]
 struct Findings(Vec<Warning>);
 
 impl Findings {
+    fn is_full(&self) -> bool {
+        self.0.len() >= MAX_FINDINGS
+    }
+
     /// About a part of an instruction that stands in its text as `marked`.
     fn of(
         &mut self,
@@ -171,6 +178,9 @@ impl Findings {
         marked: &str,
         message: String,
     ) {
+        if self.is_full() {
+            return;
+        }
         // Behind a continuation the columns of the joined text are not those of the file.
         let at = text
             .find(marked)

@@ -12,7 +12,7 @@ use crate::plan::scope::Given;
 
 use super::Findings;
 use super::rule::Rule;
-use super::survey::Survey;
+use super::survey::{MAX_KNOWN, Room, Survey};
 
 /// Names that mean something else in FROM and `--from`.
 const RESERVED: &[&str] = &["context", "scratch"];
@@ -21,6 +21,9 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
     names(survey, found);
     let unset = without_arguments(survey);
     for stage in &survey.file.stages {
+        if found.is_full() {
+            break;
+        }
         let mut about = |rule, marked: &str, message| {
             let several = stage.range.start.line != stage.range.end.line;
             found.of(
@@ -79,14 +82,11 @@ fn undeclared(survey: &Survey<'_>, word: &Word, about: About<'_>) {
     let Ok(expanded) = survey.lexer.expand(word, &survey.given) else {
         return;
     };
-    let platforms = survey.given.platforms.keys();
-    let known = survey.globals.iter().chain(platforms).map(String::as_str);
-    let known: Vec<&str> = known.collect();
-    for name in expanded
-        .missing
-        .iter()
-        .filter(|name| !known.contains(&name.as_str()))
-    {
+    let platforms = &survey.given.platforms;
+    let is_known = |name: &str| survey.globals.contains(name) || platforms.contains_key(name);
+    for name in expanded.missing.iter().filter(|name| !is_known(name)) {
+        let known = survey.globals.iter().chain(platforms.keys());
+        let known: Vec<&str> = known.map(String::as_str).take(MAX_KNOWN).collect();
         let hint = match closest(name, &known) {
             Some(near) => format!(" (did you mean {near}?)"),
             None => String::new(),
@@ -128,6 +128,7 @@ fn without_arguments(survey: &Survey<'_>) -> Given {
         platforms: survey.given.platforms.clone(),
         ..Given::default()
     };
+    let mut room = Room::default();
     for arg in survey
         .file
         .global_args
@@ -140,7 +141,7 @@ fn without_arguments(survey: &Survey<'_>) -> Given {
             .as_ref()
             .map(|word| survey.lexer.word(word, &given));
         if let (Ok(name), Some(Ok(value))) = (name, value) {
-            given.globals.insert(name, value);
+            room.keep(&mut given.globals, name, value);
         }
     }
     given
@@ -193,10 +194,14 @@ fn descriptions(survey: &Survey<'_>, found: &mut Findings) {
         let names: Vec<&str> = stage.name().into_iter().collect();
         judge(stage.range, &stage.text, &names, &stage.comments);
     }
-    for step in survey.steps() {
-        if let crate::dockerfile::instruction::Kind::Arg(declarations) = &step.instruction.kind {
+    let bodies = survey
+        .file
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.instructions);
+    for instruction in bodies {
+        if let crate::dockerfile::instruction::Kind::Arg(declarations) = &instruction.kind {
             let names: Vec<&str> = declarations.iter().map(|arg| arg.name.raw()).collect();
-            let instruction = step.instruction;
             judge(
                 instruction.range,
                 &instruction.text,

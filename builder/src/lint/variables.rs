@@ -7,7 +7,7 @@ use crate::dockerfile::suggest::closest;
 
 use super::Findings;
 use super::rule::Rule;
-use super::survey::{Step, Survey, words};
+use super::survey::{MAX_KNOWN, Step, Survey, words};
 
 /// A name is suspicious if one of its parts is.
 const SECRET: &[&str] = &[
@@ -26,26 +26,26 @@ const SECRET: &[&str] = &[
 const PUBLIC: &[&str] = &["public", "file", "version"];
 
 pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
-    for step in survey.steps() {
+    survey.walk(&mut |step| {
         undefined(survey, step, found);
         secrets(step, found);
-    }
+    });
 }
 
-fn undefined(survey: &Survey<'_>, step: &Step<'_>, found: &mut Findings) {
-    if !step.scope.is_complete {
+fn undefined(survey: &Survey<'_>, step: &Step<'_, '_>, found: &mut Findings) {
+    if !step.scope.is_complete || found.is_full() {
         return;
     }
-    let known: Vec<&str> = step.scope.names().collect();
     let mut told = BTreeSet::new();
     for word in words(&step.instruction.kind) {
-        let Ok(expanded) = survey.lexer.expand(word, &step.scope) else {
+        let Ok(expanded) = survey.lexer.expand(word, step.scope) else {
             continue;
         };
         for name in step.scope.unknown(&expanded) {
             if !told.insert(name.to_owned()) {
                 continue;
             }
+            let known: Vec<&str> = step.scope.names().take(MAX_KNOWN).collect();
             let hint = match closest(name, &known) {
                 Some(near) => format!(" (did you mean ${near}?)"),
                 None => String::new(),
@@ -56,7 +56,7 @@ fn undefined(survey: &Survey<'_>, step: &Step<'_>, found: &mut Findings) {
     }
 }
 
-fn secrets(step: &Step<'_>, found: &mut Findings) {
+fn secrets(step: &Step<'_, '_>, found: &mut Findings) {
     let (keyword, names): (_, Vec<&str>) = match &step.instruction.kind {
         Kind::Env(pairs) => ("ENV", pairs.iter().map(|pair| pair.key.raw()).collect()),
         Kind::Arg(args) => ("ARG", args.iter().map(|arg| arg.name.raw()).collect()),

@@ -1,5 +1,9 @@
 //! RUN: its flags, its environment and its mounts, to a plan.
 
+use std::path::Path;
+
+use unpacker::container::procfs;
+
 use crate::dockerfile::instruction::{Invocation, Network, Run as RunInstruction, Security};
 use crate::dockerfile::mount::{Mount, MountKind, Sharing};
 
@@ -31,7 +35,7 @@ impl Evaluation<'_, '_> {
         let mut agents = 0;
         let mut mounts = Vec::new();
         for flag in &run.mounts {
-            let mount = flag.resolve(&self.outline.lexer, &self.scope())?;
+            let mount = flag.resolve(&self.outline.lexer, &self.env())?;
             mounts.push(self.mount(mount, &mut agents)?);
         }
         let is_agent = |mount: &&RunMount| matches!(mount.kind, RunMountKind::Ssh(_));
@@ -94,6 +98,10 @@ impl Evaluation<'_, '_> {
         let target = path::below(&self.working_dir(), &target);
         if target == "/" {
             return Err(invalid("a mount cannot cover /"));
+        }
+        if procfs::is_hidden_by(Path::new(&target)) {
+            let text = format!("nothing is mounted over {target}: it is the kernel's");
+            return Err(PlanError::Invalid(text));
         }
         Ok(RunMount { target, kind })
     }

@@ -15,11 +15,15 @@ use crate::dockerfile::source::Word;
 use crate::error::{BuildError, Place};
 use crate::request::BuildRequest;
 
+use super::budget::{Charged, MAX_VARIABLES};
 use super::outline::{Outline, Resolve, StageOutline, read_arg};
 use super::scope::{Args, Scope};
 use super::settings;
 use super::transfer::Written;
 use super::{Action, Base, Origin, Plan, PlanError, Stage, Step, Workdir, history, path, transfer};
+
+/// What a port takes in a configuration.
+const PORT: usize = 32;
 
 /// Plans a build. `file` is what messages call the Dockerfile.
 pub fn plan(
@@ -59,11 +63,14 @@ fn evaluate(
     done: &[(Stage, Args)],
     number: &mut usize,
 ) -> Result<(Stage, Args), BuildError> {
-    let (mut config, args) = start(stage, done).ok_or_else(|| {
-        let error = PlanError::Invalid("its base is not planned".to_owned());
-        outline.refuse(&stage.label(), &stage.from, error)
-    })?;
+    let refused = |error| outline.refuse(&stage.label(), &stage.from, error);
+    let (mut config, args) = start(stage, done)
+        .ok_or_else(|| refused(PlanError::Invalid("its base is not planned".to_owned())))?;
     config.config.other.remove("OnBuild");
+    // It is a copy of all that the base has.
+    let bytes = serde_json::to_vec(&config.config).map_or(0, |text| text.len());
+    let spent = outline.budget.spend(bytes + args.weight());
+    spent.map_err(refused)?;
     let mut evaluation = Evaluation {
         outline,
         stage: stage.index,
@@ -76,8 +83,15 @@ fn evaluate(
     for instruction in std::iter::once(&stage.from).chain(body) {
         *number += 1;
         let label = stage.label();
-        let (action, created_by) = evaluation
-            .instruction(instruction)
+        let outcome = evaluation.instruction(instruction);
+        if let Ok((action, created_by)) = &outcome {
+            let texts = created_by.as_ref().map_or(0, String::len) + action.weight();
+            outline.budget.take_step(texts + instruction.text.len());
+        }
+        // Of what is too large nothing else is told: it was not expanded.
+        let bounded = outline.budget.check().and(evaluation.count_variables());
+        let (action, created_by) = bounded
+            .and(outcome)
             .map_err(|e| outline.refuse(&label, instruction, e))?;
         steps.push(Step {
             number: *number,
@@ -133,8 +147,24 @@ impl Evaluation<'_, '_> {
         }
     }
 
+    /// The scope, for expansions.
+    pub(super) fn env(&self) -> Charged<'_, Scope<'_>> {
+        Charged {
+            env: self.scope(),
+            budget: &self.outline.budget,
+        }
+    }
+
     fn word(&self, word: &Word) -> Result<String, PlanError> {
-        Ok(self.outline.lexer.word(word, &self.scope())?)
+        Ok(self.outline.lexer.word(word, &self.env())?)
+    }
+
+    fn count_variables(&self) -> Result<(), PlanError> {
+        let limit = MAX_VARIABLES;
+        match self.config.config.env.len().max(self.args.count()) > limit {
+            true => Err(PlanError::TooManyVariables { limit }),
+            false => Ok(()),
+        }
     }
 
     /// What it does, and what the history says of it.
@@ -157,7 +187,7 @@ impl Evaluation<'_, '_> {
                 Ok((Action::Run(Box::new(run)), Some(text)))
             }
             kind @ (Kind::Copy(_) | Kind::Add(_)) => {
-                let text = history::transfer(kind, self.outline.lexer, &self.scope())?;
+                let text = history::transfer(kind, self.outline.lexer, &self.env())?;
                 Ok((self.copy(kind)?, text))
             }
             Kind::Workdir(word) => {
@@ -191,7 +221,7 @@ impl Evaluation<'_, '_> {
 
     fn transfer(&self, common: &Transfer, written: Written<'_>) -> Result<super::Copy, PlanError> {
         let (folder, lexer) = (self.working_dir(), self.outline.lexer);
-        transfer::read(common, written, lexer, &self.scope(), &folder)
+        transfer::read(common, written, lexer, &self.env(), &folder)
     }
 
     pub(super) fn working_dir(&self) -> String {
@@ -216,6 +246,7 @@ impl Evaluation<'_, '_> {
                 for (key, value) in &pairs {
                     self.config.config.set_variable(key, value);
                     self.args.hide(key);
+                    self.count_variables()?;
                 }
                 history::pairs("ENV", shown(&pairs))
             }
@@ -302,18 +333,22 @@ impl Evaluation<'_, '_> {
     }
 
     fn pairs(&self, pairs: &[Pair]) -> Result<Vec<(String, String)>, PlanError> {
-        pairs
-            .iter()
-            .map(|pair| Ok((self.word(&pair.key)?, self.word(&pair.value)?)))
-            .collect()
+        let read = |pair: &Pair| {
+            self.outline.budget.check()?;
+            Ok((self.word(&pair.key)?, self.word(&pair.value)?))
+        };
+        pairs.iter().map(read).collect()
     }
 
     fn declare(&mut self, declarations: &[ArgDeclaration]) -> Result<String, PlanError> {
         let mut declared = Vec::new();
         for arg in declarations {
-            let (name, default) = read_arg(self.outline.lexer, arg, &self.scope())?;
+            let (name, default) = read_arg(self.outline.lexer, arg, &self.env())?;
             let value = self.outline.given.of_stage(&name, default);
             self.args.declare(&name, value.clone());
+            self.count_variables()?;
+            let bytes = name.len() + value.as_ref().map_or(0, String::len);
+            self.outline.budget.spend(bytes)?;
             declared.push((name, value));
         }
         let shown = declared.iter();
@@ -327,8 +362,9 @@ impl Evaluation<'_, '_> {
         let mut words: Vec<&Word> = words.iter().collect();
         words.sort_by_key(|word| word.raw());
         for word in words {
-            for text in self.outline.lexer.words(word, &self.scope())? {
+            for text in self.outline.lexer.words(word, &self.env())? {
                 let ports = expose::ports(&text).map_err(|e| PlanError::Invalid(e.to_string()))?;
+                self.outline.budget.spend(ports.len() * PORT)?;
                 all.extend(ports);
             }
         }

@@ -5,6 +5,7 @@
 //! place, so that no step runs of a build that cannot finish. Nothing here touches a file system.
 
 pub mod arguments;
+mod budget;
 mod command;
 pub mod evaluate;
 mod history;
@@ -97,6 +98,18 @@ pub enum Action {
     Workdir(Workdir),
     Run(Box<Run>),
     Copy(Box<Copy>),
+}
+
+impl Action {
+    /// Bytes of what it keeps beside the instruction's own text.
+    fn weight(&self) -> usize {
+        let all = |texts: &[String]| texts.iter().map(String::len).sum();
+        match self {
+            Self::Run(run) => all(&run.env),
+            Self::Copy(copy) => copy.inline.iter().map(|(_, body)| body.len()).sum(),
+            Self::Configure | Self::From | Self::Workdir(_) => 0,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -230,6 +243,12 @@ pub enum PlanError {
     Refused { what: String, why: &'static str },
     #[error("{0}")]
     Invalid(String),
+    #[error(
+        "the variables, commands and settings of the stages come to more than {limit} bytes here"
+    )]
+    TooLarge { limit: usize },
+    #[error("the stage has more than {limit} variables here")]
+    TooManyVariables { limit: usize },
     #[error(transparent)]
     Expand(#[from] ExpandError),
     #[error(transparent)]

@@ -11,9 +11,10 @@ use crate::dockerfile::expand::Lexer;
 use crate::dockerfile::instruction::{Instruction, Kind};
 use crate::dockerfile::stages::{self, GlobalArgs, Reference as Named};
 use crate::dockerfile::{self, Dockerfile};
-use crate::error::{BuildError, Place};
+use crate::error::{BuildError, Place, shown};
 use crate::request::{BuildRequest, NamedContext};
 
+use super::budget::{Budget, Charged};
 use super::scope::Given;
 use super::{Base, Origin, PlanError};
 
@@ -31,6 +32,7 @@ pub struct Outline<'a> {
     pub(super) given: Given,
     pub(super) stages: Vec<StageOutline<'a>>,
     pub(super) target: usize,
+    pub(super) budget: Budget,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl<'a> Outline<'a> {
             given: Given::new(request.build_args.clone(), &request.platform),
             stages: Vec::new(),
             target: 0,
+            budget: Budget::default(),
         };
         outline.read_globals(&dockerfile.global_args)?;
         for stage in &dockerfile.stages {
@@ -79,7 +82,12 @@ impl<'a> Outline<'a> {
     fn read_globals(&mut self, globals: &[GlobalArgs]) -> Result<(), BuildError> {
         for global in globals {
             for arg in &global.declarations {
-                let read = read_arg(self.lexer, arg, &self.given).map_err(|e| {
+                let env = Charged {
+                    env: &self.given,
+                    budget: &self.budget,
+                };
+                let read = read_arg(self.lexer, arg, &env);
+                let read = self.budget.check().and(read).map_err(|e| {
                     let text = format!("ARG {}", arg.name.raw());
                     let at = Instruction {
                         kind: Kind::Arg(Vec::new()),
@@ -211,8 +219,15 @@ impl<'a> Outline<'a> {
                     Kind::Onbuild(onbuild) => Some((*onbuild.instruction).clone()),
                     _ => None,
                 });
-                self.stages[index].triggers = triggers.collect();
+                let triggers: Vec<Instruction> = triggers.collect();
+                for trigger in &triggers {
+                    self.budget.take_step(trigger.text.len());
+                }
+                self.stages[index].triggers = triggers;
                 self.stages[earlier].needed = true;
+                let stage = &self.stages[index];
+                let bounded = self.budget.check();
+                bounded.map_err(|e| self.refuse(&stage.label(), &stage.from, e))?;
             }
             Base::Image(reference, platform) => {
                 let config = resolve(&reference, &platform, &place)?;
@@ -288,7 +303,7 @@ impl<'a> Outline<'a> {
             file: self.file.to_owned(),
             stage: stage.to_owned(),
             position: instruction.range.start,
-            instruction: instruction.text.clone(),
+            instruction: shown(&instruction.text),
         }
     }
 

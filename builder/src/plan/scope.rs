@@ -86,6 +86,16 @@ impl Args {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.declared.len()
+    }
+
+    /// Bytes of names and values.
+    pub(super) fn weight(&self) -> usize {
+        let of = |arg: &Arg| arg.name.len() + arg.value.as_ref().map_or(0, String::len);
+        self.declared.iter().map(of).sum()
+    }
+
     fn value(&self, name: &str) -> Option<&str> {
         let found = self.declared.iter().find(|arg| arg.name == name);
         found.filter(|arg| !arg.hidden)?.value.as_deref()

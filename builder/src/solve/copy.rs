@@ -130,8 +130,11 @@ impl Solver<'_> {
         Ok(place(&placement, &plain)?)
     }
 
-    /// Unpacks a file that is an archive; false if it is none.
+    /// Unpacks a file that is an archive; false if it is none. Pipes and devices are not looked into.
     fn extract(&self, placement: &Placement<'_>, found: &Match) -> Result<bool, StepError> {
+        if !found.metadata.is_file() {
+            return Ok(false);
+        }
         let path = &found.path;
         let opened = placement.from.open_file(path);
         let file = opened.map_err(CopyError::read(path))?;

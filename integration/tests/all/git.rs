@@ -1,5 +1,7 @@
 //! Git repositories as sources of ADD, as contexts and as named contexts.
 
+mod corners;
+
 use std::os::unix::fs::PermissionsExt;
 
 use integration::appliance::TestAppliance;
@@ -191,7 +193,7 @@ fn a_token_opens_a_repository_and_stays_nowhere() {
         return;
     };
     let add = format!("ADD {} /src", scene.url(""));
-    scene.build(&add, &[]).failed(1).says("GIT_AUTH_TOKEN");
+    scene.build(&add, &[]).failed(6).says("GIT_AUTH_TOKEN");
     let token = scene.folder.write("token", "hush-hush\n");
     let secret = format!("id=GIT_AUTH_TOKEN,src={}", token.display());
     scene.build(&add, &["--secret", &secret]).ok();

@@ -131,6 +131,34 @@ fn all_steps_through_a_registry() {
     same_image(&scene);
 }
 
+/// The other tool's option for both directions, through the registry of the first host.
+#[test]
+fn a_cache_repository_of_envbuilder_serves_a_second_host() {
+    let Some(scene) = Scene::new() else { return };
+    let repository = scene.a.reference("team/cache");
+    let build = |on: &TestAppliance| {
+        let (context, image) = (scene.context(), on.reference("made:latest"));
+        let arguments = [
+            "envbuilder",
+            "build",
+            "--workspace",
+            &context,
+            "--image",
+            &image,
+            "--cache-repo",
+            &repository,
+        ];
+        on.run(&arguments).ok()
+    };
+    build(&scene.a);
+    let tags = scene.a.run(&["registry", "list"]).ok();
+    assert!(tags.stdout.contains("team/cache"), "{tags}");
+    build(&scene.b).says("(cached)");
+    same_image(&scene);
+    // The numbers would be others if the second host had drawn its own.
+    is_whole(&scene.b);
+}
+
 #[test]
 fn only_what_stands_on_it_is_fetched() {
     let Some(scene) = Scene::new() else { return };

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 /// What a mount point has to be.
@@ -42,9 +42,24 @@ impl<'a> Inside<'a> {
         self.created
     }
 
+    /// Where something that was found is, from `/`, without links.
+    pub(crate) fn path_of(&self, found: &OwnedFd) -> io::Result<PathBuf> {
+        let (path, root) = (path_of(found)?, path_of(self.root)?);
+        match path.strip_prefix(root) {
+            Ok(inside) => Ok(Path::new("/").join(inside)),
+            Err(_) => Err(io::Error::other("it is not beneath the root")),
+        }
+    }
+
     /// An existing file or folder, without opening it for use.
     pub(crate) fn find(&self, path: &Path) -> io::Result<OwnedFd> {
         Ok(open_beneath(self.root, path, OFlags::PATH)?)
+    }
+
+    /// What a name right below the root is, links not followed.
+    pub(crate) fn kind_of(&self, name: &str) -> io::Result<FileType> {
+        let stat = rustix::fs::statat(self.root, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
     }
 
     /// A mount point, made when missing.
@@ -161,9 +176,9 @@ fn remove_empty(folder: &OwnedFd, name: &Path) {
     let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
         return;
     };
-    let _ = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-        rustix::fs::FileType::Directory => rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR),
-        rustix::fs::FileType::RegularFile if stat.st_size == 0 => {
+    let _ = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR),
+        FileType::RegularFile if stat.st_size == 0 => {
             rustix::fs::unlinkat(folder, name, AtFlags::empty())
         }
         _ => Ok(()),

@@ -24,6 +24,7 @@ pub mod network;
 mod outbox;
 pub mod populate;
 pub mod probe;
+pub mod procfs;
 mod program;
 mod record;
 mod recorder;

@@ -30,6 +30,7 @@ use super::devices;
 use super::inside::{Inside, Kind, normal, open_beneath};
 use super::launch::{Refusal, Refuse, Stage};
 use super::network;
+use super::procfs;
 use super::spec::{ContainerSpec, Mount, Network};
 use super::sys;
 
@@ -283,6 +284,8 @@ struct Furnish<'a, 'b> {
 
 impl Furnish<'_, '_> {
     fn kernel_file_systems(&mut self) -> Result<(), Refusal> {
+        self.check_folder("proc")?;
+        self.check_folder("sys")?;
         let flags = hardened();
         // A /proc that is masked itself (a container around us) allows no fresh one.
         let proc = file_system("proc", &[], flags).or_else(|_| read_only_tree(Path::new("/proc")));
@@ -297,6 +300,20 @@ impl Furnish<'_, '_> {
         };
         let sys = sys.refuse(Stage::Mount, || "mount /sys".into())?;
         self.attach(&sys, Path::new("sys"), Kind::Folder)
+    }
+
+    /// Through a link the kernel's files would land elsewhere, and what is masked of them with them.
+    fn check_folder(&self, name: &str) -> Result<(), Refusal> {
+        let what = || format!("look for /{name} of the image");
+        let kind = self.inside.kind_of(name).refuse(Stage::Mount, what)?;
+        match kind {
+            FileType::Directory => Ok(()),
+            _ => {
+                let text =
+                    format!("/{name} of the image is no folder: nothing can be mounted there");
+                Err(Refusal::new(Stage::Mount, text))
+            }
+        }
     }
 
     fn masks(&self) -> Result<(), Refusal> {
@@ -404,7 +421,7 @@ impl Furnish<'_, '_> {
                 flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, *read_only);
                 let tree = file_system("tmpfs", &options, flags);
                 let what = || format!("mount a tmpfs for {}", target.display());
-                self.attach(&tree.refuse(Stage::Mount, what)?, target, Kind::Folder)
+                self.attach_asked(&tree.refuse(Stage::Mount, what)?, target, Kind::Folder)
             }
         }
     }
@@ -425,7 +442,24 @@ impl Furnish<'_, '_> {
         }
         let folder = is_folder(tree).refuse(Stage::Mount, what)?;
         let kind = if folder { Kind::Folder } else { Kind::File };
-        self.attach(tree, target, kind)
+        self.attach_asked(tree, target, kind)
+    }
+
+    /// A mount that somebody asked for: wherever the image's links lead, it hides neither `/` nor `/proc`.
+    fn attach_asked(&mut self, tree: &OwnedFd, target: &Path, kind: Kind) -> Result<(), Refusal> {
+        let what = || format!("mount on {} of the image", target.display());
+        let place = self.inside.place(target, kind);
+        let place = place.refuse(Stage::Mount, what)?;
+        let real = self.inside.path_of(&place).refuse(Stage::Mount, what)?;
+        if real == Path::new("/") || procfs::is_hidden_by(&real) {
+            let text = format!(
+                "nothing is mounted over {}, which is where {} of the image leads",
+                real.display(),
+                target.display()
+            );
+            return Err(Refusal::new(Stage::Mount, text));
+        }
+        attach_at(tree, &place).refuse(Stage::Mount, what)
     }
 
     fn attach(&mut self, tree: &OwnedFd, target: &Path, kind: Kind) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -103,6 +104,7 @@ pub(super) async fn given(build: &Build) -> Outcome<Given> {
     let context = folder(&build.context)?;
     let (dockerfile, text) = match file {
         Some(file) if is_stdin(file) => (None, Some(text_of(&mut stdin("Dockerfile")?)?)),
+        Some(file) if is_ours_alone(file, &context)? => (None, Some(read_here(file).await?)),
         Some(file) => (Some(absolute(file)?), None),
         None => (None, None),
     };
@@ -113,6 +115,33 @@ pub(super) async fn given(build: &Build) -> Outcome<Given> {
         repository: None,
         _folder: None,
     })
+}
+
+/// Whether only this process can read a Dockerfile: a pipe, as of `-f <(make-dockerfile)`, and what its own
+/// descriptors are. In the context there is no such thing, whoever put it there.
+fn is_ours_alone(file: &Path, context: &Path) -> Outcome<bool> {
+    let path = absolute(file)?;
+    let of_process = ["/dev", "/proc"].iter().any(|own| path.starts_with(own));
+    let is_pipe = || {
+        path.metadata()
+            .is_ok_and(|found| found.file_type().is_fifo())
+    };
+    Ok(!path.starts_with(context) && (of_process || is_pipe()))
+}
+
+/// On a thread of its own: a pipe may never say anything.
+async fn read_here(file: &Path) -> Outcome<String> {
+    let path = file.to_owned();
+    let read = move || {
+        let opened = File::open(&path);
+        let mut opened = opened.map_err(|error| {
+            let message = format!("cannot read {}", path.display());
+            Failure::because(Kind::Invalid, message, &error)
+        })?;
+        text_of(&mut opened)
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|error| Failure::internal(error.to_string()))?
 }
 
 /// The daemon fetches it; a Dockerfile is one of the repository's.
@@ -231,11 +260,8 @@ fn text_of(from: &mut dyn Read) -> Outcome<String> {
     let mut bytes = Vec::new();
     from.take(MAX_DOCKERFILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_DOCKERFILE {
-        return Err(
-            Failure::invalid("the Dockerfile on standard input is too large")
-                .hint("A tar is recognised by its first entry, compressed or not."),
-        );
+        return Err(Failure::invalid("the Dockerfile is too large")
+            .hint("A tar is recognised by its first entry, compressed or not."));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Failure::invalid("the Dockerfile on standard input is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| Failure::invalid("the Dockerfile is not UTF-8"))
 }

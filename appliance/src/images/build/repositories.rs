@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use builder::git::address::Repository;
-use builder::git::{self, GitError, Tools};
+use builder::git::{self, Blame, GitError, Tools};
 use builder::request::{BuildRequest, DockerfileSource, NamedContext};
 use unpacker::progress::{Cancel, Progress};
 use unpacker::snapshot::store::Staging;
@@ -78,13 +78,23 @@ fn parse(text: &str) -> Outcome<Repository> {
     Repository::parse(text).map_err(|error| Failure::from_error(Kind::Invalid, &error))
 }
 
+/// The class of what went wrong with a repository, of a context and of an ADD.
+pub(super) fn kind(blame: Blame) -> Kind {
+    match blame {
+        Blame::Network => Kind::Unavailable,
+        Blame::Ssh | Blame::Login => Kind::Denied,
+        Blame::NotInstalled | Blame::NotFound => Kind::NotFound,
+        Blame::Disk => Kind::Exhausted,
+        Blame::Other => Kind::Internal,
+    }
+}
+
 fn failed(repository: &Repository, error: &GitError) -> Failure {
     let kind = match error {
         _ if error.is_cancelled() => Kind::Cancelled,
-        _ if error.is_of_the_network() => Kind::Unavailable,
         GitError::NoReference(_) | GitError::NoCommit(_) | GitError::NoFolder(_) => Kind::NotFound,
         GitError::Checksum { .. } | GitError::Submodules => Kind::Invalid,
-        _ => Kind::Internal,
+        _ => kind(error.blame()),
     };
     let text = format!("cannot fetch the repository {}", repository.address);
     let failure = Failure::because(kind, text, error);

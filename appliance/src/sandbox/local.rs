@@ -557,11 +557,6 @@ impl Sandboxes {
             .max()
     }
 
-    /// Whether any sandbox stands on this snapshot.
-    pub fn uses(&self, id: &SnapshotId) -> Outcome<bool> {
-        Ok(self.list()?.iter().any(|record| record.stack.contains(id)))
-    }
-
     pub fn logs(
         &self,
         record: &Record,

@@ -51,8 +51,8 @@ pub struct Local {
     pub volumes: PathBuf,
     pub compression: unpacker::layer::compress::Compression,
     pub timeout: Option<Duration>,
-    /// Images whose layers are still packed, by their first tag.
-    pub early: Mutex<BTreeMap<String, Runnable>>,
+    /// Images whose layers are still packed, by their first tag; `None` for those that could not be kept.
+    pub early: Mutex<BTreeMap<String, Option<Runnable>>>,
 }
 
 impl Local {
@@ -81,7 +81,7 @@ impl Local {
         Ok(facts(reference, &image))
     }
 
-    fn early(&self) -> MutexGuard<'_, BTreeMap<String, Runnable>> {
+    fn early(&self) -> MutexGuard<'_, BTreeMap<String, Option<Runnable>>> {
         self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -144,14 +144,21 @@ impl Backend for Local {
                 "a workspace's image was built without a name",
             )
         })?;
+        let mut packing = Packing {
+            local: self,
+            name: first,
+            kept: false,
+        };
         let early = |image: Runnable| {
             let facts = facts(first, &image);
-            self.early().insert(first.clone(), image);
+            self.early().insert(first.clone(), Some(image));
             ready(facts);
         };
-        let built = (self.images).run_build(&request, progress.as_ref(), cancel, &early);
-        self.early().remove(first);
-        built.map_err(build_fault)?;
+        (self.images)
+            .run_build(&request, progress.as_ref(), cancel, &early)
+            .map_err(build_fault)?;
+        packing.kept = true;
+        drop(packing);
         self.facts(first, progress.as_ref(), cancel)
     }
 
@@ -182,10 +189,14 @@ impl Backend for Local {
         let silent = unpacker::progress::Silent;
         let early = self.early().get(&plan.image).cloned();
         let runnable = match early {
-            Some(image) => Ok(image),
-            None => self.images.runnable(&plan.image, None, &silent, cancel),
+            Some(Some(image)) => image,
+            // Under its name there may be an older one.
+            Some(None) => {
+                let text = format!("the image {} could not be kept", plan.image);
+                return Err(Fault::new(Class::Internal, text));
+            }
+            None => (self.images.runnable(&plan.image, None, &silent, cancel)).map_err(fault)?,
         };
-        let runnable = runnable.map_err(fault)?;
         let wait = plan
             .override_command
             .then(|| WAIT.map(str::to_owned).to_vec());
@@ -331,6 +342,27 @@ impl Backend for Local {
             Err(error) => Err(error),
         };
         removed.map_err(|error| Fault::io(format!("cannot remove the volume {name}"), &error))
+    }
+}
+
+/// Forgets an early image when its build has ended, however it did.
+struct Packing<'a> {
+    local: &'a Local,
+    name: &'a str,
+    kept: bool,
+}
+
+impl Drop for Packing<'_> {
+    fn drop(&mut self) {
+        let mut early = self.local.early();
+        match self.kept {
+            true => drop(early.remove(self.name)),
+            false => {
+                early
+                    .entry(self.name.to_owned())
+                    .and_modify(|image| *image = None);
+            }
+        }
     }
 }
 

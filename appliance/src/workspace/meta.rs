@@ -153,6 +153,8 @@ impl Meta {
     /// What the sandbox knew is gone with it.
     pub fn forget_sandbox(&mut self) {
         self.dev_sandbox_id = None;
+        self.image_ref = None;
+        self.image_digest = None;
         self.session = None;
         self.completed.clear();
     }

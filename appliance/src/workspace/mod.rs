@@ -8,7 +8,7 @@
 //! binds                              what of this host a configuration may show
 //! backend, local                     what images and sandboxes must be able to do, and this host's
 //! session                            how one is inside
-//! up, run, verbs                     the verbs, over all of them
+//! up, run, image, verbs              the verbs, over all of them
 //! service                            the verbs as the control API calls them
 //! ```
 //!
@@ -20,6 +20,7 @@ pub mod binds;
 pub mod configure;
 pub mod failure;
 pub mod git;
+mod image;
 pub mod lifecycle;
 pub mod local;
 pub mod logs;

@@ -1,22 +1,19 @@
 //! One `up`: walks the plan's steps, writing down what it is about to do before each.
 
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 
 use config::devcontainer::DevContainer;
 use config::repository::RepoUrl;
 use config::workspace::WorkspaceName;
 use unpacker::progress::Event;
 
-use super::backend::{ImageBuild, ImageFacts, SandboxState};
+use super::backend::{ImageFacts, SandboxState};
 use super::binds::Binds;
 use super::configure::{self, Configuration, Surroundings};
 use super::failure::{Class, Fault, Stage};
 use super::lifecycle::{self, Place};
 use super::meta::{Meta, Source, Status};
-use super::plan::{self, Found, ImagePlan, Step};
+use super::plan::{self, Found, Step};
 use super::session::{self, Session};
 use super::tree::Tree;
 use super::up::{Engine, Wanted, Wish};
@@ -26,12 +23,12 @@ use super::{git, own};
 
 /// One `up` of one workspace, which is locked.
 pub(super) struct Run<'a> {
-    engine: &'a Engine<'a>,
+    pub(super) engine: &'a Engine<'a>,
     wish: &'a Wish,
     name: &'a WorkspaceName,
-    meta: Meta,
-    configured: Option<(Configuration, DevContainer)>,
-    image: Option<ImageFacts>,
+    pub(super) meta: Meta,
+    pub(super) configured: Option<(Configuration, DevContainer)>,
+    pub(super) image: Option<ImageFacts>,
 }
 
 impl<'a> Run<'a> {
@@ -52,12 +49,16 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn up(mut self, is_new: bool) -> Result<Meta, Fault> {
-        let result = self.walk().and_then(|()| self.rely_on());
+        let walked = self.walk();
+        let result = walked.and(self.rely_on());
         self.conclude(result, is_new)
     }
 
-    /// Whoever is told that it is up finds it again after a power cut.
+    /// Whoever works in it finds it again after a power cut, also where not everything went well.
     fn rely_on(&self) -> Result<(), Fault> {
+        if self.meta.dev_sandbox_id.is_none() {
+            return Ok(());
+        }
         let digest = self.meta.image_digest.as_deref();
         let (backend, name) = (self.engine.backend, self.meta.sandbox_name());
         (backend.rely_on(&name, digest)).map_err(|fault| fault.at(Stage::Sandbox))
@@ -72,11 +73,18 @@ impl<'a> Run<'a> {
         let steps = plan::steps(&self.meta.source, self.wish.recreate, &found);
         if !steps.contains(&Step::Image) {
             self.tell_of_changes();
+            if !found.imaged {
+                self.warn(format!(
+                    "the image of this sandbox was not kept, because its build was interrupted; \
+                     `devpod up {} --recreate` builds it again",
+                    self.name
+                ));
+            }
         }
         self.take(&steps)
     }
 
-    fn take(&mut self, steps: &[Step]) -> Result<(), Fault> {
+    pub(super) fn take(&mut self, steps: &[Step]) -> Result<(), Fault> {
         let Some((step, rest)) = steps.split_first() else {
             return Ok(());
         };
@@ -114,22 +122,22 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn reach(&mut self, status: Status) -> Result<(), Fault> {
+    pub(super) fn reach(&mut self, status: Status) -> Result<(), Fault> {
         self.meta.status = status;
         self.save()
     }
 
-    fn save(&self) -> Result<(), Fault> {
+    pub(super) fn save(&self) -> Result<(), Fault> {
         self.engine.store.save(self.name, &self.meta)
     }
 
-    fn say(&self, text: impl Into<String>) {
+    pub(super) fn say(&self, text: impl Into<String>) {
         self.engine
             .progress
             .event(Event::Line { text: text.into() });
     }
 
-    fn warn(&self, text: impl Into<String>) {
+    pub(super) fn warn(&self, text: impl Into<String>) {
         self.engine
             .progress
             .event(Event::Warning { text: text.into() });
@@ -194,7 +202,7 @@ impl<'a> Run<'a> {
     }
 
     /// The source on this host.
-    fn folder(&self) -> Result<PathBuf, Fault> {
+    pub(super) fn folder(&self) -> Result<PathBuf, Fault> {
         match &self.meta.source {
             Source::Folder { path } => Ok(path.clone()),
             Source::Repository { .. } => Ok(self.volume_folder()?.join(git::REPOSITORY)),
@@ -202,7 +210,7 @@ impl<'a> Run<'a> {
     }
 
     /// What decides about bind mounts of its configuration.
-    fn binds(&self) -> Result<Binds, Fault> {
+    pub(super) fn binds(&self) -> Result<Binds, Fault> {
         let settings = &self.engine.settings.mounts;
         Ok(Binds {
             folder: self.folder()?,
@@ -225,7 +233,7 @@ impl<'a> Run<'a> {
         WorkspaceName::derive(text).map_or_else(|| self.meta.name.clone(), |name| name.to_string())
     }
 
-    fn configuration(&self) -> Result<Configuration, Fault> {
+    pub(super) fn configuration(&self) -> Result<Configuration, Fault> {
         let tree = open(&self.folder()?).map_err(|fault| fault.at(Stage::Parse))?;
         configure::find(
             &tree,
@@ -234,7 +242,7 @@ impl<'a> Run<'a> {
         )
     }
 
-    fn resolve(
+    pub(super) fn resolve(
         &self,
         configuration: &Configuration,
         container_env: Option<&[String]>,
@@ -263,100 +271,6 @@ impl<'a> Run<'a> {
                 configuration.path, self.name
             ));
         }
-    }
-
-    /// Has the image, and takes the steps after it.
-    fn image(&mut self, rest: &[Step]) -> Result<(), Fault> {
-        match self.plan_image()? {
-            ImagePlan::Build(build) => self.build(&build, rest),
-            ImagePlan::Pull(reference) => {
-                let Engine {
-                    backend,
-                    progress,
-                    cancel,
-                    ..
-                } = self.engine;
-                let image = backend.pull(&reference, progress, cancel);
-                self.have(image.map_err(|fault| fault.at(Stage::Build))?)?;
-                self.take(rest)
-            }
-        }
-    }
-
-    fn plan_image(&mut self) -> Result<ImagePlan, Fault> {
-        let configuration = self.configuration()?;
-        let config = self.resolve(&configuration, None)?;
-        for unhonoured in config.unsupported.iter().filter(|it| !it.refused) {
-            self.warn(format!("{}: {unhonoured}", configuration.path));
-        }
-        let shown =
-            (self.binds()?.check(&config)).map_err(|fault| self.in_file(&configuration, fault))?;
-        for line in shown {
-            self.say(format!("[Workspace] {line}"));
-        }
-        self.meta.config_path = Some(configuration.path.clone());
-        self.meta.local_folder = Some(self.folder()?);
-        self.meta.image_ref = None;
-        self.meta.image_digest = None;
-        self.reach(Status::Building)?;
-        let plan = plan::image(
-            &config,
-            &configuration.base,
-            configuration.build_limits,
-            &self.folder()?,
-            &self.meta,
-            self.engine.port,
-            self.engine.clock.now(),
-        )?;
-        self.meta.config_digest = Some(configuration.digest.clone());
-        self.configured = Some((configuration, config));
-        Ok(plan)
-    }
-
-    /// The image is kept.
-    fn have(&mut self, image: ImageFacts) -> Result<(), Fault> {
-        self.meta.image_ref = Some(image.reference.clone());
-        self.meta.image_digest.clone_from(&image.digest);
-        self.image = Some(image);
-        self.save()
-    }
-
-    /// The sandbox begins as soon as the last step of the build has ended; the layers of the image, which
-    /// it does not need, are packed beside it.
-    fn build(&mut self, build: &ImageBuild, rest: &[Step]) -> Result<(), Fault> {
-        let engine = self.engine;
-        let (tell, told) = mpsc::channel();
-        let work = move || {
-            let ready = |image| {
-                // Nobody listens any more where the steps after it have failed.
-                let _ = tell.send(image);
-            };
-            let (progress, cancel) = (&engine.progress, &engine.cancel);
-            let built = engine.backend.build(build, progress, cancel, &ready);
-            if let Ok(image) = &built {
-                let text = format!("[Builder] Build complete: {}", image.reference);
-                progress.event(Event::Line { text });
-            }
-            built
-        };
-        thread::scope(|scope| {
-            let builder = thread::Builder::new().name("workspace-build".into());
-            let begun = builder.spawn_scoped(scope, work);
-            let building = begun.map_err(|error| Fault::io("cannot begin the build", &error))?;
-            let early = told.recv().ok();
-            let result = early.map(|image| {
-                self.image = Some(image);
-                self.take(rest)
-            });
-            let built = building.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let kept = built
-                .map_err(|fault| fault.at(Stage::Build))
-                .and_then(|image| self.have(image));
-            match result {
-                Some(result) => result.and(kept),
-                None => kept.and_then(|()| self.take(rest)),
-            }
-        })
     }
 
     fn remove(&mut self) -> Result<(), Fault> {
@@ -390,7 +304,9 @@ impl<'a> Run<'a> {
         let plan = plan::sandbox(&self.meta, config, limits, reference, &binds, &mut volume)
             .map_err(|fault| self.in_file(configuration, fault))?;
         let workspace_folder = config.workspace_folder.clone();
+        let config_digest = configuration.digest.clone();
         self.meta.volumes = anonymous;
+        self.meta.config_digest = Some(config_digest);
         self.meta.workspace_folder = Some(workspace_folder);
         self.reach(Status::Starting)?;
         self.say("[Workspace] Creating the sandbox...");
@@ -398,7 +314,7 @@ impl<'a> Run<'a> {
         self.save()
     }
 
-    fn in_file(&self, configuration: &Configuration, mut fault: Fault) -> Fault {
+    pub(super) fn in_file(&self, configuration: &Configuration, mut fault: Fault) -> Fault {
         if fault.stage == Some(Stage::Parse) {
             fault.message = format!("{}: {}", configuration.path, fault.message);
         }

@@ -4,7 +4,7 @@
 //! Looking at it changes nothing. It must not be removed from while a build runs: the caller sees to
 //! that. A removed entry is a miss in the next build, nothing worse.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -128,7 +128,18 @@ pub fn entries(cache: &Path) -> io::Result<Vec<Entry>> {
     found.extend(folders(&cache.join("mounts"), Kind::Mount)?);
     found.extend(folders(&cache.join("git"), Kind::Repository)?);
     use_below(&mut found);
+    superseded(&mut found);
     Ok(found)
+}
+
+/// What was made on a run of a step, or of it, leads nowhere when another run has taken that one's place.
+fn superseded(entries: &mut [Entry]) {
+    let steps = entries.iter().filter(|entry| entry.kind == Kind::Step);
+    let runs: HashSet<SnapshotId> = steps.filter_map(|entry| entry.snapshot.clone()).collect();
+    for entry in entries {
+        let mut needed = entry.stands_on.iter().chain(&entry.snapshot);
+        entry.sound &= !needed.any(|id| id.is_step() && !runs.contains(id));
+    }
 }
 
 /// What something stands on was of use whenever that was, or what that was packed to: the last use is
@@ -351,6 +362,41 @@ mod tests {
         let found = entries(dir.path()).unwrap();
         let recent = found.iter().filter(|entry| entry.last_used > now - day);
         assert_eq!(recent.count(), 4, "top, its layer, middle and bottom");
+    }
+
+    #[test]
+    fn what_stands_on_an_older_run_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let steps = Steps::new(dir.path());
+        let id = |name: &str| SnapshotId::of_step(&sha256(name.as_bytes()));
+        let put = |key: &str, run: &str, below: &[&str]| {
+            let key = sha256(key.as_bytes());
+            let outcome = Outcome {
+                snapshot: Some(id(run)),
+                name: Some(SnapshotId::of_step(&key)),
+                created: "2026-01-01T00:00:00Z".to_owned(),
+                made_by: run.to_owned(),
+                standing: Standing::On(below.iter().map(|below| id(below)).collect()),
+            };
+            steps.put(&key, &outcome).unwrap();
+        };
+        put("lower", "lower, first", &[]);
+        put("upper", "upper, first", &["lower, first"]);
+        put("other", "other, first", &["lower, first"]);
+        let unsound = || {
+            let found = entries(dir.path()).unwrap().into_iter();
+            let mut unsound: Vec<_> = found
+                .filter(|e| !e.sound)
+                .map(|e| e.what.unwrap())
+                .collect();
+            unsound.sort();
+            unsound
+        };
+        assert!(unsound().is_empty());
+        put("lower", "lower, second", &[]);
+        assert_eq!(unsound(), ["other, first", "upper, first"]);
+        put("upper", "upper, second", &["lower, second"]);
+        assert_eq!(unsound(), ["other, first"]);
     }
 
     #[test]

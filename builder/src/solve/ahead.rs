@@ -98,14 +98,19 @@ fn chain(plan: &Plan) -> BTreeSet<usize> {
 }
 
 impl Solver<'_> {
-    /// Carries out `work`, which fills the queue, and packs beside it. Returns when both have ended.
-    pub(super) fn packing_ahead<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Carries out `work`, which fills the queue, and packs beside it. Returns when both have ended; what
+    /// waits to be packed is left where `work` fails.
+    pub(super) fn packing_ahead<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         thread::scope(|scope| {
             let packer = thread::Builder::new().name("build-pack".into());
             // Without the thread everything is packed at the end.
             let _ = packer.spawn_scoped(scope, || self.pack_ahead());
             let _closing = Closing(&self.ahead);
-            work()
+            let done = work();
+            if done.is_err() {
+                self.env.cancel.cancel();
+            }
+            done
         })
     }
 

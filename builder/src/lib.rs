@@ -17,6 +17,7 @@ pub mod lint;
 pub mod plan;
 pub mod report;
 pub mod request;
+mod room;
 pub mod run;
 pub mod sink;
 pub mod solve;

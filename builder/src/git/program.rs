@@ -19,6 +19,7 @@ use unpacker::progress::{Cancel, Cancelled};
 
 use super::Tools;
 use super::address::Repository;
+use crate::room;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What git says is kept to these bounds: of lists, and of complaints.
@@ -212,7 +213,7 @@ impl<'a> Program<'a> {
             self.cancel.check()?;
             if looked.elapsed() > ROOM_POLL {
                 let stat = rustix::fs::statvfs(&self.folder).map_err(io::Error::from)?;
-                if stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM {
+                if room::is_less_than(ROOM, &stat) {
                     return Err(ProgramError::NoRoom);
                 }
                 looked = Instant::now();

@@ -28,6 +28,7 @@ use crate::dockerfile::instruction::Invocation;
 use crate::error::{StepError, shown};
 use crate::plan::Run;
 use crate::request::Env;
+use crate::room;
 
 use output::Relay;
 
@@ -97,21 +98,9 @@ pub fn execute(
             exit: exit.to_string(),
             code: exit.code(),
             tail,
-            disk_full: is_full(&ground.staging.fs()),
+            disk_full: room::is_full(&ground.staging.fs()),
         }),
     }
-}
-
-/// Less than this is no room: file systems keep some back, and programs write more than one block.
-const NO_ROOM: u64 = 1 << 20;
-
-/// Whether nothing more can be written there. What cannot be asked is not full.
-fn is_full(folder: &Path) -> bool {
-    rustix::fs::statvfs(folder).is_ok_and(|stat| {
-        let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-        // Some file systems count no files.
-        bytes < NO_ROOM || (stat.f_files > 0 && stat.f_favail == 0)
-    })
 }
 
 /// With one single id every file belongs to it, whatever the command's user is called; the answer

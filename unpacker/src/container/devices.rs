@@ -10,7 +10,7 @@ use rustix::mount::MountAttrFlags;
 use super::idmap::IdMap;
 use super::inside::{Inside, Kind};
 use super::launch::{Refusal, Refuse, Stage};
-use super::rootfs::{attach, attach_at, clone_tree, file_system};
+use super::rootfs::{attach, attach_at, attach_beside_proc, clone_tree, file_system};
 
 const NODES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 const LINKS: &[(&str, &str)] = &[
@@ -39,7 +39,7 @@ pub(crate) fn furnish(
     let options = [("mode", "755"), ("size", "65536k")];
     let dev = file_system("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID);
     let dev = dev.refuse(Stage::Mount, what)?;
-    attach(inside, &dev, Path::new("dev"), Kind::Folder)?;
+    attach_beside_proc(inside, &dev, Path::new("/dev"), Kind::Folder)?;
     fill(&dev, console).refuse(Stage::Mount, what)?;
     if single_id {
         write_apt_config(&dev).refuse(Stage::Mount, what)?;

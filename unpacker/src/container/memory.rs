@@ -27,6 +27,10 @@ const LIMITS: [&str; 2] = [
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 ];
+/// A file takes memory of the kernel even where it is empty, so files are bounded with the bytes: a page of them for each,
+/// and some in any case.
+const BYTES_OF_A_FILE: u64 = 4096;
+const MIN_FILES: u64 = 1024;
 
 /// Whether layers can be stacked in a folder.
 #[derive(Debug)]
@@ -56,7 +60,7 @@ impl Layers {
 }
 
 /// Covers an existing folder where that is what makes layers possible in it, with room for so many
-/// bytes. Called single-threaded, before anything is opened there.
+/// bytes, and files in proportion. Called single-threaded, before anything is opened there.
 pub fn cover(folder: &Path, bytes: u64) -> io::Result<Layers> {
     let possible = Layers::possible(folder)?;
     if matches!(possible, Layers::InMemory(_)) {
@@ -107,6 +111,8 @@ fn tmpfs(bytes: u64) -> io::Result<OwnedFd> {
     fsconfig_set_string(&fs, "mode", "700")?;
     // Of none the kernel makes "without bound".
     fsconfig_set_string(&fs, "size", bytes.max(1).to_string())?;
+    let files = (bytes / BYTES_OF_A_FILE).max(MIN_FILES);
+    fsconfig_set_string(&fs, "nr_inodes", files.to_string())?;
     fsconfig_create(&fs)?;
     let flags = MountAttrFlags::empty();
     Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
@@ -154,5 +160,24 @@ mod tests {
         assert_eq!(covered(&dir, data.path()).unwrap(), Some(1 << 20));
         assert_eq!(covered(data.path(), data.path()).unwrap(), None);
         assert_eq!(covered(&dir, &dir).unwrap(), None);
+    }
+
+    #[test]
+    fn empty_files_are_bounded_too() {
+        for (bytes, files) in [(1 << 20, MIN_FILES), (8 << 20, 2048)] {
+            // Who may not mount keeps nothing in memory.
+            let Ok(fd) = tmpfs(bytes) else { return };
+            let dir = link(&fd);
+            let make = |n: u64| std::fs::File::create(dir.join(n.to_string()));
+            let made = (0..files * 2).map(make).position(|made| match made {
+                Ok(_) => false,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+                    true
+                }
+            });
+            // The folder itself is one of them.
+            assert_eq!(made, Some(files as usize - 1), "{bytes}");
+        }
     }
 }

@@ -302,13 +302,15 @@ impl Furnish<'_, '_> {
         self.attach(&sys, Path::new("sys"), Kind::Folder)
     }
 
-    /// Through a link the kernel's files would land elsewhere, and what is masked of them with them.
+    /// Through a link the kernel's files would land elsewhere, and what is masked of them with them. A folder that
+    /// layers took away is made when it is mounted on.
     fn check_folder(&self, name: &str) -> Result<(), Refusal> {
         let what = || format!("look for /{name} of the image");
-        let kind = self.inside.kind_of(name).refuse(Stage::Mount, what)?;
-        match kind {
-            FileType::Directory => Ok(()),
-            _ => {
+        match self.inside.kind_of(name) {
+            Ok(FileType::Directory) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).refuse(Stage::Mount, what),
+            Ok(_) => {
                 let text =
                     format!("/{name} of the image is no folder: nothing can be mounted there");
                 Err(Refusal::new(Stage::Mount, text))
@@ -363,20 +365,18 @@ impl Furnish<'_, '_> {
     /// `made` says whether what is missing is made: a folder of the user's stays as it is.
     fn network_files(&mut self, files: &NetworkFiles, made: bool) -> Result<(), Refusal> {
         let all = [
-            ("etc/hosts", Some(&files.hosts)),
-            ("etc/resolv.conf", files.resolv_conf.as_ref()),
+            ("/etc/hosts", Some(&files.hosts)),
+            ("/etc/resolv.conf", files.resolv_conf.as_ref()),
         ];
         for (path, tree) in all {
             let path = Path::new(path);
             let there = || self.existing(path).map(|found| found.is_some());
             let is_there = match made {
                 true => true,
-                false => {
-                    there().refuse(Stage::Mount, || format!("look for /{}", path.display()))?
-                }
+                false => there().refuse(Stage::Mount, || format!("look for {}", path.display()))?,
             };
             if let Some(tree) = tree.filter(|_| is_there) {
-                self.attach(tree, path, Kind::File)?;
+                attach_beside_proc(self.inside, tree, path, Kind::File)?;
             }
         }
         Ok(())
@@ -421,7 +421,8 @@ impl Furnish<'_, '_> {
                 flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, *read_only);
                 let tree = file_system("tmpfs", &options, flags);
                 let what = || format!("mount a tmpfs for {}", target.display());
-                self.attach_asked(&tree.refuse(Stage::Mount, what)?, target, Kind::Folder)
+                let tree = tree.refuse(Stage::Mount, what)?;
+                attach_beside_proc(self.inside, &tree, target, Kind::Folder)
             }
         }
     }
@@ -442,24 +443,7 @@ impl Furnish<'_, '_> {
         }
         let folder = is_folder(tree).refuse(Stage::Mount, what)?;
         let kind = if folder { Kind::Folder } else { Kind::File };
-        self.attach_asked(tree, target, kind)
-    }
-
-    /// A mount that somebody asked for: wherever the image's links lead, it hides neither `/` nor `/proc`.
-    fn attach_asked(&mut self, tree: &OwnedFd, target: &Path, kind: Kind) -> Result<(), Refusal> {
-        let what = || format!("mount on {} of the image", target.display());
-        let place = self.inside.place(target, kind);
-        let place = place.refuse(Stage::Mount, what)?;
-        let real = self.inside.path_of(&place).refuse(Stage::Mount, what)?;
-        if real == Path::new("/") || procfs::is_hidden_by(&real) {
-            let text = format!(
-                "nothing is mounted over {}, which is where {} of the image leads",
-                real.display(),
-                target.display()
-            );
-            return Err(Refusal::new(Stage::Mount, text));
-        }
-        attach_at(tree, &place).refuse(Stage::Mount, what)
+        attach_beside_proc(self.inside, tree, target, kind)
     }
 
     fn attach(&mut self, tree: &OwnedFd, target: &Path, kind: Kind) -> Result<(), Refusal> {
@@ -467,7 +451,29 @@ impl Furnish<'_, '_> {
     }
 }
 
-/// Mounts a detached tree on a path inside the root.
+/// Mounts a detached tree on a path inside the root that the image has a say in: wherever its links lead, the
+/// mount hides neither `/` nor `/proc`.
+pub(crate) fn attach_beside_proc(
+    inside: &mut Inside<'_>,
+    tree: &OwnedFd,
+    target: &Path,
+    kind: Kind,
+) -> Result<(), Refusal> {
+    let what = || format!("mount on {} of the image", target.display());
+    let place = inside.place(target, kind).refuse(Stage::Mount, what)?;
+    let real = inside.path_of(&place).refuse(Stage::Mount, what)?;
+    if real == Path::new("/") || procfs::is_hidden_by(&real) {
+        let text = format!(
+            "nothing is mounted over {}, which is where {} of the image leads",
+            real.display(),
+            target.display()
+        );
+        return Err(Refusal::new(Stage::Mount, text));
+    }
+    attach_at(tree, &place).refuse(Stage::Mount, what)
+}
+
+/// Mounts a detached tree on a path inside the root that leads nowhere else.
 pub(crate) fn attach(
     inside: &mut Inside<'_>,
     tree: &OwnedFd,

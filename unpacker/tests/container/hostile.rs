@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::Trial;
+use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use unpacker::container::exit::Exit;
 use unpacker::container::spec::Mount;
 use unpacker::progress::Cancel;
@@ -13,12 +14,17 @@ use unpacker::progress::Cancel;
 use crate::fixture::{Room, good, run_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 9] = [
         ("hostile: targets of mounts are links", mount_targets),
         ("hostile: sources of mounts are links", mount_sources),
         (
             "hostile: kernel file systems are links",
             kernel_file_systems,
+        ),
+        ("hostile: mounts of ours lead to /proc", over_proc),
+        (
+            "hostile: kernel file systems are taken away",
+            without_mountpoints,
         ),
         ("hostile: devices are the image's", devices),
         ("hostile: working folders are descriptors", descriptors),
@@ -146,6 +152,52 @@ fn kernel_file_systems() {
             assert!(["0", "refused"].contains(&kcore), "{name}: {ran:?}");
         }
         outside.is_untouched();
+    }
+}
+
+/// What we mount ourselves comes over /proc as little as what was asked for.
+fn over_proc() {
+    for (name, to, hidden) in [
+        ("dev", "/proc", "/proc"),
+        ("dev", "../../proc/sys", "/proc/sys"),
+        ("dev", "/", "/"),
+        ("etc/hosts", "/proc/version", "/proc/version"),
+        ("etc/hosts", "../proc/./cmdline", "/proc/cmdline"),
+        ("etc/resolv.conf", "/proc/version", "/proc/version"),
+    ] {
+        if name == "etc/resolv.conf" && !Path::new("/etc/resolv.conf").exists() {
+            continue;
+        }
+        let room = Room::new();
+        link(&room, name, Path::new(to));
+        let (exit, ran) = run_for(&room.spec("echo ran"), None, &Cancel::default());
+        let error = format!("{:?}", exit.expect_err(name));
+        let says =
+            format!("nothing is mounted over {hidden}, which is where /{name} of the image leads");
+        assert!(error.contains(&says), "{error}");
+        assert_eq!(ran.out, "", "{name} -> {to}");
+    }
+}
+
+/// A layer that hides what is below it hides our lowest one, too.
+fn without_mountpoints() {
+    let whiteouts = |base: &Path| {
+        for name in ["proc", "sys", "dev"] {
+            let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
+            rustix::fs::mknodat(CWD, base.join(name), kind, mode, 0).unwrap();
+        }
+    };
+    let opaque = |base: &Path| {
+        let (name, flags) = ("user.overlay.opaque", XattrFlags::empty());
+        rustix::fs::setxattr(base, name, b"y", flags).unwrap();
+    };
+    let ways: [(&str, &dyn Fn(&Path)); 2] = [("whiteouts", &whiteouts), ("opaque", &opaque)];
+    for (name, hide) in ways {
+        let room = Room::new();
+        hide(&room.path("base"));
+        let spec = room.spec("cat /proc/self/comm; ls -d /sys/kernel; echo x >/dev/null");
+        assert_eq!(good(&spec), "cat\n/sys/kernel\n", "{name}");
+        assert_eq!(room.changes(), [""; 0], "{name}");
     }
 }
 

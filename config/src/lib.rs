@@ -11,6 +11,7 @@ pub mod devcontainer;
 pub mod jsonc;
 pub mod name;
 pub mod pattern;
+pub mod percent;
 pub mod project;
 pub mod quantity;
 pub mod range;

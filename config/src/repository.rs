@@ -82,13 +82,14 @@ impl FromStr for Branch {
     }
 }
 
-/// A repository's address. `Display` and `Debug` never show the password in it.
+/// A repository's address. `Display` and `Debug` never show the user, whose name may be a token, and the
+/// password of HTTP's.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RepoUrl {
     transport: Transport,
-    /// What git is given; without a password.
+    /// What git is given; of HTTP's without a user and a password, of others without a password.
     address: String,
-    /// Where a password was written into an address of HTTP.
+    /// The user and the password of an address of HTTP.
     login: Option<Login>,
     branch: Option<Branch>,
 }
@@ -107,22 +108,23 @@ impl RepoUrl {
         self.branch.as_ref()
     }
 
+    /// Who asks, where an address of HTTP says so.
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
     /// Settings of git with which it can ask for the repository, where the address was written with a
-    /// password: it is in none of git's arguments and not in the clone's configuration.
+    /// user: it is in none of git's arguments and not in the clone's configuration.
     pub fn login_settings(&self) -> Vec<(String, String)> {
         let origin = self.origin().zip(self.login.as_ref());
-        let settings = origin.map(|(origin, login)| login::settings(&origin, &login.header()));
+        let settings = origin.map(|(origin, login)| login.settings(&origin));
         settings.into_iter().flatten().collect()
     }
 
     /// `scheme://host[:port]`.
     fn origin(&self) -> Option<String> {
         let (scheme, rest) = self.address.split_once("://")?;
-        let authority = rest.split('/').next()?;
-        let host = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host)| host);
-        Some(format!("{scheme}://{host}"))
+        Some(format!("{scheme}://{}", rest.split('/').next()?))
     }
 
     /// Adds the branch of an option such as `--branch`.
@@ -247,23 +249,34 @@ fn with_scheme(scheme: &str, rest: &str) -> Result<RepoUrl, RepoUrlError> {
     } else {
         scheme
     };
-    let (public, login) = without_password(authority);
-    let is_http = matches!(transport, Transport::Http | Transport::Https);
+    let (public, login) = match transport {
+        Transport::Http | Transport::Https => without_login(authority),
+        Transport::Ssh | Transport::Local => (without_password(authority), None),
+    };
     Ok(RepoUrl {
         transport,
         address: format!("{scheme}://{public}/{path}"),
-        login: login.filter(|_| is_http),
+        login,
         branch,
     })
 }
 
-fn without_password(authority: &str) -> (String, Option<Login>) {
-    let login = authority.rsplit_once('@');
-    let named = login.and_then(|(login, host)| Some((login, login.split_once(':')?.0, host)));
-    match named {
-        Some((login, user, host)) => (format!("{user}@{host}"), Some(Login::written(login))),
+/// A user of HTTP's goes, too: tokens are often written in its place.
+fn without_login(authority: &str) -> (String, Option<Login>) {
+    match authority.rsplit_once('@') {
+        Some(("" | ":", host)) => (host.to_owned(), None),
+        Some((login, host)) => (host.to_owned(), Some(Login::written(login))),
         None => (authority.to_owned(), None),
     }
+}
+
+/// Ssh's user is who is asked for, and no secret.
+fn without_password(authority: &str) -> String {
+    let login = authority.rsplit_once('@');
+    let named = login.and_then(|(login, host)| Some((login.split_once(':')?.0, host)));
+    named.map_or(authority.to_owned(), |(user, host)| {
+        format!("{user}@{host}")
+    })
 }
 
 fn check_authority(authority: &str) -> Result<(), RepoUrlError> {
@@ -348,7 +361,7 @@ mod tests {
             (
                 "HTTPS://me@h/a@feature/x",
                 Https,
-                "https://me@h/a",
+                "https://h/a",
                 Some("feature/x"),
             ),
             (
@@ -428,13 +441,15 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         let url: RepoUrl = "https://me:s3cret@h/a.git@main".parse().unwrap();
-        assert_eq!(url.address(), "https://me@h/a.git");
+        assert_eq!(url.address(), "https://h/a.git");
         assert!(!format!("{url} {url:?}").contains("s3cret"));
         let settings = url.login_settings();
         assert_eq!(settings[0].0, "http.https://h/.extraheader");
         assert_eq!(settings[0].1, "Authorization: basic bWU6czNjcmV0");
+        let ssh: RepoUrl = "ssh://me:x@h/a.git".parse().unwrap();
+        assert_eq!(ssh.address(), "ssh://me@h/a.git");
         for without in [
-            "https://me@h/a.git",
+            "https://@h/a.git",
             "https://h/a.git",
             "ssh://me:x@h/a.git",
             "/a",
@@ -442,6 +457,28 @@ mod tests {
             let url: RepoUrl = without.parse().unwrap();
             assert!(url.login_settings().is_empty(), "{without}");
         }
+    }
+
+    #[test]
+    fn a_user_may_be_a_token() {
+        let url: RepoUrl = "https://t0ken@h:1/a.git".parse().unwrap();
+        assert_eq!(url.address(), "https://h:1/a.git");
+        assert!(!format!("{url} {url:?}").contains("t0ken"));
+        let [(key, user), (helper, script)] = &url.login_settings()[..] else {
+            panic!("{:?}", url.login_settings());
+        };
+        assert_eq!(
+            (key.as_str(), user.as_str()),
+            ("credential.https://h:1.username", "t0ken")
+        );
+        assert_eq!(helper, "credential.https://h:1.helper");
+        assert!(!script.contains("t0ken"), "{script}");
+        let url: RepoUrl = "https://t0ken:x-oauth-basic@h/a.git".parse().unwrap();
+        assert_eq!(url.address(), "https://h/a.git");
+        assert_eq!(
+            url.login_settings()[0].1,
+            "Authorization: basic dDBrZW46eC1vYXV0aC1iYXNpYw=="
+        );
     }
 
     #[test]

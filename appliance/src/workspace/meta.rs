@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use config::devcontainer::Lifecycle;
+use config::repository::RepoUrl;
 use serde::{Deserialize, Serialize};
 
 use super::failure::FailureRecord;
@@ -74,12 +75,35 @@ pub struct Meta {
 pub enum Source {
     /// A folder of the person; never changed or deleted by us.
     Folder { path: PathBuf },
-    /// Cloned into the volume; the address has no password in it.
+    /// Cloned into the volume; the address has no password and, of HTTP's, no user in it. Records of earlier
+    /// versions may have a user.
     Repository {
         url: String,
         #[serde(default)]
         branch: Option<String>,
     },
+}
+
+impl Source {
+    /// Whether both are of the same files, whoever asks for them.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Repository { url, branch },
+                Self::Repository {
+                    url: other,
+                    branch: of_other,
+                },
+            ) => branch == of_other && without_user(url) == without_user(other),
+            _ => self == other,
+        }
+    }
+}
+
+/// An address as it is recorded today.
+pub(super) fn without_user(url: &str) -> String {
+    let parsed = url.parse::<RepoUrl>();
+    parsed.map_or_else(|_| url.to_owned(), |url| url.address().to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -155,7 +155,8 @@ impl Store {
 
     /// The workspace of a source, if one has it.
     pub fn find(&self, source: &Source) -> Result<Option<WorkspaceName>, Fault> {
-        let same = |meta: &Result<Meta, Fault>| meta.as_ref().is_ok_and(|m| m.source == *source);
+        let same =
+            |meta: &Result<Meta, Fault>| meta.as_ref().is_ok_and(|m| m.source.is_same(source));
         Ok(self
             .list()?
             .into_iter()
@@ -296,6 +297,31 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join(".devpod")).unwrap();
         (home, store)
+    }
+
+    #[test]
+    fn a_record_with_a_user_in_its_address_is_found() {
+        let (_home, store) = store();
+        let source = |url: &str, branch: Option<&str>| Source::Repository {
+            url: url.to_owned(),
+            branch: branch.map(str::to_owned),
+        };
+        let mut saved = meta("app");
+        saved.source = source("https://token@h/o/app", Some("dev"));
+        store.save(&name("app"), &saved).unwrap();
+        let wanted = source("https://h/o/app", Some("dev"));
+        assert_eq!(store.find(&wanted).unwrap(), Some(name("app")));
+        for other in [
+            source("https://h/o/app", None),
+            source("https://h/o/other", Some("dev")),
+            source("http://h/o/app", Some("dev")),
+        ] {
+            assert_eq!(store.find(&other).unwrap(), None, "{other:?}");
+        }
+        // Ssh's user is who is asked for.
+        saved.source = source("ssh://me@h/app", None);
+        store.save(&name("app"), &saved).unwrap();
+        assert_eq!(store.find(&source("ssh://h/app", None)).unwrap(), None);
     }
 
     #[test]

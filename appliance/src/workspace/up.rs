@@ -76,7 +76,7 @@ impl Engine<'_> {
         let known = self.store.load(&name)?;
         let is_new = known.is_none();
         let meta = match known {
-            Some(meta) => meta,
+            Some(meta) => renewed(meta, &wish.source),
             None => self.new_meta(&name, wish)?,
         };
         self.with_log(&name, |engine| {
@@ -130,7 +130,7 @@ impl Engine<'_> {
     /// A name is taken when a workspace of another source has it.
     fn check_same(&self, name: &WorkspaceName, source: &Source) -> Result<(), Fault> {
         match self.store.load(name)? {
-            Some(meta) if meta.source != *source => {
+            Some(meta) if !meta.source.is_same(source) => {
                 let free = (2..100)
                     .filter_map(|n| format!("{name}-{n}").parse::<WorkspaceName>().ok())
                     .find(|name| matches!(self.store.load(name), Ok(None)));
@@ -178,6 +178,14 @@ impl Engine<'_> {
             .map_err(|error| Fault::new(Class::Internal, format!("the clock is off: {error}")))?;
         Ok(Meta::new(name.as_str(), id, now, source))
     }
+}
+
+/// A record of an earlier version may have a user in its address, whose name may be a token.
+fn renewed(mut meta: Meta, wanted: &Wanted) -> Meta {
+    if let Some(source) = source_of(wanted).filter(|source| meta.source.is_same(source)) {
+        meta.source = source;
+    }
+    meta
 }
 
 fn source_of(wanted: &Wanted) -> Option<Source> {

@@ -10,7 +10,7 @@ use unpacker::container::spec::Process;
 use super::backend::SandboxState;
 use super::failure::{Class, FailureRecord, Fault, Stage};
 use super::lifecycle;
-use super::meta::{Meta, Source, Status};
+use super::meta::{Meta, Source, Status, without_user};
 use super::run::run_lifecycle;
 use super::store::{Listed, Lock};
 use super::up::Engine;
@@ -218,7 +218,7 @@ fn actual(meta: &Meta, sandbox: SandboxState, busy: bool) -> Status {
 pub(super) fn source_text(source: &Source) -> String {
     match source {
         Source::Folder { path } => path.display().to_string(),
-        Source::Repository { url, .. } => url.clone(),
+        Source::Repository { url, .. } => without_user(url),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use config::percent::decoded;
 use config::repository::login::Login;
 use config::repository::{Branch, RepoUrl, RepoUrlError, Transport};
 
@@ -88,7 +89,7 @@ impl Repository {
         repository.go_into(folder)?;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = crate::plan::transfer::decoded(value);
+            let value = decoded(value);
             repository.query(key, &value)?;
         }
         Ok(repository)
@@ -189,13 +190,9 @@ fn of_url(url: &str) -> Result<Repository, AddressError> {
         (true, Some(rest)) => format!("git{rest}"),
         _ => parsed.address().to_owned(),
     };
-    let (address, login) = match own {
-        true => (address, None),
-        false => without_login(&url, address),
-    };
     Ok(Repository {
         address,
-        login,
+        login: parsed.login().filter(|_| !own).cloned(),
         ssh: parsed.transport() == Transport::Ssh,
         reference: None,
         folder: String::new(),
@@ -203,22 +200,6 @@ fn of_url(url: &str) -> Result<Repository, AddressError> {
         keep_git: false,
         submodules: true,
     })
-}
-
-/// Takes the user and the password, which are in `url`, out of an address of HTTP.
-fn without_login(url: &str, address: String) -> (String, Option<Login>) {
-    let Some((scheme @ ("http" | "https"), rest)) = address.split_once("://") else {
-        return (address, None);
-    };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let Some((_, host)) = authority.rsplit_once('@') else {
-        return (address, None);
-    };
-    let bare = format!("{scheme}://{host}{path}");
-    let written = url.split_once("://").map_or("", |(_, rest)| rest);
-    let written = written.split('/').next().unwrap_or_default();
-    let login = written.rsplit_once('@').map_or("", |(login, _)| login);
-    (bare, Some(Login::written(login)))
 }
 
 fn once(what: &'static str, slot: &mut Option<String>, value: String) -> Result<(), AddressError> {

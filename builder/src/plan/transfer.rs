@@ -2,6 +2,7 @@
 
 use crate::dockerfile::expand::{Env, Lexer};
 use config::name::parse_digest;
+use config::percent::decoded;
 
 use crate::dockerfile::instruction::{Add, Copy as CopyInstruction, InlineFile, Transfer};
 use crate::fetch::shown;
@@ -169,29 +170,6 @@ fn file_name(address: &str) -> String {
         name if name.contains(['/', '\0']) => "__unnamed__".to_owned(),
         name => name.to_owned(),
     }
-}
-
-/// `%41` is `A` (RFC 3986, "Percent-Encoding"); what is no such sequence stays.
-pub(crate) fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, behind @ ..] = rest {
-        let hex = behind
-            .get(..2)
-            .and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.filter(|_| *first == b'%');
-        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Flags that only mean something for what is fetched.

@@ -1,16 +1,20 @@
 //! Who asks for a repository, and how git is told.
 //!
-//! A password in an address would be in the arguments of git's helpers, which everybody on the host can
-//! read. So it is taken out, and becomes a header that git reads from its environment, as only the same
-//! user can, and sends to one host.
+//! A password or a token in an address would be in the arguments of git's helpers, which everybody on the
+//! host can read. So it is taken out, and becomes settings that git reads from its environment, as only the
+//! same user can, and that are of one host: a header, or the user for which git asks for a password.
 
 use std::fmt;
 
 use crate::credentials::base64;
+use crate::percent::decoded;
 
-/// `USER:PASSWORD` of an address, as they are meant. Never shown.
+/// `USER` or `USER:PASSWORD` of an address, as they are meant. Never shown.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Login(String);
+pub struct Login {
+    user: String,
+    password: Option<String>,
+}
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,20 +23,48 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// What stands before the `@` of an address. A user alone has an empty password: its name may be a
-    /// token.
+    /// What stands before the `@` of an address.
     pub fn written(text: &str) -> Self {
-        let text = match text.contains(':') {
-            true => text.to_owned(),
-            false => format!("{text}:"),
+        let (user, password) = match text.split_once(':') {
+            Some((user, password)) => (user, Some(decoded(password))),
+            None => (text, None),
         };
-        Self(decoded(&text))
+        Self {
+            user: decoded(user),
+            password,
+        }
     }
 
-    /// The value of `Authorization`.
+    /// The value of `Authorization`. A user alone has an empty password: its name may be a token.
     pub fn header(&self) -> String {
-        format!("basic {}", base64::encode(self.0.as_bytes()))
+        let password = self.password.as_deref().unwrap_or_default();
+        let login = format!("{}:{password}", self.user);
+        format!("basic {}", base64::encode(login.as_bytes()))
     }
+
+    /// The settings with which git logs in at `origin` (`scheme://host[:port]`), and nowhere else. For a user
+    /// alone it asks whoever knows passwords on this host, as it does for an address with that user; a header
+    /// would keep the answer from being used.
+    pub fn settings(&self, origin: &str) -> [(String, String); 2] {
+        match self.password {
+            Some(_) => settings(origin, &self.header()),
+            None => [
+                (format!("credential.{origin}.username"), self.user.clone()),
+                (format!("credential.{origin}.helper"), last_helper(origin)),
+            ],
+        }
+    }
+}
+
+/// A credential helper (gitcredentials(7)) that is asked behind all others. Git itself would show the user to
+/// the program that asks people, as an argument of it, and in its complaint where there is none. Where
+/// nobody knows a password it is empty, as a token's is.
+fn last_helper(origin: &str) -> String {
+    format!(
+        "!f() {{ test \"$1\" = get || return 0; ask=\"${{GIT_ASKPASS:-$SSH_ASKPASS}}\"; \
+         test -z \"$ask\" || word=\"$(\"$ask\" \"Password for '{origin}': \")\"; \
+         echo \"password=$word\"; }}; word=; f"
+    )
 }
 
 /// The settings with which git sends this `Authorization` to the host of `origin`
@@ -61,27 +93,6 @@ pub fn variables(settings: impl IntoIterator<Item = (String, String)>) -> Vec<(S
     variables
 }
 
-/// `%40` and the like as what they stand for.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        let digits = others.get(..2).filter(|_| *first == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = others.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = others;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +103,7 @@ mod tests {
             ("me:a%40b", "basic bWU6YUBi"),
             ("token", "basic dG9rZW46"),
             ("a:%zz%4", "basic YTolenolNA=="),
+            ("a:b:c", "basic YTpiOmM="),
         ] {
             assert_eq!(Login::written(written).header(), header, "{written}");
         }

@@ -1,8 +1,8 @@
-//! A password in a repository's address reaches the server, and no argument list on the way.
+//! A password or a token in a repository's address reaches the server, and no argument list on the way.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,8 +16,6 @@ use integration::process::{self, eventually, run, wait};
 use crate::workspace::example;
 
 const REST: Duration = Duration::from_secs(120);
-/// `me:hush-hush`.
-const HEADER: &str = "basic bWU6aHVzaC1odXNo";
 
 /// Lets connections wait before the server until it is told to let them through.
 struct Gate {
@@ -73,8 +71,18 @@ fn arguments() -> Vec<String> {
     lines.filter(|line| !line.contains("--repo")).collect()
 }
 
-#[test]
-fn git_is_given_a_password_by_no_argument() {
+/// `SCHEME base64(LOGIN)`, made by another program, which is told the login by its environment.
+fn header(scheme: &str, login: &str) -> String {
+    let mut encode = std::process::Command::new("sh");
+    encode.args(["-c", "printf %s \"$LOGIN\" | base64 -w0"]);
+    let encoded = run(encode.env("LOGIN", login)).ok();
+    format!("{scheme} {}", encoded.text())
+}
+
+/// Brings a workspace up with `login` in its address, while nobody but its caller shows `secret`, and answers
+/// what is left of the login in messages, records and the clone. Other tests of this process have words of
+/// their own, and look at all processes, too.
+fn comes_up_in_secret(login: &str, secret: &str, header: String) {
     if !probe::programs(&["git"]) {
         return;
     }
@@ -85,39 +93,93 @@ fn git_is_given_a_password_by_no_argument() {
     let mut copy = std::process::Command::new("cp");
     run(copy.arg("-a").arg(made.join(".")).arg(work.path())).ok();
     work.commit();
-    let server = Server::start(&folder.join("r"), Some(HEADER));
+    let server = Server::start(&folder.join("r"), Some(header.clone().leak()));
     let gate = Gate::before(server.address());
-    let url = format!("http://me:hush-hush@{}/repo.git", gate.address);
+    let url = format!("http://{login}@{}/repo.git", gate.address);
+    let log = folder.join("log");
+    let output = std::fs::File::create(&log).unwrap();
     let mut command = appliance
         .place()
         .devpod(&["up", "--repo", &url, "--name", "shut"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdout(output.try_clone().unwrap()).stderr(output);
     let mut up = process::spawn(&mut command).unwrap();
     eventually("git asks", REST, || gate.came.load(Ordering::SeqCst) > 0);
-    let helper = format!("me@{}", gate.address);
+    let helper = format!("http://{}/repo.git", gate.address);
     let seen = arguments();
     assert!(
         seen.iter()
             .any(|line| line.contains("remote-http") && line.contains(&helper)),
         "{seen:?}"
     );
-    for word in ["hush", "aHVzaC"] {
+    let encoded = header.rsplit(' ').next().unwrap().trim_end_matches('=');
+    for word in [secret, encoded] {
         let shown: Vec<_> = seen.iter().filter(|line| line.contains(word)).collect();
         assert!(shown.is_empty(), "{shown:?}");
     }
     gate.open.store(true, Ordering::SeqCst);
-    assert_eq!(wait(&mut up, REST), Some(0));
-    // It was needed, and the clone does not keep it.
+    let ended = wait(&mut up, REST);
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(ended, Some(0), "{said}");
+    // It was needed, and nothing keeps it.
     let config = ["ssh", "shut", "--", "cat", ".git/config"];
     let config = appliance.run(&config).ok();
-    assert!(
-        config.text().contains(&helper) && !config.text().contains("hush"),
-        "{config}"
-    );
+    assert!(config.text().contains(&helper), "{config}");
+    let listed = appliance.run(&["list", "--output", "json"]).ok();
+    let kept = record(&appliance);
+    assert!(kept.contains(&helper), "{kept}");
+    for text in [&said, config.text(), listed.text(), &kept] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    as_recorded_before(&appliance, &helper, &url);
     appliance.run(&["delete", "--force", "shut"]).ok();
-    let without = url.replace("hush-hush", "wrong");
+    let without = url.replace(secret, "wrong");
     appliance
         .run(&["up", "--repo", &without, "--name", "refused"])
         .failed(6)
         .says("credential");
+}
+
+fn record_path(appliance: &TestAppliance) -> PathBuf {
+    let home = appliance.place().home();
+    home.join(".devpod/workspaces/shut.json")
+}
+
+fn record(appliance: &TestAppliance) -> String {
+    std::fs::read_to_string(record_path(appliance)).unwrap()
+}
+
+/// Earlier versions recorded the user; such a workspace is the same one, and its record is mended.
+fn as_recorded_before(appliance: &TestAppliance, address: &str, url: &str) {
+    let old = address.replace("http://", "http://somebody@");
+    let path = record_path(appliance);
+    std::fs::write(&path, record(appliance).replace(address, &old)).unwrap();
+    let again = appliance.run(&["up", "--repo", url]).ok();
+    assert!(!again.text().contains("Cloning"), "{again}");
+    let kept = record(appliance);
+    assert!(
+        kept.contains(address) && !kept.contains("somebody"),
+        "{kept}"
+    );
+}
+
+#[test]
+fn git_is_given_a_password_by_no_argument() {
+    let secret = format!("mum-{}", std::process::id());
+    let login = format!("me:{secret}");
+    comes_up_in_secret(&login, &secret, header("basic", &login));
+}
+
+#[test]
+fn git_is_given_a_token_as_the_user_by_no_argument() {
+    let secret = format!("pass{}", std::process::id());
+    let login = format!("{secret}:x-oauth-basic");
+    comes_up_in_secret(&login, &secret, header("basic", &login));
+}
+
+#[test]
+fn git_is_given_a_user_alone_by_no_argument() {
+    let secret = format!("ticket{}", std::process::id());
+    // Git makes this header itself.
+    let header = header("Basic", &format!("{secret}:"));
+    comes_up_in_secret(&secret, &secret, header);
 }

@@ -1,9 +1,14 @@
 //! Files that ask for more than anybody has: what they come to is bounded, and told with its place.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use builder::dockerfile;
+use builder::lint::options::Options;
+use builder::lint::rule::Rule;
+use builder::lint::{Known, Warning, check};
 use builder::plan::evaluate::plan;
+use builder::plan::scope::Given;
 use builder::request::BuildRequest;
 use unpacker::image::config::ImageConfig;
 
@@ -104,4 +109,76 @@ fn what_goes_with_every_step_is_counted() {
         assert!(error.contains("come to more than"), "{begin}: {error}");
         assert!(error.starts_with("Dockerfile:"), "{begin}: {error}");
     }
+}
+
+fn found(text: &str) -> Vec<Warning> {
+    let file = dockerfile::parse(text.as_bytes()).unwrap();
+    let known = Known {
+        given: &Given::default(),
+        ignore: None,
+        bases: &BTreeMap::new(),
+    };
+    check(&file, &Options::default(), &known)
+}
+
+#[test]
+fn findings_are_some_and_short() {
+    let tail = format!("P={}", "x".repeat(1_000_000));
+    let secrets = many(5000, |n| format!("token_{n}=x "));
+    let unset = many(20_000, |n| format!("${{unset_{n}}}"));
+    // Names that no typing mistake comes near to, and that take long to compare.
+    let huge = many(1000, |n| format!("ENV {}{n}=x\n", "n".repeat(2000)));
+    for (text, rule) in [
+        (
+            format!("FROM scratch\nENV {secrets}{tail}\n"),
+            Rule::SecretsUsedInArgOrEnv,
+        ),
+        (
+            format!("FROM scratch\nENV {tail} {secrets}\n"),
+            Rule::SecretsUsedInArgOrEnv,
+        ),
+        (
+            format!("FROM scratch\n{huge}LABEL a={unset}\n"),
+            Rule::UndefinedVar,
+        ),
+        (
+            format!(
+                "{}FROM a{unset}\n",
+                many(1000, |n| format!("ARG {}{n}=x\n", "n".repeat(2000)))
+            ),
+            Rule::UndefinedArgInFrom,
+        ),
+        (
+            format!("FROM scratch\nEXPOSE {}\n", "1/TCP ".repeat(20_000)),
+            Rule::ExposeProtoCasing,
+        ),
+    ] {
+        let found = found(&text);
+        assert!(!found.is_empty() && found.len() <= 1000, "{rule}");
+        assert!(found.iter().any(|found| found.rule == rule), "{rule}");
+        for warning in &found {
+            for text in [&warning.message, &warning.text, &warning.marked] {
+                assert!(text.len() < 4200, "{rule}: {} bytes", text.len());
+            }
+            assert!(warning.shown("Dockerfile").len() < 20_000, "{rule}");
+        }
+    }
+}
+
+/// Where a finding is told does not depend on what is shown of it.
+#[test]
+fn a_finding_far_behind_keeps_its_place() {
+    let text = format!("FROM scratch\nENV P={} token=x\n", "x".repeat(10_000));
+    let found = found(&text);
+    let [finding] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!((finding.line, finding.column), (2, 10_008));
+    assert_eq!(finding.marked, "token");
+    let shown = finding.shown("Dockerfile");
+    assert!(
+        shown.starts_with("Dockerfile:2:10008: ENV token"),
+        "{shown}"
+    );
+    assert_eq!(shown.lines().count(), 1);
 }

@@ -364,7 +364,7 @@ impl BuildError {
 }
 
 /// What is told of one cause, or of one instruction.
-const MAX_SHOWN: usize = 4096;
+pub(crate) const MAX_SHOWN: usize = 4096;
 
 /// The beginning of a text: a Dockerfile may have megabytes in one instruction.
 pub(crate) fn shown(text: &str) -> String {

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "language/bounds.rs"]
+mod bounds;
 #[path = "language/checks.rs"]
 mod checks;
 #[path = "language/errors.rs"]

@@ -122,6 +122,8 @@ pub enum Problem {
     BlankName { instruction: &'static str },
     #[error("{name:?} cannot name a build stage")]
     StageName { name: String },
+    #[error("the name of a build stage has more than {limit} bytes")]
+    StageNameTooLong { limit: usize },
     #[error("heredoc {name:?} is not closed")]
     HeredocOpen { name: String },
     #[error("heredoc {name:?} is not one of {instruction}'s sources")]

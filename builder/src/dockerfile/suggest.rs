@@ -1,6 +1,6 @@
 //! "Did you mean …?": the nearest of a list of words by edit distance. Pure.
 
-/// Longer words are nobody's typing mistake; bounds the table's size.
+/// Longer words are nobody's typing mistake; bounds the table's size, with what is near in length.
 const MAX_WORD: usize = 32;
 
 /// The word of `known` that is nearest, if it is near enough to be what was meant.
@@ -10,7 +10,13 @@ pub(crate) fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         return None;
     }
     let allowed = (length / 3).max(1);
-    let distances = known.iter().map(|other| (distance(word, other), *other));
+    // Each edit changes the length by one at most; so no word has to be read beyond what may be near.
+    let is_near = |other: &&&str| {
+        let other = other.chars().take(length + allowed + 1).count();
+        other.abs_diff(length) <= allowed
+    };
+    let near = known.iter().filter(is_near);
+    let distances = near.map(|other| (distance(word, other), *other));
     let (nearest, other) = distances.min_by_key(|(distance, _)| *distance)?;
     (nearest <= allowed).then_some(other)
 }
@@ -60,5 +66,9 @@ mod tests {
         assert_eq!(closest("ENTYPOIN", known), Some("ENTRYPOINT"));
         assert_eq!(closest("INSTALL", known), None);
         assert_eq!(closest("", known), None);
+        // Nobody can mean a word of a megabyte, and it is not compared.
+        let long = "RUN".repeat(1 << 20);
+        assert_eq!(closest("RUNN", &[&long, "RUN"]), Some("RUN"));
+        assert_eq!(closest("RUNRUN", &[&long]), None);
     }
 }

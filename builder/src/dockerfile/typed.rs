@@ -13,6 +13,9 @@ use super::source::Word;
 use super::transfer;
 use super::words::{self, Json, Piece};
 
+/// Bytes of a stage's name: it goes with every step of the stage.
+const MAX_NAME: usize = 4096;
+
 /// Types a statement.
 pub(super) fn instruction(
     statement: &Statement,
@@ -161,6 +164,11 @@ impl Form<'_> {
     }
 
     fn stage_name(&self, piece: &Piece) -> Result<String, DockerfileError> {
+        let limit = MAX_NAME;
+        if piece.text.len() > limit {
+            let problem = Problem::StageNameTooLong { limit };
+            return Err(self.statement.error(piece, problem));
+        }
         let name = piece.text.to_lowercase();
         let allowed = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
         if name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(allowed) {

@@ -9,6 +9,9 @@ use super::rule::Rule;
 pub(super) fn check(file: &Dockerfile, found: &mut Findings) {
     keywords(file, found);
     for stage in &file.stages {
+        if found.is_full() {
+            return;
+        }
         let line = Line::new(stage.range, &stage.text);
         let words: Vec<&str> = stage.text.split_whitespace().collect();
         let [from, .., keyword, name] = words[..] else {
@@ -74,6 +77,9 @@ fn keywords(file: &Dockerfile, found: &mut Findings) {
     let upper = lines().filter(|line| line.keyword() == line.keyword().to_uppercase());
     let most_are_lower = lower.count() > upper.count();
     for line in lines() {
+        if found.is_full() {
+            return;
+        }
         let keyword = line.keyword();
         let (expected, case) = match most_are_lower {
             true => (keyword.to_lowercase(), "lower case"),

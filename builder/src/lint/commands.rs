@@ -11,6 +11,9 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
         repeated(&stage.instructions, found);
     }
     survey.walk(&mut |step| {
+        if found.is_full() {
+            return;
+        }
         let instruction = step.instruction;
         let mut about = |rule, marked: &str, message| {
             found.about(rule, instruction, marked, message);
@@ -34,7 +37,7 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
                     about(Rule::WorkdirRelativePath, word.raw(), message);
                 }
             }
-            Kind::Expose(_) => ports(survey, step, &mut about),
+            Kind::Expose(_) => ports(survey, step, found),
             _ => {}
         }
     });
@@ -78,23 +81,27 @@ fn legacy(keyword: &str, pairs: &[Pair], about: About<'_>) {
     }
 }
 
-fn ports(survey: &Survey<'_>, step: &Step<'_, '_>, about: About<'_>) {
+fn ports(survey: &Survey<'_>, step: &Step<'_, '_>, found: &mut Findings) {
     let Kind::Expose(words) = &step.instruction.kind else {
         return;
     };
     for word in words {
+        if found.is_full() {
+            return;
+        }
+        let mut about = |rule, message| found.about(rule, step.instruction, word.raw(), message);
         let ports = survey.lexer.words(word, step.scope).unwrap_or_default();
         for port in ports {
             let (number, protocol) = port.split_once('/').unwrap_or((&port, ""));
             if protocol != protocol.to_lowercase() {
                 let message = format!("the protocol of {port:?} should be in lower case");
-                about(Rule::ExposeProtoCasing, word.raw(), message);
+                about(Rule::ExposeProtoCasing, message);
             }
             if number.contains(':') {
                 let message = format!(
                     "{port:?} names an address or port of a host, which an image cannot have"
                 );
-                about(Rule::ExposeInvalidFormat, word.raw(), message);
+                about(Rule::ExposeInvalidFormat, message);
             }
         }
     }

@@ -33,6 +33,9 @@ fn judge(
     found: &mut Findings,
 ) {
     for word in &transfer.sources {
+        if found.is_full() {
+            return;
+        }
         let Ok(written) = survey.lexer.word(word, step.scope) else {
             continue;
         };

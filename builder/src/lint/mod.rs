@@ -32,8 +32,9 @@ use unpacker::image::config::ImageConfig;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::error::Remark;
 use crate::dockerfile::instruction::Instruction;
-use crate::dockerfile::source::Position;
+use crate::dockerfile::source::{Position, Range};
 use crate::dockerfile::stages::{Reference as Named, Stage};
+use crate::error::{MAX_SHOWN, shown};
 use crate::ignore::Ignore;
 use crate::plan::scope::Given;
 
@@ -48,9 +49,9 @@ pub struct Warning {
     pub message: String,
     pub line: u32,
     pub column: u32,
-    /// The instruction; empty for one of several lines.
+    /// The instruction, of a long one the beginning; empty for one of several lines.
     pub text: String,
-    /// What of it is meant, as written; empty for all of it.
+    /// What of it is meant, as written, or its beginning; empty for all of it.
     pub marked: String,
 }
 
@@ -138,9 +139,7 @@ fn remarked(file: &Dockerfile, found: &mut Findings) {
 
 /// The comments over the instruction that a warning is about.
 fn comments_at<'f>(file: &'f Dockerfile, warning: &Warning) -> Vec<&'f str> {
-    let holds = |range: &crate::dockerfile::source::Range| {
-        (range.start.line..=range.end.line).contains(&warning.line)
-    };
+    let holds = |range: &Range| (range.start.line..=range.end.line).contains(&warning.line);
     let global = file
         .global_args
         .iter()
@@ -182,14 +181,16 @@ impl Findings {
             return;
         }
         // Behind a continuation the columns of the joined text are not those of the file.
-        let at = text
-            .find(marked)
-            .filter(|_| !several_lines && !marked.is_empty());
+        // Its beginning is enough to find it by: a search gets ready for all that it looks for.
+        let begin = &marked[..marked.floor_char_boundary(MAX_SHOWN)];
+        let is_sought = !several_lines && !marked.is_empty();
+        let at = is_sought.then(|| text.find(begin)).flatten();
         let before = at.and_then(|at| text.get(..at));
         let columns = before.map_or(0, |before| before.chars().count());
+        // An instruction may have megabytes, and a thousand findings are about it.
         self.0.push(Warning {
             rule,
-            message,
+            message: shown(&message),
             line: start.line,
             column: start
                 .column
@@ -197,10 +198,10 @@ impl Findings {
             text: if several_lines {
                 String::new()
             } else {
-                text.to_owned()
+                shown(text)
             },
             marked: if at.is_some() {
-                marked.to_owned()
+                shown(marked)
             } else {
                 String::new()
             },
@@ -217,6 +218,13 @@ impl Findings {
             marked,
             message,
         );
+    }
+
+    /// About the FROM of a stage.
+    fn about_from(&mut self, rule: Rule, stage: &Stage, marked: &str, message: String) {
+        let Range { start, end } = stage.range;
+        let several = start.line != end.line;
+        self.of(rule, (start, &stage.text), several, marked, message);
     }
 
     fn at(&mut self, rule: Rule, position: Position, message: String) {

@@ -24,45 +24,32 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
         if found.is_full() {
             break;
         }
-        let mut about = |rule, marked: &str, message| {
-            let several = stage.range.start.line != stage.range.end.line;
-            found.of(
-                rule,
-                (stage.range.start, &stage.text),
-                several,
-                marked,
-                message,
-            );
-        };
-        undeclared(survey, &stage.from.image, &mut about);
+        undeclared(survey, stage, &stage.from.image, found);
         if let Some(platform) = &stage.from.platform {
-            undeclared(survey, platform, &mut about);
-            judge_platform(survey, stage, platform, &mut about);
+            undeclared(survey, stage, platform, found);
+            judge_platform(survey, stage, platform, found);
         }
-        judge_default(survey, stage, &unset, &mut about);
+        judge_default(survey, stage, &unset, found);
     }
     descriptions(survey, found);
 }
 
-type About<'a> = &'a mut dyn FnMut(Rule, &str, String);
-
 fn names(survey: &Survey<'_>, found: &mut Findings) {
     let mut seen = BTreeSet::new();
     for stage in &survey.file.stages {
+        if found.is_full() {
+            return;
+        }
         let Some(name) = stage.name() else {
             continue;
         };
-        let (start, several) = (
-            stage.range.start,
-            stage.range.start.line != stage.range.end.line,
-        );
         let written = stage
             .text
             .split_whitespace()
             .next_back()
             .unwrap_or_default();
         let mut about = |rule, message| {
-            found.of(rule, (start, &stage.text), several, written, message);
+            found.about_from(rule, stage, written, message);
         };
         if RESERVED.contains(&name) {
             about(
@@ -78,13 +65,16 @@ fn names(survey: &Survey<'_>, found: &mut Findings) {
 }
 
 /// Variables of FROM that no ARG before it declares.
-fn undeclared(survey: &Survey<'_>, word: &Word, about: About<'_>) {
+fn undeclared(survey: &Survey<'_>, stage: &Stage, word: &Word, found: &mut Findings) {
     let Ok(expanded) = survey.lexer.expand(word, &survey.given) else {
         return;
     };
     let platforms = &survey.given.platforms;
     let is_known = |name: &str| survey.globals.contains(name) || platforms.contains_key(name);
     for name in expanded.missing.iter().filter(|name| !is_known(name)) {
+        if found.is_full() {
+            return;
+        }
         let known = survey.globals.iter().chain(platforms.keys());
         let known: Vec<&str> = known.map(String::as_str).take(MAX_KNOWN).collect();
         let hint = match closest(name, &known) {
@@ -92,11 +82,11 @@ fn undeclared(survey: &Survey<'_>, word: &Word, about: About<'_>) {
             None => String::new(),
         };
         let message = format!("FROM uses {name}, which no ARG before it declares{hint}");
-        about(Rule::UndefinedArgInFrom, word.raw(), message);
+        found.about_from(Rule::UndefinedArgInFrom, stage, word.raw(), message);
     }
 }
 
-fn judge_platform(survey: &Survey<'_>, stage: &Stage, word: &Word, about: About<'_>) {
+fn judge_platform(survey: &Survey<'_>, stage: &Stage, word: &Word, found: &mut Findings) {
     let Ok(expanded) = survey.lexer.expand(word, &survey.given) else {
         return;
     };
@@ -104,7 +94,7 @@ fn judge_platform(survey: &Survey<'_>, stage: &Stage, word: &Word, about: About<
     if expanded.used.len() == 1 && expanded.used.contains("TARGETPLATFORM") {
         if expanded.missing.is_empty() && Some(&expanded.value) == target {
             let message = "the target platform is the one that is used anyway".to_owned();
-            about(Rule::RedundantTargetPlatform, word.raw(), message);
+            found.about_from(Rule::RedundantTargetPlatform, stage, word.raw(), message);
         }
         return;
     }
@@ -118,7 +108,8 @@ fn judge_platform(survey: &Survey<'_>, stage: &Stage, word: &Word, about: About<
     let name = stage.name().unwrap_or_default();
     if !name.contains(&platform.os) && !name.contains(&platform.architecture) {
         let message = format!("--platform is always {:?}", expanded.value);
-        about(Rule::FromPlatformFlagConstDisallowed, word.raw(), message);
+        let rule = Rule::FromPlatformFlagConstDisallowed;
+        found.about_from(rule, stage, word.raw(), message);
     }
 }
 
@@ -147,7 +138,7 @@ fn without_arguments(survey: &Survey<'_>) -> Given {
     given
 }
 
-fn judge_default(survey: &Survey<'_>, stage: &Stage, unset: &Given, about: About<'_>) {
+fn judge_default(survey: &Survey<'_>, stage: &Stage, unset: &Given, found: &mut Findings) {
     let image = &stage.from.image;
     let Ok(expanded) = survey.lexer.expand(image, unset) else {
         return;
@@ -156,7 +147,7 @@ fn judge_default(survey: &Survey<'_>, stage: &Stage, unset: &Given, about: About
     if !is_stage && expanded.value.parse::<Reference>().is_err() {
         let raw = image.raw();
         let message = format!("without build arguments {raw:?} names no image");
-        about(Rule::InvalidDefaultArgInFrom, raw, message);
+        found.about_from(Rule::InvalidDefaultArgInFrom, stage, raw, message);
     }
 }
 

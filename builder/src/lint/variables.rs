@@ -33,15 +33,22 @@ pub(super) fn check(survey: &Survey<'_>, found: &mut Findings) {
 }
 
 fn undefined(survey: &Survey<'_>, step: &Step<'_, '_>, found: &mut Findings) {
-    if !step.scope.is_complete || found.is_full() {
+    if !step.scope.is_complete {
         return;
     }
     let mut told = BTreeSet::new();
     for word in words(&step.instruction.kind) {
+        if found.is_full() {
+            return;
+        }
         let Ok(expanded) = survey.lexer.expand(word, step.scope) else {
             continue;
         };
         for name in step.scope.unknown(&expanded) {
+            // One word may have a million names, and each is compared with a thousand.
+            if found.is_full() {
+                return;
+            }
             if !told.insert(name.to_owned()) {
                 continue;
             }
@@ -63,6 +70,9 @@ fn secrets(step: &Step<'_, '_>, found: &mut Findings) {
         _ => return,
     };
     for name in names.into_iter().filter(|name| is_secret(name)) {
+        if found.is_full() {
+            return;
+        }
         let message = format!(
             "{keyword} {name} would keep a secret in the image; mount it with RUN --mount=type=secret"
         );

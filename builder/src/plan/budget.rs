@@ -14,7 +14,9 @@ use super::PlanError;
 const MAX_BYTES: usize = 64 << 20;
 /// ENVs and ARGs of one stage. They are looked up one after the other, and no program takes as many.
 pub(super) const MAX_VARIABLES: usize = 10_000;
-/// What a step takes beside its texts.
+/// Of a working folder and of a user. Each goes with every step behind it; Linux takes no longer paths.
+const MAX_SETTING: usize = 4096;
+/// What a step takes beside its texts, and what a mount of it does.
 const STEP: usize = 256;
 
 /// What is left of it.
@@ -56,6 +58,15 @@ impl Budget {
     pub(super) fn spend(&self, bytes: usize) -> Result<(), PlanError> {
         self.take(bytes);
         self.check()
+    }
+}
+
+/// A working folder or a user, as they are set.
+pub(super) fn setting(what: &'static str, text: String) -> Result<String, PlanError> {
+    let limit = MAX_SETTING;
+    match text.len() > limit {
+        true => Err(PlanError::TooLong { what, limit }),
+        false => Ok(text),
     }
 }
 

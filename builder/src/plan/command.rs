@@ -36,7 +36,11 @@ impl Evaluation<'_, '_> {
         let mut mounts = Vec::new();
         for flag in &run.mounts {
             let mount = flag.resolve(&self.outline.lexer, &self.env())?;
-            mounts.push(self.mount(mount, &mut agents)?);
+            let mount = self.mount(mount, &mut agents)?;
+            // One line has hundreds of thousands of them, each with the working folder in front.
+            self.outline.budget.take_step(mount.weight());
+            self.outline.budget.check()?;
+            mounts.push(mount);
         }
         let is_agent = |mount: &&RunMount| matches!(mount.kind, RunMountKind::Ssh(_));
         if let Some(agent) = mounts.iter().find(is_agent)

@@ -15,7 +15,7 @@ use crate::dockerfile::source::Word;
 use crate::error::{BuildError, Place};
 use crate::request::BuildRequest;
 
-use super::budget::{Charged, MAX_VARIABLES};
+use super::budget::{Charged, MAX_VARIABLES, setting};
 use super::outline::{Outline, Resolve, StageOutline, read_arg};
 use super::scope::{Args, Scope};
 use super::settings;
@@ -85,8 +85,10 @@ fn evaluate(
         let label = stage.label();
         let outcome = evaluation.instruction(instruction);
         if let Ok((action, created_by)) = &outcome {
-            let texts = created_by.as_ref().map_or(0, String::len) + action.weight();
-            outline.budget.take_step(texts + instruction.text.len());
+            let told = created_by.as_ref().map_or(0, String::len) + instruction.text.len();
+            // Its place names the file and the stage.
+            let named = outline.file.len() + label.len();
+            outline.budget.take_step(told + named + action.weight());
         }
         // Of what is too large nothing else is told: it was not expanded.
         let bounded = outline.budget.check().and(evaluation.count_variables());
@@ -232,6 +234,7 @@ impl Evaluation<'_, '_> {
         // Nothing at all, as of an ARG that is not set, leaves it where it is.
         let written = self.word(word)?;
         let path = path::below(&self.working_dir(), &written);
+        let path = setting("the working folder", path)?;
         self.config.config.working_dir.clone_from(&path);
         let user = self.config.config.user.clone();
         Ok(Action::Workdir(Workdir { path, user }))
@@ -258,7 +261,7 @@ impl Evaluation<'_, '_> {
             }
             Kind::Arg(declarations) => self.declare(declarations)?,
             Kind::User(word) => {
-                let user = self.word(word)?;
+                let user = setting("the user", self.word(word)?)?;
                 self.config.config.user.clone_from(&user);
                 format!("USER {user}")
             }

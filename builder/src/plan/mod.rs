@@ -101,15 +101,20 @@ pub enum Action {
 }
 
 impl Action {
-    /// Bytes of what it keeps beside the instruction's own text.
+    /// Bytes of what it keeps beside the instruction's own text. Mounts are counted as they are read.
     fn weight(&self) -> usize {
-        let all = |texts: &[String]| texts.iter().map(String::len).sum();
         match self {
-            Self::Run(run) => all(&run.env),
-            Self::Copy(copy) => copy.inline.iter().map(|(_, body)| body.len()).sum(),
-            Self::Configure | Self::From | Self::Workdir(_) => 0,
+            Self::Run(run) => run.weight(),
+            Self::Copy(copy) => copy.weight(),
+            Self::Workdir(Workdir { path, user }) => path.len() + user.len(),
+            Self::Configure | Self::From => 0,
         }
     }
+}
+
+/// Bytes of some texts.
+fn lengths<'t>(texts: impl IntoIterator<Item = &'t String>) -> usize {
+    texts.into_iter().map(String::len).sum()
 }
 
 #[derive(Debug, Clone)]
@@ -134,11 +139,41 @@ pub struct Run {
     pub mounts: Vec<RunMount>,
 }
 
+impl Run {
+    fn weight(&self) -> usize {
+        let command = match &self.invocation {
+            Invocation::Exec(words) => lengths(words),
+            Invocation::Shell(text) => text.len(),
+            Invocation::Script { name, body } => name.len() + body.len(),
+        };
+        let settings = lengths([&self.cwd, &self.user]);
+        command + settings + lengths(&self.env) + lengths(&self.proxies)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct RunMount {
     /// Absolute and clean.
     pub target: String,
     pub kind: RunMountKind,
+}
+
+impl RunMount {
+    /// Bytes of the texts that it keeps.
+    fn weight(&self) -> usize {
+        let kind = match &self.kind {
+            RunMountKind::Bind { source, .. } => source.len(),
+            RunMountKind::Cache { id, seed, .. } => {
+                id.len() + lengths(seed.iter().map(|(_, source)| source))
+            }
+            RunMountKind::Secret {
+                handed, variable, ..
+            } => handed.id.len() + lengths(variable),
+            RunMountKind::Ssh(handed) => handed.id.len(),
+            RunMountKind::Tmpfs { .. } => 0,
+        };
+        self.target.len() + kind
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -206,6 +241,20 @@ pub struct Copy {
     pub link: bool,
 }
 
+impl Copy {
+    fn weight(&self) -> usize {
+        let sources = self.sources.iter();
+        let sources = sources.map(|source| source.path.len() + lengths(&source.below));
+        let remote = self.remote.iter().map(|file| file.address.len());
+        let inline = self
+            .inline
+            .iter()
+            .map(|(name, body)| name.len() + body.len());
+        let settings = self.dest.path.len() + lengths(&self.chown) + lengths(&self.exclude);
+        sources.chain(remote).chain(inline).sum::<usize>() + settings
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     pub path: String,
@@ -247,6 +296,8 @@ pub enum PlanError {
         "the variables, commands and settings of the stages come to more than {limit} bytes here"
     )]
     TooLarge { limit: usize },
+    #[error("{what} has more than {limit} bytes")]
+    TooLong { what: &'static str, limit: usize },
     #[error("the stage has more than {limit} variables here")]
     TooManyVariables { limit: usize },
     #[error(transparent)]

@@ -44,11 +44,6 @@ fn what_grows_without_end_is_refused_with_its_place() {
             "longer than",
         ),
         (
-            format!("FROM busybox:1\nENV A={}\n", "x".repeat(10_000_000)),
-            "Dockerfile:1",
-            "more than",
-        ),
-        (
             format!("FROM busybox:1\n{}", wide("ARG")),
             "Dockerfile:2",
             "variables",
@@ -107,6 +102,20 @@ fn what_grows_without_end_is_refused_with_its_place() {
             "come to more than",
         ),
         (
+            format!("FROM busybox:1\nUSER {value}\n{}", "RUN x\n".repeat(80_000)),
+            "Dockerfile:2:1",
+            "the user has more than 4096 bytes",
+        ),
+        (
+            format!(
+                "FROM busybox:1\nWORKDIR /{}\n{}",
+                "x".repeat(4000),
+                "RUN x\n".repeat(80_000)
+            ),
+            "Dockerfile:",
+            "come to more than",
+        ),
+        (
             format!("FROM busybox:1\nEXPOSE {}\n", "1-65535 ".repeat(2000)),
             "Dockerfile:2",
             "come to more than",
@@ -128,12 +137,48 @@ fn what_grows_without_end_is_refused_with_its_place() {
             .says(place)
             .says(says);
         assert!(ran.stderr.len() < 20_000, "{} bytes", ran.stderr.len());
-        // The checks alone have bounds of their own, and find nothing wrong with most of it.
-        scene.run(&["--check"]);
+        // The checks build nothing, have bounds of their own, and find nothing wrong with it.
+        let checked = scene.run(&["--check"]).ok().says("No warnings");
+        assert!(checked.stdout.len() < 100, "{checked}");
+    }
+    // Such a file is not even parsed.
+    let huge = format!("FROM busybox:1\nENV A={}\n", "x".repeat(10_000_000));
+    for options in [&[][..], &["--check"]] {
+        let ran = scene.build_file(&huge, options).failed(2);
+        let ran = ran.says("Dockerfile:1").says("more than");
+        assert!(ran.stderr.len() < 20_000, "{} bytes", ran.stderr.len());
     }
     let after = scene.peak();
     assert!(after < before + MORE, "{before} KiB before, {after} after");
     scene.build("RUN true", &[]).ok();
+}
+
+#[test]
+fn checks_of_a_file_full_of_findings_are_some_and_short() {
+    let Some(scene) = Scene::new() else { return };
+    let before = scene.peak();
+    let secrets = many(5000, |n| format!("token_{n}=x "));
+    let unset = many(200_000, |n| format!("${{n{n}}}"));
+    for (text, rule) in [
+        (
+            format!(
+                "FROM busybox:1\nENV {secrets} P={}\n",
+                "x".repeat(3_900_000)
+            ),
+            "SecretsUsedInArgOrEnv",
+        ),
+        (format!("FROM busybox:1\nLABEL a={unset}\n"), "UndefinedVar"),
+        (format!("FROM busybox{unset}\n"), "UndefinedArgInFrom"),
+    ] {
+        let ran = scene.build_file(&text, &["--check", "--output", "json"]);
+        let ran = ran.failed(1);
+        let found = ran.json()["warnings"].as_array().unwrap().clone();
+        assert_eq!(found.len(), 1000, "{rule}");
+        assert!(found.iter().all(|found| found["rule"] == rule), "{rule}");
+        assert!(ran.stdout.len() < 16 << 20, "{} bytes", ran.stdout.len());
+    }
+    let after = scene.peak();
+    assert!(after < before + MORE, "{before} KiB before, {after} after");
 }
 
 #[test]

@@ -423,7 +423,7 @@ fn told(error: &BuildError, record: &Record) -> Failure {
 
 fn step_kind(error: &StepError) -> Kind {
     match error {
-        StepError::Repository { source, .. } => repositories::kind(source.blame()),
+        StepError::Repository { source, .. } => repositories::kind(source),
         _ => Kind::Internal,
     }
 }

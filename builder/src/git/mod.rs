@@ -47,11 +47,24 @@ pub enum Blame {
     Other,
 }
 
-/// What git's words mean, the specific before the general.
+/// What git's words mean, the specific before the general: that a transfer broke off is also said where the
+/// server refused it, and that ssh could not read where nobody answered.
 const MEANINGS: &[(&[&str], Blame)] = &[
     (
         &["No space left on device", "Disk quota exceeded"],
         Blame::Disk,
+    ),
+    (
+        &[
+            "could not read Username",
+            "could not read Password",
+            "Authentication failed",
+            "returned error: 401",
+            "returned error: 403",
+            "RPC failed; HTTP 401",
+            "RPC failed; HTTP 403",
+        ],
+        Blame::Login,
     ),
     (
         &[
@@ -67,22 +80,17 @@ const MEANINGS: &[(&[&str], Blame)] = &[
             "Network is unreachable",
             "No route to host",
             "Operation timed out",
+            "Empty reply from server",
+            "transfer closed with",
+            "Recv failure",
+            "Send failure",
             "early EOF",
             "unexpected disconnect",
             "RPC failed",
-            "error: 5",
+            "returned error: 429",
+            "returned error: 5",
         ],
         Blame::Network,
-    ),
-    (
-        &[
-            "could not read Username",
-            "could not read Password",
-            "Authentication failed",
-            "error: 401",
-            "error: 403",
-        ],
-        Blame::Login,
     ),
     (
         &[
@@ -97,7 +105,27 @@ const MEANINGS: &[(&[&str], Blame)] = &[
         &["not found", "not appear to be a git repository"],
         Blame::NotFound,
     ),
+    (
+        // Of a transfer whose end says no more.
+        &[
+            "hung up",
+            "invalid index-pack output",
+            "expected flush after",
+        ],
+        Blame::Network,
+    ),
 ];
+
+/// What git said, as far as it is git that said it: the server's own words are behind `remote:`.
+fn meaning(said: &str) -> Blame {
+    let is_gits = |line: &&str| !line.trim_start().starts_with("remote:");
+    let lines: Vec<&str> = said.lines().filter(is_gits).collect();
+    let is_said = |word: &&str| lines.iter().any(|line| line.contains(*word));
+    let found = MEANINGS
+        .iter()
+        .find(|(words, _)| words.iter().any(&is_said));
+    found.map_or(Blame::Other, |(_, blame)| *blame)
+}
 
 /// Why a repository's files are not here.
 #[derive(Debug, thiserror::Error)]
@@ -135,17 +163,12 @@ impl GitError {
 
     /// Who is to blame.
     pub fn blame(&self) -> Blame {
-        let complaint = match self {
-            Self::Program(ProgramError::NotInstalled) => return Blame::NotInstalled,
-            Self::Program(ProgramError::NoRoom) => return Blame::Disk,
-            Self::Program(ProgramError::Failed { complaint, .. }) => complaint,
-            _ => return Blame::Other,
-        };
-        let meaning = MEANINGS.iter().find(|(words, _)| {
-            let mut words = words.iter();
-            words.any(|word| complaint.contains(word))
-        });
-        meaning.map_or(Blame::Other, |(_, blame)| *blame)
+        match self {
+            Self::Program(ProgramError::NotInstalled) => Blame::NotInstalled,
+            Self::Program(ProgramError::NoRoom) => Blame::Disk,
+            Self::Program(ProgramError::Failed { said, .. }) => meaning(said),
+            _ => Blame::Other,
+        }
     }
 
     /// What helps.
@@ -548,6 +571,71 @@ impl Bare {
             (true, _) => Ok(()),
             (false, Err(error)) => Err(failed.unwrap_or(error)),
             (false, Ok(_)) => Err(GitError::NoCommit(commit.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gits_words_mean() {
+        use Blame::{Disk, Login, Network, NotFound, Other, Ssh};
+        for (said, blame) in [
+            (
+                "error: RPC failed; curl 18 transfer closed with outstanding read data remaining\n\
+                 error: 4036 bytes of body are still expected\n\
+                 fetch-pack: unexpected disconnect while reading sideband packet\n\
+                 fatal: early EOF\nfatal: fetch-pack: invalid index-pack output",
+                Network,
+            ),
+            // Only a number of bytes.
+            (
+                "error: 4031 bytes of body are still expected\nfatal: early EOF",
+                Network,
+            ),
+            ("fatal: fetch-pack: invalid index-pack output", Network),
+            (
+                "error: RPC failed; HTTP 403 curl 22 The requested URL returned error: 403\n\
+                 fatal: expected flush after ref listing",
+                Login,
+            ),
+            (
+                "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502\n\
+                 fatal: expected flush after ref listing",
+                Network,
+            ),
+            (
+                "fatal: unable to access 'http://h/': Empty reply from server",
+                Network,
+            ),
+            ("fatal: Authentication failed for 'http://h/a.git/'", Login),
+            ("fatal: repository 'http://h/a.git/' not found", NotFound),
+            (
+                "ssh: connect to host h port 22: Connection refused\r\n\
+                 fatal: Could not read from remote repository.",
+                Network,
+            ),
+            (
+                "git@h: Permission denied (publickey).\r\n\
+                 fatal: Could not read from remote repository.",
+                Ssh,
+            ),
+            (
+                "error: unable to write file: No space left on device\nfatal: early EOF\n\
+                 fatal: fetch-pack: invalid index-pack output",
+                Disk,
+            ),
+            // What a server says of itself decides nothing.
+            (
+                "remote: No space left on device, error: returned error: 403\nfatal: early EOF",
+                Network,
+            ),
+            ("remote: not found\nfatal: something new", Other),
+            ("", Other),
+        ] {
+            assert_eq!(meaning(said), blame, "{said}");
         }
     }
 }

@@ -80,6 +80,8 @@ pub enum ProgramError {
         verb: String,
         code: i32,
         complaint: String,
+        /// All that it said, of which the complaint is what people read.
+        said: String,
     },
     #[error("cannot run git")]
     Io(#[from] io::Error),
@@ -196,11 +198,15 @@ impl<'a> Program<'a> {
             0 if !whole => Err(ProgramError::TooMuch),
             0 => Ok(String::from_utf8_lossy(&said).into_owned()),
             NOT_FOUND => Err(ProgramError::NotInstalled),
-            code => Err(ProgramError::Failed {
-                verb: words.first().copied().unwrap_or_default().to_owned(),
-                code,
-                complaint: complaint_of(&String::from_utf8_lossy(&complaint)),
-            }),
+            code => {
+                let said = String::from_utf8_lossy(&complaint).into_owned();
+                Err(ProgramError::Failed {
+                    verb: words.first().copied().unwrap_or_default().to_owned(),
+                    code,
+                    complaint: complaint_of(&said),
+                    said,
+                })
+            }
         }
     }
 
@@ -260,9 +266,12 @@ fn complaint_of(text: &str) -> String {
     let at = lines.iter().rposition(is_fatal);
     let at = at.or(lines.len().checked_sub(1));
     let line = at.map_or("it said nothing", |at| lines[at]);
-    // The reason stands before it.
-    let reason = at.filter(|_| line.contains(OF_SSH));
-    let reason = reason.and_then(|at| at.checked_sub(1)).map(|at| lines[at]);
+    // The reason stands before it: ssh's right there, of a transfer that broke off what git said first.
+    let reason = at.and_then(|at| match line.contains(OF_SSH) {
+        true => at.checked_sub(1),
+        false => lines.iter().position(is_fatal).filter(|first| *first < at),
+    });
+    let reason = reason.map(|at| lines[at]);
     let whole = reason.map_or(line.to_owned(), |reason| format!("{line} ({reason})"));
     let shown = whole.chars().filter(|c| !c.is_control());
     shown.take(400).collect()
@@ -367,6 +376,10 @@ mod tests {
             "fatal: no[1m"
         );
         assert_eq!(complaint_of(""), "it said nothing");
+        assert_eq!(
+            complaint_of("error: RPC failed\nfatal: early EOF\nfatal: no pack\n"),
+            "fatal: no pack (error: RPC failed)"
+        );
         let ssh = "Host key verification failed.\r\nfatal: Could not read from remote repository.\n\n\
                    Please make sure you have the correct access rights\n";
         assert_eq!(

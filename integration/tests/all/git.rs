@@ -117,7 +117,9 @@ fn a_repository_is_added() {
         scene.build(&add, &[])
     };
     with(&second).ok();
-    with(&first).failed(1).says(&second);
+    with(&first).failed(2).says(&second);
+    let nowhere = format!("ADD {} /src", scene.url("#nosuch"));
+    scene.build(&nowhere, &[]).failed(3).says("nosuch");
     for (behind, says) in [
         ("#none", "no branch, tag or commit"),
         (":x", ""),
@@ -216,7 +218,7 @@ fn a_hostile_repository_does_no_harm() {
     scene.build(&add, &[]).ok();
     assert_eq!(scene.sh("grep -c guest /src/out"), "1");
     let through = format!("ADD {} /src", scene.url("#main:out"));
-    scene.build(&through, &[]).failed(1).says("no folder");
+    scene.build(&through, &[]).failed(3).says("no folder");
     // A tree with a `.git` in it, which git itself would not commit.
     let script = "blob=$(git hash-object -w top); \
                   tree=$(printf '100755 blob %s\\tpost-checkout\\n' $blob | git mktree); \

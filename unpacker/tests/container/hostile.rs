@@ -171,7 +171,7 @@ fn over_proc() {
         let room = Room::new();
         link(&room, name, Path::new(to));
         let (exit, ran) = run_for(&room.spec("echo ran"), None, &Cancel::default());
-        let error = format!("{:?}", exit.expect_err(name));
+        let error = format!("{:?}", exit.unwrap_err());
         let says =
             format!("nothing is mounted over {hidden}, which is where /{name} of the image leads");
         assert!(error.contains(&says), "{error}");
@@ -181,6 +181,7 @@ fn over_proc() {
 
 /// A layer that hides what is below it hides our lowest one, too.
 fn without_mountpoints() {
+    type Hide<'h> = (&'h str, &'h dyn Fn(&Path));
     let whiteouts = |base: &Path| {
         for name in ["proc", "sys", "dev"] {
             let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
@@ -191,7 +192,7 @@ fn without_mountpoints() {
         let (name, flags) = ("user.overlay.opaque", XattrFlags::empty());
         rustix::fs::setxattr(base, name, b"y", flags).unwrap();
     };
-    let ways: [(&str, &dyn Fn(&Path)); 2] = [("whiteouts", &whiteouts), ("opaque", &opaque)];
+    let ways: [Hide<'_>; 2] = [("whiteouts", &whiteouts), ("opaque", &opaque)];
     for (name, hide) in ways {
         let room = Room::new();
         hide(&room.path("base"));

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::thread::JoinHandle;
 
 use builder::copy::archive;
@@ -101,11 +101,16 @@ pub(super) async fn given(build: &Build) -> Outcome<Given> {
     if let Some(text) = build.context.to_str().filter(|text| address::is_git(text)) {
         return of_repository(text, file);
     }
-    let context = folder(&build.context)?;
+    let context = folder(&build.context)?.canonicalize()?;
     let (dockerfile, text) = match file {
         Some(file) if is_stdin(file) => (None, Some(text_of(&mut stdin("Dockerfile")?)?)),
-        Some(file) if is_ours_alone(file, &context)? => (None, Some(read_here(file).await?)),
-        Some(file) => (Some(absolute(file)?), None),
+        Some(file) => {
+            let path = place(file, &context)?;
+            match is_ours_alone(&path, &context) {
+                true => (None, Some(read_here(file).await?)),
+                false => (Some(path), None),
+            }
+        }
         None => (None, None),
     };
     Ok(Given {
@@ -117,16 +122,35 @@ pub(super) async fn given(build: &Build) -> Outcome<Given> {
     })
 }
 
+/// Where a Dockerfile is, with the context's own path before it if it is one of the context's: by whatever
+/// way a path comes to the context, what lies behind is written by whoever wrote the context, and its links
+/// are the builder's to judge. `context` is canonical.
+fn place(file: &Path, context: &Path) -> Outcome<PathBuf> {
+    let path = absolute(file)?;
+    let is_plain = |rest: &&Path| rest.components().all(|part| part != Component::ParentDir);
+    let is_context = |folder: &&Path| folder.canonicalize().is_ok_and(|found| found == context);
+    let above = path.ancestors().skip(1).filter(is_context);
+    let mut inside = above.filter_map(|folder| path.strip_prefix(folder).ok().filter(is_plain));
+    if let Some(inside) = inside.next() {
+        return Ok(context.join(inside));
+    }
+    let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+    match parent.zip(path.file_name()) {
+        Some((parent, name)) => Ok(parent.join(name)),
+        // That it is missing is told where it is read.
+        None => Ok(path),
+    }
+}
+
 /// Whether only this process can read a Dockerfile: a pipe, as of `-f <(make-dockerfile)`, and what its own
 /// descriptors are. In the context there is no such thing, whoever put it there.
-fn is_ours_alone(file: &Path, context: &Path) -> Outcome<bool> {
-    let path = absolute(file)?;
+fn is_ours_alone(path: &Path, context: &Path) -> bool {
     let of_process = ["/dev", "/proc"].iter().any(|own| path.starts_with(own));
     let is_pipe = || {
         path.metadata()
             .is_ok_and(|found| found.file_type().is_fifo())
     };
-    Ok(!path.starts_with(context) && (of_process || is_pipe()))
+    !path.starts_with(context) && (of_process || is_pipe())
 }
 
 /// On a thread of its own: a pipe may never say anything.
@@ -264,4 +288,41 @@ fn text_of(from: &mut dyn Read) -> Outcome<String> {
             .hint("A tar is recognised by its first entry, compressed or not."));
     }
     String::from_utf8(bytes).map_err(|_| Failure::invalid("the Dockerfile is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_file_of_the_context_is_seen_by_every_way_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        let context = top.join("data/u/repo");
+        fs::create_dir_all(context.join("sub")).unwrap();
+        fs::create_dir_all(top.join("outside")).unwrap();
+        symlink("data", top.join("home")).unwrap();
+        symlink(context.join("sub"), top.join("part")).unwrap();
+        symlink(top.join("outside"), context.join("out")).unwrap();
+        symlink(top.join("outside/key"), context.join("Dockerfile")).unwrap();
+        for (file, expected) in [
+            ("data/u/repo/Dockerfile", "data/u/repo/Dockerfile"),
+            ("home/u/repo/Dockerfile", "data/u/repo/Dockerfile"),
+            ("home/u/repo/sub/Dockerfile", "data/u/repo/sub/Dockerfile"),
+            ("home/u/repo/sub/../Dockerfile", "data/u/repo/Dockerfile"),
+            ("part/Dockerfile", "data/u/repo/sub/Dockerfile"),
+            // A link of the context is not the caller's way out of it.
+            ("home/u/repo/out/Dockerfile", "data/u/repo/out/Dockerfile"),
+            // The caller's own files.
+            ("outside/Dockerfile", "outside/Dockerfile"),
+            ("data/u/repo/../Dockerfile", "data/u/Dockerfile"),
+            ("home/u/Dockerfile", "data/u/Dockerfile"),
+            ("none/Dockerfile", "none/Dockerfile"),
+        ] {
+            let found = place(&top.join(file), &context).unwrap();
+            assert_eq!(found, top.join(expected), "{file}");
+        }
+    }
 }

@@ -79,25 +79,24 @@ fn parse(text: &str) -> Outcome<Repository> {
 }
 
 /// The class of what went wrong with a repository, of a context and of an ADD.
-pub(super) fn kind(blame: Blame) -> Kind {
-    match blame {
-        Blame::Network => Kind::Unavailable,
-        Blame::Ssh | Blame::Login => Kind::Denied,
-        Blame::NotInstalled | Blame::NotFound => Kind::NotFound,
-        Blame::Disk => Kind::Exhausted,
-        Blame::Other => Kind::Internal,
+pub(super) fn kind(error: &GitError) -> Kind {
+    match error {
+        _ if error.is_cancelled() => Kind::Cancelled,
+        GitError::NoReference(_) | GitError::NoCommit(_) | GitError::NoFolder(_) => Kind::NotFound,
+        GitError::Checksum { .. } | GitError::Submodules => Kind::Invalid,
+        _ => match error.blame() {
+            Blame::Network => Kind::Unavailable,
+            Blame::Ssh | Blame::Login => Kind::Denied,
+            Blame::NotInstalled | Blame::NotFound => Kind::NotFound,
+            Blame::Disk => Kind::Exhausted,
+            Blame::Other => Kind::Internal,
+        },
     }
 }
 
 fn failed(repository: &Repository, error: &GitError) -> Failure {
-    let kind = match error {
-        _ if error.is_cancelled() => Kind::Cancelled,
-        GitError::NoReference(_) | GitError::NoCommit(_) | GitError::NoFolder(_) => Kind::NotFound,
-        GitError::Checksum { .. } | GitError::Submodules => Kind::Invalid,
-        _ => kind(error.blame()),
-    };
     let text = format!("cannot fetch the repository {}", repository.address);
-    let failure = Failure::because(kind, text, error);
+    let failure = Failure::because(kind(error), text, error);
     match error.suggestion() {
         Some(text) => failure.hint(super::sentence(text)),
         None => failure,
